@@ -1,0 +1,1 @@
+"""The contestants: one published growth method per module; nothing in `benchmark` imports them."""

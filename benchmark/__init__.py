@@ -1,0 +1,1 @@
+"""A reproducible benchmark harness for methods that grow language models during training."""

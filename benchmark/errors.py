@@ -1,0 +1,25 @@
+"""Exceptions that name a user's mistake in one line; `assert` is kept for our own invariants."""
+
+
+class BenchmarkError(Exception):
+    """Base class of every error the harness raises on purpose; the command line exits with 2."""
+
+
+class ConfigError(BenchmarkError):
+    """A configuration is malformed, incomplete or contradictory."""
+
+
+class GrowthError(BenchmarkError):
+    """A growth operator cannot map this model to that target."""
+
+
+class DataError(BenchmarkError):
+    """A corpus is missing, damaged, unreachable or too short for what was asked."""
+
+
+class RecordError(BenchmarkError):
+    """A record or a results folder is damaged, locked, unwritable or from another version."""
+
+
+class Diverged(BenchmarkError):
+    """Training left the finite numbers; the run is recorded as diverged, not lost."""
