@@ -1,0 +1,73 @@
+# Everything runs from .venv, which the first target that needs it makes.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup bench test check smoke report perf clean distclean
+
+PYTHON ?= python3 python3.13 python3.12 python3.11
+SUITE ?= auto
+RESULTS ?= results/cpu
+JOBS ?= 2
+ARGS ?=
+BIN := .venv/bin
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Make .venv with the pinned packages (once; a few minutes)
+
+# An interrupted set-up has no stamp and starts over; a newer lock updates the environment in place.
+.venv/.ready: requirements.lock pyproject.toml
+	@for python in $(PYTHON); do \
+	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	        >/dev/null 2>&1 && break || python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "setup needs Python 3.11 or newer with venv, tried: $(PYTHON);" \
+	        "name one with: make setup PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	fi; \
+	[ -e $@ ] || rm -rf .venv; \
+	rm -f $@; \
+	echo "setting up .venv with $$("$$python" --version); this takes a few minutes"; \
+	[ -x $(BIN)/python ] || "$$python" -m venv .venv; \
+	$(BIN)/python -m pip install --quiet --no-input -r requirements.lock; \
+	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation -e .; \
+	touch $@
+
+bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS='key=value ...'
+	@suite=$(SUITE); \
+	if [ "$$suite" = auto ]; then \
+	    suite=$$($(BIN)/python -c \
+	        'import torch; print("enwik8" if torch.cuda.is_available() else "cpu")'); \
+	fi; \
+	$(BIN)/growbench run "$$suite" $(ARGS); \
+	$(BIN)/growbench report "results/$$suite"
+
+test: setup ## Run every test; ARGS='-k name' for some of them
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS)
+
+check: setup ## Format, lint, types and import layers; changes nothing
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+smoke: setup ## The whole path on a tiny suite, from nothing, in under two minutes
+	@rm -rf results/smoke .growbench/smoke
+	@$(BIN)/growbench run smoke run.cache=.growbench/smoke $(ARGS)
+	@$(BIN)/growbench report results/smoke
+
+report: setup ## Render the report from its records; RESULTS=results/cpu
+	@$(BIN)/growbench report $(RESULTS)
+
+perf: setup ## Speed of the training step beside a plain PyTorch loop; writes results/perf.md
+	@$(BIN)/python -m tools.perf.step_time $(ARGS)
+
+clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results
+	@rm -rf results/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .hypothesis .import_linter_cache
+	@find benchmark baselines tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Delete also .venv, checkpoints and downloads
+	@rm -rf .venv .growbench

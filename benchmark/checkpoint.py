@@ -1,0 +1,121 @@
+"""The state of a stage on disk, and the store of finished stages."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from benchmark.cost import Position
+from benchmark.growth import Moments, Weights
+from benchmark.model import ModelConfig, Transformer
+from benchmark.plan import StageResult
+from benchmark.records import atomic_write_text
+from benchmark.schedule import Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A point in a stage from which training goes on."""
+
+    model: Transformer
+    moments: Moments
+    is_new: Weights
+    """Entries that the latest growth added; empty unless a re-warm-up needs them."""
+
+    position: Position
+    start: Position
+    """Where the stage's first step was taken, after the growth that may open it."""
+
+    rewarm_since: float = 0.0
+    """FLOPs spent at the latest growth."""
+
+    log_bytes: int = 0
+    """How much of the stage's event log belongs to this state."""
+
+    points: tuple[Point, ...] = ()
+    """Evaluations of the stage so far."""
+
+    loss_sum: float = 0.0
+    """Training losses since the last record of them, and how many."""
+
+    loss_count: int = 0
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a state atomically as one safetensors file; no pickles."""
+    groups = {
+        "weights": state.model.state_dict(),
+        "exp_avg": state.moments.exp_avg,
+        "exp_avg_sq": state.moments.exp_avg_sq,
+        "is_new": state.is_new,
+    }
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, named in groups.items()
+        for name, tensor in named.items()
+    }
+    header = {
+        "model": asdict(state.model.config),
+        "step": state.moments.step,
+        "position": asdict(state.position),
+        "start": asdict(state.start),
+        "rewarm_since": state.rewarm_since,
+        "log_bytes": state.log_bytes,
+        "points": [asdict(point) for point in state.points],
+        "loss_sum": state.loss_sum,
+        "loss_count": state.loss_count,
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"state": json.dumps(header)})
+    partial.replace(path)
+
+
+def load_state(path: Path, model_class: type[Transformer], device: str | torch.device) -> State:
+    """Read a state written by `save_state`."""
+    groups: dict[str, Weights] = {"weights": {}, "exp_avg": {}, "exp_avg_sq": {}, "is_new": {}}
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        header = json.loads(file.metadata()["state"])
+        for key in list(file.keys()):
+            group, _, name = key.partition("/")
+            groups[group][name] = file.get_tensor(key)
+    model = model_class(ModelConfig(**header["model"])).to(device)
+    model.load_state_dict(groups["weights"])
+    return State(
+        model=model,
+        moments=Moments(groups["exp_avg"], groups["exp_avg_sq"], header["step"]),
+        is_new=groups["is_new"],
+        position=Position(**header["position"]),
+        start=Position(**header["start"]),
+        rewarm_since=header["rewarm_since"],
+        log_bytes=header["log_bytes"],
+        points=tuple(Point(**point) for point in header["points"]),
+        loss_sum=header["loss_sum"],
+        loss_count=header["loss_count"],
+    )
+
+
+class StageStore:
+    """Stages on disk, by id: specification, events, checkpoint, and the result once finished."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, stage: str) -> Path:
+        """Folder of a stage."""
+        return self.root / "stages" / stage
+
+    def result(self, stage: str) -> StageResult | None:
+        """What a finished stage left, or None."""
+        path = self.folder(stage) / "result.json"
+        if not path.is_file():
+            return None
+        raw = json.loads(path.read_text())
+        points = tuple(Point(**point) for point in raw["points"])
+        return StageResult(**raw | {"end": Position(**raw["end"]), "points": points})
+
+    def write_result(self, stage: str, result: StageResult) -> None:
+        """Mark a stage as finished."""
+        atomic_write_text(self.folder(stage) / "result.json", json.dumps(asdict(result)))

@@ -1,0 +1,288 @@
+"""Configurations: frozen dataclasses, filled from YAML and `key=value` overrides.
+
+A suite has one workload and one protocol, shared by every run, and a list of methods; a method may
+set only `method.*`. That is the fairness guard: two runs of a suite cannot differ in anything else.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from benchmark.data.corpora import CorpusConfig
+from benchmark.errors import ConfigError
+from benchmark.model import ModelConfig
+from benchmark.optim import LearningRateConfig, OptimizerConfig, Rewarm
+from benchmark.schedule import Ladder
+
+T = TypeVar("T")
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+ROLES = ("control", "rung", "hull", "method")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """A class named "package.module:Class", and its keyword arguments."""
+
+    target: str = MISSING
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Everything in which one method of a suite may differ from another."""
+
+    name: str = MISSING
+    role: str = "method"
+    summary: str = ""
+    paper: str = ""
+    target: str = MISSING
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+    budget: float = 1.0
+    """The run's own budget as a fraction of C*; below 1 only for annealed rungs of scratch."""
+
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """Fixed sizes instead of the target's, for points of the iso-FLOP hull."""
+
+    ladder: Ladder = field(default_factory=lambda: Ladder(n_growths=0))
+    schedule: PluginConfig | None = None
+    state_policy: str | None = None
+    rewarm: Rewarm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadConfig:
+    """What is learned, by what target, in what batches."""
+
+    corpus: CorpusConfig = MISSING
+    target: ModelConfig = field(default_factory=ModelConfig)
+    batch_size: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """How everyone is trained and measured."""
+
+    budget_flops: float = MISSING
+    """C*: training FLOPs of one run, causal formula."""
+
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    rungs: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0])
+    """Fractions of C* at which the compute-matched table reads every run."""
+
+    cuts: list[float] = field(default_factory=list[float])
+    """Fractions of C* where stages end beside growths, so that runs share what comes before."""
+
+    n_evaluations: int = 20
+    """Held-out evaluations at equal fractions of C*."""
+
+    curve_bytes: int = 32_768
+    """Bytes of the validation split behind each point of a curve."""
+
+    eval_batch_size: int = 64
+    block_bytes: int = 4096
+    """Bytes per stored sum of nats in the final scores."""
+
+    learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    allow_repeats: bool = False
+    precision: str = "32-true"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+    """Where and how fast; nothing here can change a number in a record but wall-clock."""
+
+    results: str = "results"
+    cache: str = ".growbench"
+    workers: int = 0
+    """Parallel single-threaded runs; 0 means one per core."""
+
+    device: str = "auto"
+    checkpoint_seconds: float = 60.0
+    retries: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """One comparison."""
+
+    name: str = MISSING
+    version: str = MISSING
+    purpose: str = ""
+    watermark: str | None = None
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    methods: list[str] = field(default_factory=list[str])
+    """Names in configs/method, or paths to method files."""
+
+    hull: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+    """Fixed sizes to train at C* for the iso-FLOP hull, each a change from the target."""
+
+    run: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+
+def load_suite(suite: str, overrides: Sequence[str] = ()) -> SuiteConfig:
+    """Read `configs/suite/<suite>.yaml`, or the file at that path, then apply overrides.
+
+    Raises:
+        ConfigError: an unknown suite, file, key or value, in one line.
+    """
+    path = find("suite", suite)
+    raw = OmegaConf.create(_read(path))
+    dotlist = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
+    for layer in (raw, dotlist):
+        corpus = OmegaConf.select(layer, "workload.corpus")
+        if isinstance(corpus, str):
+            manifest = _read(find("corpus", corpus))
+            OmegaConf.update(layer, "workload.corpus", manifest)
+    return cast(SuiteConfig, _to_object(_merge(SuiteConfig, str(path), raw, dotlist), str(path)))
+
+
+def load_corpus(name: str) -> CorpusConfig:
+    """Read a corpus manifest from configs/corpus or a path."""
+    path = find("corpus", name)
+    return cast(CorpusConfig, _to_object(_merge(CorpusConfig, str(path), _read(path)), str(path)))
+
+
+def load_method(name: str) -> MethodConfig:
+    """Read a method file from configs/method or a path; `defaults: OTHER` merges over another."""
+    path = find("method", name)
+    raw = _read(path)
+    parent = raw.pop("defaults", None)
+    layers = [raw] if parent is None else [_read(find("method", str(parent))), raw]
+    method = cast(MethodConfig, _to_object(_merge(MethodConfig, str(path), *layers), str(path)))
+    if method.role not in ROLES:
+        raise ConfigError(f"{path}: role must be one of {list(ROLES)}, got {method.role!r}")
+    if not 0 < method.budget <= 1:
+        raise ConfigError(f"{path}: budget must lie in (0, 1], got {method.budget}")
+    return method
+
+
+def methods_available() -> list[str]:
+    """Names in configs/method."""
+    return sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+
+
+def find(group: str, name: str) -> Path:
+    """The file of a named configuration, or the file at that path.
+
+    Raises:
+        ConfigError: neither exists; the nearest names are suggested.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ConfigError(f"no {group} file {name}")
+        return Path(name)
+    known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, known)}")
+    return CONFIGS / group / f"{name}.yaml"
+
+
+def build(plugin: PluginConfig, base: type[T], where: str) -> T:
+    """Instantiate the class that `plugin.target` names with its arguments.
+
+    Raises:
+        ConfigError: it cannot be imported, is not a `base`, or does not take the arguments.
+    """
+    cls = import_class(plugin.target, base, where)
+    known = [name for name in inspect.signature(cls).parameters if name != "self"]
+    for name in plugin.args:
+        if name not in known:
+            raise ConfigError(f"{where}.args: {plugin.target} has no {name!r}"
+                              f"{did_you_mean(name, known)}")
+    try:
+        return cls(**plugin.args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}.args: {plugin.target}: {error}") from error
+
+
+def import_class(target: str, base: type[T], where: str) -> type[T]:
+    """The subclass of `base` that "package.module:Class" names."""
+    module, _, name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{where}.target: cannot import {target!r}, expected 'package.module:Class': {error}"
+        ) from error
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        raise ConfigError(f"{where}.target: {target} is not a {base.__name__}")
+    return cls
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ending of a message about an unknown name: the near ones, or all."""
+    allowed = sorted(known)
+    near = difflib.get_close_matches(name, allowed, n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; allowed: {', '.join(allowed)}"
+
+
+def as_dict(config: object) -> dict[str, Any]:
+    """A dataclass config as plain YAML-ready values."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values")
+    return raw
+
+
+def _checked_override(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*=.*", text, re.DOTALL):
+        raise ConfigError(f"override {text!r} is not of the form key=value")
+    return text
+
+
+def _merge(schema: type, where: str, *layers: Mapping[str, Any] | DictConfig) -> DictConfig:
+    try:
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), *layers))
+    except ConfigKeyError as error:
+        full_key = str(error.full_key)
+        prefix, _, name = full_key.rpartition(".")
+        known = _keys(schema, prefix.split(".") if prefix else [])
+        raise ConfigError(f"{where}: unknown key {full_key}{did_you_mean(name, known)}") from error
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise ConfigError(f"{where}: {error.full_key}: {reason}") from error
+
+
+def _keys(schema: Any, path: Sequence[str]) -> list[str]:
+    """Field names of the dataclass at `path` inside `schema`."""
+    node: Any = schema
+    for name in path:
+        hints = inspect.get_annotations(node, eval_str=True)
+        inner = hints.get(re.sub(r"\[.*", "", name))
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        node = next((t for t in candidates if is_dataclass(t)), None)
+        if node is None:
+            return []
+    return [entry.name for entry in fields(node)]
+
+
+def _to_object(config: DictConfig, where: str) -> object:
+    try:
+        return OmegaConf.to_object(config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise ConfigError(f"{where}: {error.__cause__}") from error
+        reason = str(error.msg or error).splitlines()[0]
+        raise ConfigError(f"{where}: {error.full_key}: {reason}") from error

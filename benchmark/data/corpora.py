@@ -1,0 +1,187 @@
+"""Corpora: a manifest in, checked and memory-mapped bytes out; text is never decoded.
+
+The text of a corpus is prepared once, as `<cache>/<name>/<sha256>.bin`, and hashed again whenever
+it is loaded (about a second per gigabyte): a damaged or foreign file never reaches a run.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from benchmark.data.download import fetch, shown
+from benchmark.data.sources import packaged, unpacked
+from benchmark.data.synthetic import MarkovSource
+from benchmark.errors import ConfigError, DataError
+
+_NEEDS = {
+    "package": ("distribution", "release", "include", "size", "sha256"),
+    "download": ("url", "size", "sha256"),
+    "file": ("path",),
+    "synthetic": ("markov", "size"),
+}
+_MIN_SPLIT = 2  # a byte of context and a byte to predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Training text comes first, then validation, then test, up to the end."""
+
+    val_start: int | float
+    """First byte of validation: an offset, or below 1 a fraction of the size."""
+
+    test_start: int | float
+    """First byte of test, likewise."""
+
+    def offsets(self, size: int) -> tuple[int, int]:
+        """First bytes of validation and test in a text of `size` bytes.
+
+        Raises:
+            DataError: a split would be too short to score one prediction.
+        """
+        val, test = (int(s * size if s < 1 else s) for s in (self.val_start, self.test_start))
+        lengths = val, test - val, size - test
+        if min(lengths) < _MIN_SPLIT:
+            raise DataError(
+                f"corpus.splits (val_start={self.val_start}, test_start={self.test_start}) cuts "
+                f"{size} bytes into train, val, test of {lengths}; each needs {_MIN_SPLIT}"
+            )
+        return val, test
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """The manifest of a corpus: what it is, whose it is, and how to know it when it comes."""
+
+    name: str
+    kind: str
+    """package (files of an installed distribution), download, file or synthetic."""
+
+    source: str
+    """Where the text comes from, in words."""
+
+    licence: str
+    splits: Splits
+
+    size: int = 0
+    """Bytes of the whole text; 0 (any size) is for `file` only."""
+
+    sha256: str = ""
+    """Of the whole text; may be empty (not checked) for `file` and `synthetic` only."""
+
+    distribution: str = ""
+    release: str = ""
+
+    include: list[str] = field(default_factory=list)
+    """Patterns of paths in the distribution, `*` crossing folders; files go in sorted order."""
+
+    exclude: list[str] = field(default_factory=list)
+    """Patterns of paths to leave out."""
+
+    url: str = ""
+    """A file, or a .zip or .bz2 archive of one file."""
+
+    path: str = ""
+    """A local file, relative to the working folder; read where it lies."""
+
+    markov: MarkovSource | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _NEEDS:
+            raise ConfigError(f"corpus.kind must be one of {', '.join(_NEEDS)}; got {self.kind!r}")
+        missing = [f"corpus.{key}" for key in _NEEDS[self.kind] if not getattr(self, key)]
+        if missing:
+            raise ConfigError(f"a corpus of kind {self.kind} needs {', '.join(missing)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The bytes of a corpus: views of one private memory map, uint8 (N,) each."""
+
+    name: str
+    sha256: str
+    train: Tensor = field(repr=False)
+    val: Tensor = field(repr=False)
+    test: Tensor = field(repr=False)
+
+
+def load(config: CorpusConfig, cache: Path) -> Corpus:
+    """Prepare the corpus if this is its first use, check it, and map it into memory.
+
+    Args:
+        config: its manifest.
+        cache: folder of the prepared texts; many processes may share it.
+
+    Raises:
+        DataError: the corpus is missing, unreachable, damaged, too short, or another release.
+    """
+    try:
+        if config.kind == "file":
+            path, whose = Path(config.path), "corpus.path"
+        else:
+            path, whose = _prepared(config, cache / config.name), "delete it to prepare it again"
+        digest = _checked(path, config, f"{shown(path)} ({whose})")
+    except OSError as error:
+        raise DataError(f"cannot read or prepare corpus {config.name}: {error}") from error
+    size = path.stat().st_size
+    val, test = config.splits.offsets(size)
+    text = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return Corpus(config.name, digest, text[:val], text[val:test], text[test:])
+
+
+def _checked(path: Path, config: CorpusConfig, what: str) -> str:
+    """SHA-256 of a file that agrees with the manifest; `what` names the file in the error."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    for key, found in {"size": size, "sha256": digest}.items():
+        expected = getattr(config, key)
+        if expected and found != expected:
+            raise DataError(
+                f"corpus {config.name}: {what} has {key} {found}, corpus.{key} is {expected}"
+            )
+    return digest
+
+
+def _prepared(config: CorpusConfig, folder: Path) -> Path:
+    """The prepared text; whoever gets the lock first writes it."""
+    target = folder / f"{config.sha256}.bin"
+    if config.sha256 and target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        return target if config.sha256 and target.exists() else _write(config, folder)
+
+
+def _write(config: CorpusConfig, folder: Path) -> Path:
+    """Write, check, then place the text; a download that fails the check is deleted."""
+    archive = folder / PurePosixPath(urlsplit(config.url).path).name
+    text = folder / "prepared.tmp"
+    if config.kind == "download":
+        fetch(config.url, archive)
+    try:
+        with text.open("wb") as file:
+            file.writelines(_text(config, archive))
+        digest = _checked(text, config, f"the text from {config.url or config.distribution}")
+        return text.replace(folder / f"{digest}.bin")
+    except DataError as error:
+        if config.kind != "download":
+            raise
+        archive.unlink()
+        raise DataError(f"{error}; deleted {shown(archive)}, run again to fetch it") from error
+    finally:
+        text.unlink(missing_ok=True)
+
+
+def _text(config: CorpusConfig, archive: Path) -> Iterator[bytes]:
+    if config.kind == "package":
+        return packaged(config.distribution, config.release, config.include, config.exclude)
+    if config.kind == "download":
+        return unpacked(archive)
+    assert config.markov is not None
+    return iter([config.markov.sample(config.size)])

@@ -1,0 +1,110 @@
+"""One file over HTTP: resumed where it stopped, retried a few times, placed only when whole.
+
+What arrives is not trusted here: the caller holds the lock and checks the SHA-256 of the text.
+"""
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from benchmark.errors import DataError
+
+CHUNK = 1 << 20
+"""Bytes moved at a time."""
+
+_TIMEOUT = 30.0
+_TRANSIENT = frozenset({408, 416, 429})  # and every 5xx
+_RANGE_NOT_SATISFIABLE = 416
+
+
+def fetch(url: str, target: Path, *, attempts: int = 4, pause: float = 1.0) -> None:
+    """Download `url` to `target`; a `target` that is already there is left as it is.
+
+    The body grows in `<target>.part`, which survives failures and interrupts: the next attempt, or
+    the next call, asks the server for the rest only. Proxies are taken from the environment.
+
+    Args:
+        url: what to download.
+        target: file to create, atomically, in an existing folder.
+        attempts: how often to try while the failure looks transient.
+        pause: seconds before the second attempt; doubles with each further one.
+
+    Raises:
+        DataError: the server refuses the file, or all attempts failed.
+        OSError: the folder cannot be written.
+    """
+    part = target.with_name(f"{target.name}.part")
+    for attempt in range(attempts):
+        if target.exists():
+            return
+        if attempt:
+            time.sleep(pause * 2 ** (attempt - 1))
+        reason, transient = _continue(url, part)
+        if reason is None:
+            part.replace(target)
+            return
+        if not transient:
+            break
+    raise DataError(
+        f"cannot download {url} ({reason}): run again, set corpus.url to a mirror, "
+        f"or place a copy of that file at {shown(target)}"
+    )
+
+
+def shown(path: Path) -> str:
+    """`path` as messages print it: relative to the working folder where it lies below it."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
+
+
+def _continue(url: str, part: Path) -> tuple[str | None, bool]:
+    """Fetch what `part` lacks; returns why that failed (None: it is whole), and whether to retry.
+
+    Only the network is forgiven: a full disk or an unwritable folder is raised as it is.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.build_opener().open(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == _RANGE_NOT_SATISFIABLE:  # the part is longer than the file: start over
+            part.unlink(missing_ok=True)
+        transient = error.code in _TRANSIENT or error.code >= http.client.INTERNAL_SERVER_ERROR
+        return f"HTTP {error.code} {error.reason}", transient
+    except (OSError, http.client.HTTPException) as error:
+        return _why(error), True
+    with response:
+        resumed = response.status == http.client.PARTIAL_CONTENT
+        length = response.headers.get("Content-Length")
+        total = None if length is None else int(length) + have * resumed
+        problem = _append(response, part, "ab" if resumed else "wb")
+    got = part.stat().st_size
+    if total is not None and got != total:
+        return f"{got} of {total} bytes arrived", True
+    return problem, True
+
+
+def _append(response: http.client.HTTPResponse, part: Path, mode: str) -> str | None:
+    """Write the body to `part` as it arrives; returns why it broke off, or None."""
+    with part.open(mode) as file:
+        while True:
+            try:
+                chunk = response.read(CHUNK)
+            except http.client.IncompleteRead as error:
+                file.write(error.partial)
+                return "the connection broke off"
+            except (OSError, http.client.HTTPException) as error:
+                return _why(error)
+            if not chunk:
+                return None
+            file.write(chunk)
+
+
+def _why(error: Exception) -> str:
+    """One line, whatever urllib raised."""
+    reason = getattr(error, "reason", None) or error
+    return " ".join(str(reason).split()) or type(error).__name__

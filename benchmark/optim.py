@@ -1,0 +1,141 @@
+"""How every model of every method is optimised: one AdamW, one learning rate over the budget."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmark.errors import ConfigError
+from benchmark.growth import Moments, Weights
+from benchmark.model import Kind, Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019); decay applies to matrices only."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateConfig:
+    """Warm-up, constant, linear decay to zero (WSD), over the spent fraction of the budget."""
+
+    peak: float = 6e-3
+    warmup: float = 0.02
+    """Length of the warm-up as a fraction of the suite's C*, the same for shorter runs."""
+
+    decay: float = 0.2
+    """Length of the decay as a fraction of the run's own budget."""
+
+    def __post_init__(self) -> None:
+        if not (self.peak > 0 and 0 < self.warmup < 1 and 0 < self.decay <= 1):
+            raise ConfigError(
+                "protocol.learning_rate needs peak > 0, 0 < warmup < 1 and 0 < decay <= 1, "
+                f"got {self}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateCurve:
+    """The learning rate as a function of the FLOPs spent, in absolute FLOPs.
+
+    A stage that ends before the decay starts has none: runs of different budgets share it.
+    """
+
+    peak: float
+    warmup_flops: float
+    decay: tuple[float, float] | None
+    """Where the decay to zero starts and ends."""
+
+    def at(self, flops: float) -> float:
+        """Learning rate when `flops` are spent."""
+        rate = self.peak * min(1.0, flops / self.warmup_flops)
+        if self.decay is None:
+            return rate
+        start, end = self.decay
+        return rate * min(1.0, max(0.0, (end - flops) / (end - start)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewarm:
+    """The learning rate after growth: a factor that ramps from `start` to `ratio`, then stays."""
+
+    which: str = "none"
+    """Whose rate: "none", "all" or "new" (only entries that are not the first image of an old one;
+    SPARKLING, arXiv:2602.02472)."""
+
+    start: float = 0.0
+    ratio: float = 1.0
+    length: float = 0.02
+    """Of the ramp, as a fraction of the suite's C*."""
+
+    def __post_init__(self) -> None:
+        if self.which not in ("none", "all", "new"):
+            raise ConfigError(f"rewarm.which must be none, all or new, got {self.which!r}")
+        if self.start < 0 or self.ratio <= 0 or self.length <= 0:
+            raise ConfigError(f"rewarm needs start >= 0, ratio > 0 and length > 0, got {self}")
+
+    def factor(self, flops_since: float, budget_flops: float) -> float:
+        """Factor on the rate `flops_since` growth."""
+        done = min(1.0, flops_since / (self.length * budget_flops))
+        return self.start + (self.ratio - self.start) * done
+
+
+def build_optimizer(
+    model: Transformer, config: OptimizerConfig, moments: Moments
+) -> torch.optim.AdamW:
+    """Fused AdamW over two groups, matrices and gains, that continues from `moments`."""
+    kinds = {name: axes.kind for name, axes in model.axes().items()}
+    named = dict(model.named_parameters())
+    gains = [name for name in named if kinds[name] is Kind.GAIN]
+    matrices = [name for name in named if kinds[name] is not Kind.GAIN]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
+            {"params": [named[name] for name in gains], "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
+    )
+    for name, parameter in named.items():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(moments.step[name], device=parameter.device),
+            "exp_avg": moments.exp_avg[name].to(parameter).clone(),
+            "exp_avg_sq": moments.exp_avg_sq[name].to(parameter).clone(),
+        }
+    return optimizer
+
+
+def moments_of(model: Transformer, optimizer: torch.optim.Optimizer) -> Moments:
+    """Adam's state by parameter name."""
+    state = {name: optimizer.state[parameter] for name, parameter in model.named_parameters()}
+    return Moments(
+        exp_avg={name: entry["exp_avg"] for name, entry in state.items()},
+        exp_avg_sq={name: entry["exp_avg_sq"] for name, entry in state.items()},
+        step={name: float(entry["step"]) for name, entry in state.items()},
+    )
+
+
+@contextmanager
+def scaled_update(model: Transformer, is_new: Weights, factor: float) -> Iterator[None]:
+    """Multiply what happens to new entries inside the block by `factor`; old ones are untouched."""
+    before: dict[str, Tensor] = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if name in is_new and bool(is_new[name].any())
+    }
+    yield
+    with torch.no_grad():
+        for name, old in before.items():
+            parameter = model.get_parameter(name)
+            scaled = torch.lerp(old, parameter, factor)
+            parameter.copy_(torch.where(is_new[name], scaled, parameter))

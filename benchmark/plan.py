@@ -1,0 +1,403 @@
+"""From a suite to runs, and from a run to its next stage: a pure function of what is done.
+
+A stage trains one model of fixed sizes between two marks of the budget. Its id hashes everything
+that determines its result, its parent's id included, so runs that begin alike share stages: each
+is trained once and charged to every run it belongs to.
+"""
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmark.baseline import Baseline, Plain
+from benchmark.config import (
+    MethodConfig,
+    PluginConfig,
+    SuiteConfig,
+    as_dict,
+    build,
+    import_class,
+    load_method,
+)
+from benchmark.cost import Position, affordable_steps, training_flops_per_token
+from benchmark.errors import ConfigError, GrowthError
+from benchmark.growth import StatePolicy, check_reach
+from benchmark.model import ModelConfig
+from benchmark.optim import RateCurve, Rewarm
+from benchmark.schedule import GrowthSchedule, Point, Progress
+
+SCIENCE = (
+    "baseline", "cost", "data.stream", "evaluate", "growth", "model", "optim", "runner", "seeding",
+)
+"""Modules of the harness whose code determines what a stage computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """Everything that determines a stage's result, as plain values."""
+
+    code: str
+    """Digest of the harness's science modules."""
+
+    seed: int
+    data: dict[str, Any]
+    """The corpus by content: name, SHA-256 and the lengths of its splits."""
+
+    batch_size: int
+    model: dict[str, Any]
+    baseline: str
+    """Class that trains the stage; `Plain` until the run first grows."""
+
+    args: dict[str, Any]
+    method_code: str
+    """Digest of the method's own modules; empty until the run first grows."""
+
+    model_class: str
+    grows_from: dict[str, Any] | None
+    """Sizes before the growth that opens the stage, if one does."""
+
+    rung: int
+    """Growths so far, this one included."""
+
+    state_policy: str
+    rewarm: dict[str, Any] | None
+    """The re-warm-up that is under way."""
+
+    optimizer: dict[str, Any]
+    rate: dict[str, Any]
+    budget_flops: float
+    """The suite's C*, the unit of warm-up and re-warm-up."""
+
+    until: float
+    """FLOPs at which the stage ends."""
+
+    marks: tuple[float, ...]
+    """FLOPs at which the model is evaluated on the curve slice within the stage."""
+
+    is_last: bool
+    """Whether the run ends here, on the whole validation and test splits."""
+
+    measure: dict[str, Any]
+    allow_repeats: bool
+    precision: str
+    parent: str | None
+
+    @cached_property
+    def id(self) -> str:
+        """Content address."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def step_flops(self) -> float:
+        """Charge of one optimizer step."""
+        cls = import_class(self.model_class, object, "model_class")
+        return step_flops(cls, ModelConfig(**self.model), self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a finished stage leaves for the planner."""
+
+    status: str
+    end: Position
+    points: tuple[Point, ...] = ()
+    error: str | None = None
+    peak_memory_bytes: int = 0
+    executed_seconds: float = 0.0
+    """Wall-clock of the stage itself, evaluation included."""
+
+
+Done = Sequence[tuple[StageSpec, StageResult]]
+
+
+def step_flops(model_class: Any, config: ModelConfig, batch_size: int) -> float:
+    """Training FLOPs of one step."""
+    tokens = batch_size * config.seq_len
+    return training_flops_per_token(model_class.shell(config)) * tokens
+
+
+class Run:
+    """One method with one seed."""
+
+    def __init__(
+        self, suite: SuiteConfig, method: MethodConfig, seed: int, data: Mapping[str, Any]
+    ) -> None:
+        self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
+        where = f"method.{method.name}"
+        plugin = PluginConfig(target=method.target, args=method.args)
+        self.baseline = build(plugin, Baseline, where)
+        self.rungs = self._rungs()
+        self.schedule = self._schedule(where)
+        self.budget = method.budget * suite.protocol.budget_flops
+        self.policy = self._policy(where)
+        self.rewarm = method.rewarm or self.baseline.rewarm
+        if self._step_flops(self.rungs[-1]) > self.budget:
+            raise ConfigError(
+                f"protocol.budget_flops={self.budget:.3g} is too small for one step of "
+                f"{method.name}, which takes {self._step_flops(self.rungs[-1]):.3g}"
+            )
+
+    def _rungs(self) -> list[ModelConfig]:
+        target = self.suite.workload.target
+        unknown = sorted(self.method.sizes.keys() - target.sizes().keys())
+        if unknown:
+            raise ConfigError(f"sizes {unknown} are not among {sorted(target.sizes())}")
+        target = replace(target, **self.method.sizes)
+        rungs = self.method.ladder.rungs(target)
+        try:
+            for small, large in zip(rungs, rungs[1:], strict=False):
+                check_reach(small, large, self.baseline.operators)
+        except GrowthError as error:
+            raise ConfigError(f"method.{self.method.name}: {error}") from error
+        return rungs
+
+    def _schedule(self, where: str) -> GrowthSchedule | None:
+        if self.n_growths == 0:
+            return None
+        if self.method.schedule is None:
+            raise ConfigError(f"{where}.schedule is missing: when does it grow?")
+        schedule = build(self.method.schedule, GrowthSchedule, f"{where}.schedule")
+        schedule.times(self.n_growths)
+        return schedule
+
+    def _policy(self, where: str) -> StatePolicy:
+        if self.method.state_policy is None:
+            return self.baseline.state_policy
+        try:
+            return StatePolicy(self.method.state_policy)
+        except ValueError as error:
+            allowed = [policy.value for policy in StatePolicy]
+            raise ConfigError(
+                f"{where}.state_policy must be one of {allowed}, got {self.method.state_policy!r}"
+            ) from error
+
+    @property
+    def n_growths(self) -> int:
+        """Growths the run will make."""
+        return len(self.rungs) - 1
+
+    @cached_property
+    def id(self) -> str:
+        """Content address of the run: everything in its configuration, data and code."""
+        text = json.dumps([self.config(), self.data, science_digest(), self._method_code()],
+                          sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def config(self) -> dict[str, Any]:
+        """The fully resolved configuration."""
+        suite = as_dict(self.suite)
+        return {
+            "suite": self.suite.name,
+            "suite_version": self.suite.version,
+            "seed": self.seed,
+            "workload": suite["workload"],
+            "protocol": suite["protocol"],
+            "method": as_dict(self.method)
+            | {"state_policy": self.policy.value, "rewarm": asdict(self.rewarm)},
+        }
+
+    def next_stage(self, done: Done) -> StageSpec | None:
+        """The stage that follows `done`, or None when the budget is spent."""
+        spent = done[-1][1].end.flops if done else 0.0
+        rung = done[-1][0].rung if done else 0
+        grows = rung < self.n_growths and self._is_due(spent, rung, done)
+        rung += grows
+        config, step = self.rungs[rung], self._step_flops(self.rungs[rung])
+        until = next((m for m in self._marks(rung) if affordable_steps(spent, m, step)), None)
+        if until is None:
+            return None
+        has_grown = rung > 0
+        rate, optimizer = self.suite.protocol.learning_rate, self.suite.protocol.optimizer
+        decay = ((1 - rate.decay) * self.budget, self.budget)
+        c_star = self.suite.protocol.budget_flops
+        return StageSpec(
+            code=science_digest(),
+            seed=self.seed,
+            data=self.data,
+            batch_size=self.suite.workload.batch_size,
+            model=asdict(config),
+            baseline=self.method.target if has_grown else _path(Plain),
+            args=self.method.args if has_grown else {},
+            method_code=self._method_code() if has_grown else "",
+            model_class=_path(self.baseline.model_class),
+            grows_from=asdict(self.rungs[rung - 1]) if grows else None,
+            rung=rung,
+            state_policy=self.policy.value if has_grown else "",
+            rewarm=asdict(self.rewarm) if has_grown and self.rewarm.which != "none" else None,
+            optimizer=asdict(optimizer),
+            rate=asdict(RateCurve(peak=rate.peak, warmup_flops=rate.warmup * c_star,
+                                  decay=decay if until > decay[0] else None)),
+            budget_flops=c_star,
+            until=until,
+            marks=tuple(m for m in self._evaluations() if spent < m < until),
+            is_last=until == self.budget,
+            measure=self._measure(),
+            allow_repeats=self.suite.protocol.allow_repeats,
+            precision=self.suite.protocol.precision,
+            parent=done[-1][0].id if done else None,
+        )
+
+    def predicted(self) -> list[tuple[StageSpec, StageResult]]:
+        """All stages, as far as they are known before training: schedules that wait for the loss
+        are taken to grow at the last moment.
+        """
+        done: list[tuple[StageSpec, StageResult]] = []
+        while (spec := self.next_stage(done)) is not None:
+            start = done[-1][1].end if done else Position()
+            steps = affordable_steps(start.flops, spec.until, spec.step_flops)
+            windows = steps * spec.batch_size
+            end = start.after(
+                steps=steps,
+                windows=windows,
+                tokens=windows * self.rungs[0].seq_len,
+                flops=steps * spec.step_flops,
+            )
+            done.append((spec, StageResult(status="done", end=end)))
+        return done
+
+    def _is_due(self, spent: float, rung: int, done: Done) -> bool:
+        assert self.schedule is not None
+        times = self.schedule.times(self.n_growths)
+        if times is not None:
+            at = times[rung] * self.budget
+            return affordable_steps(spent, at, self._step_flops(self.rungs[rung])) == 0
+        history = [point for _, result in done for point in result.points]
+        return self.schedule.due(
+            Progress(spent=spent / self.budget, n_grown=rung, n_growths=self.n_growths,
+                     history=history)
+        )
+
+    def _marks(self, rung: int) -> list[float]:
+        """FLOPs where a stage at this rung must end, rising; the last is the budget."""
+        protocol = self.suite.protocol
+        decay_starts = [(1 - protocol.learning_rate.decay) * rung for rung in protocol.rungs]
+        marks = {cut * protocol.budget_flops for cut in [*protocol.cuts, *decay_starts]}
+        marks.add((1 - protocol.learning_rate.decay) * self.budget)
+        if self.schedule is not None and rung < self.n_growths:
+            times = self.schedule.times(self.n_growths)
+            if times is None:
+                marks.update(self._evaluations())
+            else:
+                marks.add(times[rung] * self.budget)
+        return [*sorted(mark for mark in marks if mark < self.budget), self.budget]
+
+    def _evaluations(self) -> list[float]:
+        protocol = self.suite.protocol
+        n = protocol.n_evaluations
+        return [i * protocol.budget_flops / n for i in range(1, n + 1)]
+
+    def _measure(self) -> dict[str, Any]:
+        protocol = self.suite.protocol
+        return {
+            "curve_bytes": protocol.curve_bytes,
+            "batch_size": protocol.eval_batch_size,
+            "block_bytes": protocol.block_bytes,
+        }
+
+    def _step_flops(self, config: ModelConfig) -> float:
+        return step_flops(self.baseline.model_class, config, self.suite.workload.batch_size)
+
+    def _method_code(self) -> str:
+        classes = [type(self.baseline), *(type(op) for op in self.baseline.operators)]
+        modules = {c.__module__ for cls in classes for c in cls.__mro__}
+        return _digest(sorted(m for m in modules if not _is_library(m)))
+
+
+def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> list[Run]:
+    """Every run of a suite, in display order: methods as listed, then the hull; seeds inside.
+
+    Raises:
+        ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
+    """
+    methods = [load_method(name) for name in suite.methods]
+    methods += [_hull_method(sizes) for sizes in suite.hull]
+    names = [method.name for method in methods]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"methods: {twice} appear more than once")
+    if not names:
+        raise ConfigError("methods: a suite needs at least one")
+    seeds = suite.protocol.seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"protocol.seeds must be distinct and not empty, got {list(seeds)}")
+    runs = [Run(suite, method, seed, data) for method in methods for seed in seeds]
+    if not suite.protocol.allow_repeats:
+        _check_one_epoch(runs, n_train_tokens)
+    return runs
+
+
+def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
+    for run in runs:
+        wanted = run.predicted()[-1][1].end.tokens
+        if wanted > n_train_tokens:
+            raise ConfigError(
+                f"method {run.method.name} would read {wanted:,} bytes at "
+                f"protocol.budget_flops={run.suite.protocol.budget_flops:.3g}, but one epoch of "
+                f"the corpus has {n_train_tokens:,}; lower the budget or set "
+                "protocol.allow_repeats=true"
+            )
+
+
+def _hull_method(sizes: dict[str, int]) -> MethodConfig:
+    label = "_".join(f"{name.removeprefix('d_').removeprefix('n_')}{v}"
+                     for name, v in sizes.items())
+    return MethodConfig(
+        name=f"fixed_{label}",
+        role="hull",
+        summary="a fixed size of the iso-FLOP hull",
+        target="baselines.scratch:Scratch",
+        sizes=dict(sizes),
+    )
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How much of a suite's compute is trained once and charged more than once."""
+
+    charged: float
+    executed: float
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> "Sharing":
+        """Predicted FLOPs of all runs, and of their distinct stages."""
+        stages = list(_stage_flops(runs))
+        return cls(sum(flops for _, flops in stages), sum(dict(stages).values()))
+
+
+def _stage_flops(runs: Iterable[Run]) -> Iterator[tuple[str, float]]:
+    for run in runs:
+        start = 0.0
+        for spec, result in run.predicted():
+            yield spec.id, result.end.flops - start
+            start = result.end.flops
+
+
+@cache
+def science_digest() -> str:
+    """Digest of the harness's code that determines results."""
+    return _digest([f"benchmark.{name}" for name in SCIENCE])
+
+
+def _digest(modules: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in modules:
+        source = inspect.getsourcefile(importlib.import_module(name))
+        assert source is not None
+        digest.update(f"{name}\0".encode() + Path(source).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_library(module: str) -> bool:
+    top = module.partition(".")[0]
+    return top in {"benchmark", "torch", "pytorch_lightning", "lightning_fabric", "builtins", "abc"}
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"

@@ -1,0 +1,312 @@
+"""What a run leaves behind: append-only events, its resolved configuration and its provenance.
+
+`events.jsonl` holds one JSON object per line, flushed to disk before `append` returns, so a kill
+loses at most the line being written. JSON has no NaN and no infinity: they are written as the
+strings "nan", "inf" and "-inf" and come back as floats.
+"""
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import yaml
+
+from benchmark.errors import RecordError
+
+VERSION = 1
+FINISHED = ("done", "diverged", "failed", "timeout")
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+Event = dict[str, Any]
+"""One record; always with "v" and "kind"."""
+
+
+class EventLog:
+    """The open `events.jsonl` of one run; usable as a context manager.
+
+    Opening removes a torn last line, so that the next record starts on a line of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: IO[bytes] = path.open("ab")
+        complete = path.read_bytes().rfind(b"\n") + 1
+        if complete < self.offset:
+            self.truncate_to(complete)
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far: the position to come back to with `truncate_to`."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def append(self, kind: str, /, **fields: object) -> None:
+        """Write one record and wait until it is on disk."""
+        self._file.write(_line({"v": VERSION, "kind": kind, **fields}))
+        self._sync()
+
+    def truncate_to(self, offset: int) -> None:
+        """Forget every record after `offset`, as a run that resumes from a checkpoint must.
+
+        Raises:
+            RecordError: `offset` is not the end of a record of this log.
+        """
+        if not self._ends_record(offset):
+            raise RecordError(
+                f"{self.path}: cannot truncate to byte {offset} of {self.offset}: not the end of "
+                "a record, so the log and the checkpoint belong to different runs"
+            )
+        self._file.truncate(offset)
+        self._sync()
+
+    def close(self) -> None:
+        """Close the file; the log cannot be appended to afterwards."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ends_record(self, offset: int) -> bool:
+        if not 0 <= offset <= self.offset:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(max(offset - 1, 0))
+            return offset == 0 or file.read(1) == b"\n"
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_events(path: Path) -> list[Event]:
+    """All records of a log, oldest first; a last line without its line break is left out.
+
+    Raises:
+        RecordError: the file is missing or a complete line is not a record of this version.
+    """
+    try:
+        *lines, _torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One planned (method, seed) and what is known of it; no events if it never ran."""
+
+    run_id: str
+    method: str
+    role: str
+    seed: int
+    events: tuple[Event, ...] = ()
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def status(self) -> str:
+        """One of done, diverged, failed, timeout, unfinished and missing."""
+        if not self.events:
+            return "missing"
+        last = self.events[-1]
+        return str(last["status"]) if last["kind"] == "end" else "unfinished"
+
+    def of(self, kind: str) -> list[Event]:
+        """The records of one kind, oldest first."""
+        return [event for event in self.events if event["kind"] == kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A results folder: its plan, one record per planned run, and folders outside the plan."""
+
+    name: str
+    version: str
+    purpose: str
+    watermark: str | None
+    runs: tuple[RunRecord, ...]
+    unplanned: tuple[str, ...]
+
+
+def load_run(folder: Path) -> RunRecord:
+    """The record in a run folder, named after the run's id.
+
+    Raises:
+        RecordError: a file is missing or damaged, or the folder holds another run.
+    """
+    events = read_events(folder / "events.jsonl")
+    if not events or events[0]["kind"] != "run" or events[0]["run_id"] != folder.name:
+        raise RecordError(f"{folder}: the first record must be the run record of {folder.name}")
+    first = events[0]
+    if events[-1]["kind"] == "end" and events[-1]["status"] not in FINISHED:
+        raise RecordError(f"{folder}: end.status is {events[-1]['status']!r}, allowed: {FINISHED}")
+    return RunRecord(
+        run_id=folder.name,
+        method=first["method"],
+        role=first["role"],
+        seed=first["seed"],
+        events=tuple(events),
+        config=_load_yaml(folder / "config.yaml"),
+        provenance=_load_json(folder / "provenance.json"),
+    )
+
+
+def load_suite(results_dir: Path) -> Suite:
+    """Everything under `results/<suite>`: planned runs in display order, whatever became of them.
+
+    Raises:
+        RecordError: a record is damaged, or contradicts the plan in `suite.yaml`.
+    """
+    plan = _load_yaml(results_dir / "suite.yaml")
+    absent = {"name", "version", "purpose", "watermark", "runs"} - plan.keys()
+    if absent:
+        raise RecordError(f"{results_dir / 'suite.yaml'}: no {', '.join(sorted(absent))}")
+    runs = tuple(_planned_run(results_dir, plan, planned) for planned in plan["runs"])
+    known = {run.run_id for run in runs}
+    if len(known) < len(runs) or len({(run.method, run.seed) for run in runs}) < len(runs):
+        raise RecordError(f"{results_dir / 'suite.yaml'}: plans the same run twice")
+    folders = {path.name for path in (results_dir / "runs").glob("[!.]*") if path.is_dir()}
+    return Suite(
+        name=plan["name"],
+        version=str(plan["version"]),
+        purpose=plan["purpose"],
+        watermark=plan["watermark"],
+        runs=runs,
+        unplanned=tuple(sorted(folders - known)),
+    )
+
+
+def write_run(
+    folder: Path,
+    events: Iterable[Event],
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Publish a run folder: readers see the old one or the whole new one, never a part."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        atomic_write(fresh / "events.jsonl", b"".join(map(_line, events)))
+        atomic_write_text(fresh / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        atomic_write_text(fresh / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        fresh.rename(folder)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8); see `atomic_write`."""
+    atomic_write(path, text.encode())
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Replace a file: a reader, or a kill, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".write-", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML that reads 2e12 as a number, as YAML 1.2 does and OmegaConf writes."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_bytes(), Loader=_YamlLoader)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
+
+
+def _planned_run(results_dir: Path, plan: Event, planned: Event) -> RunRecord:
+    folder = results_dir / "runs" / planned["run_id"]
+    if not folder.is_dir():
+        return RunRecord(**planned, config={}, provenance={})
+    run = load_run(folder)
+    found = run.events[0] | {"suite_version": str(run.events[0]["suite_version"])}
+    expected = planned | {"suite": plan["name"], "suite_version": str(plan["version"])}
+    for key, value in expected.items():
+        if found[key] != value:
+            raise RecordError(f"{folder}: {key} is {found[key]!r}, the plan says {value!r}")
+    return run
+
+
+def _parse(path: Path, number: int, line: bytes) -> Event:
+    try:
+        event = json.loads(line, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise RecordError(f"{path}, line {number}: damaged record: {error}") from error
+    if not isinstance(event, dict) or event.get("v") != VERSION or "kind" not in event:
+        raise RecordError(f"{path}, line {number}: not a record of version {VERSION}")
+    if b'"nan"' in line or b'inf"' in line:
+        return {key: _decoded(value) for key, value in event.items()}
+    return event
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(_encoded(event), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def _encoded(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    if isinstance(value, Mapping):
+        return {key: _encoded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encoded(item) for item in value]
+    return value
+
+
+def _decoded(value: object) -> object:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value

@@ -1,0 +1,108 @@
+"""Numbers as a reader wants them, in one format each; nan is a dash."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from tabulate import tabulate
+
+DASH = "\N{EM DASH}"
+INFINITY = "\N{INFINITY}"
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_DURATIONS = ((3600.0, "h"), (60.0, "min"))
+
+
+def bpb(value: float) -> str:
+    """2.6900."""
+    return _special(value) or f"{value:.4f}"
+
+
+def difference(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """-0.0780 [-0.0912, -0.0648]; the interval only if there is one."""
+    limits = "" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]"
+    return _special(value) or f"{value:+.4f}{limits}"
+
+
+def mean(row: "pd.Series[float]", name: str, n: int) -> str:
+    """A mean with its interval from three values on; the values themselves before that."""
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if _special(value) or n == 1:
+        return bpb(value)
+    if n == 2:  # noqa: PLR2004
+        return f"{row[f'{name}_min']:.4f} and {row[f'{name}_max']:.4f}"
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def speed_up(row: "pd.Series[float]") -> str:
+    """1.30x [1.21, 1.39]; 1.02x (median, 2 of 3 reached); not reached (0 of 3)."""
+    value, n, n_reached = row["speed_up"], row["n"], row["n_reached"]
+    if math.isnan(value):
+        return DASH
+    if value == 0:
+        return f"not reached ({n_reached:.0f} of {n:.0f})"
+    if n_reached < n:
+        return f"{value:.2f}x (median, {n_reached:.0f} of {n:.0f} reached)"
+    limits = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{value:.2f}x{limits}"
+
+
+def flops(value: float) -> str:
+    """2.00e12."""
+    return _special(value) or ("0" if value == 0 else f"{value:.2e}".replace("e+", "e"))
+
+
+def count(value: float) -> str:
+    """1.23 M."""
+    if special := _special(value):
+        return special
+    for unit, letter in _UNITS:
+        if value >= unit:
+            return f"{value / unit:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def seconds(value: float) -> str:
+    """0.3 s, 41 s, 2.5 min, 3.1 h."""
+    if special := _special(value):
+        return special
+    for unit, name in _DURATIONS:
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value:.2g} s"
+
+
+def percent(value: float) -> str:
+    """25.0 %."""
+    return _special(value) or f"{100 * value:.1f} %"
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return _special(value) or f"{value:.3g}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def plural(n: int, noun: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """A markdown table; the first column is text, the others are read against each other."""
+    if not rows:
+        return "None."
+    cells = [[cell.replace("|", r"\|") for cell in row.values()] for row in rows]
+    alignment = ["left", *["right"] * (len(rows[0]) - 1)]
+    headers = list(rows[0])
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+
+
+def _special(value: float) -> str:
+    if math.isnan(value):
+        return DASH
+    return "" if math.isfinite(value) else (INFINITY if value > 0 else f"-{INFINITY}")

@@ -1,0 +1,167 @@
+"""Records as tidy tables: one row per run, curve point, growth and charge."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import RecordError
+from benchmark.records import Event, RunRecord, Suite
+from benchmark.statistics import cost_to_target
+
+ABSENT = ("missing", "unfinished")
+"""A run of this status has no result yet; every other status is one."""
+
+Row = dict[str, Any]
+
+_KEYS = ["run_id", "method", "role", "seed"]
+_WHERE = ["step", "tokens", "flops", "seconds"]
+_RUN = ["n_seeds", "status", "error", "budget_flops", "train_bytes", "corpus", "sizes", "n_params",
+        "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs", "eval_seconds",
+        "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb"]  # fmt: skip
+_POINT = [*_WHERE, "bpb", "phase"]
+_GROWTH = ["growth", "operator", "from_sizes", "to_sizes", "n_params_from", "n_params_to",
+           "start_flops", *_WHERE, "bpb_before", "bpb_after", "recovery_flops", "growth_flops",
+           "growth_tokens", "growth_seconds", "state_policy"]  # fmt: skip
+_CHARGE = ["stage_id", "what", "flops", "flops_unmasked", "tokens", "steps", "seconds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """A suite's records, in display order of the runs."""
+
+    suite: Suite
+    budget_flops: float
+    """C* of the suite."""
+
+    runs: pd.DataFrame
+    """Every planned run; bpb is infinite unless the run is done."""
+
+    points: pd.DataFrame
+    """Curve points; phase is "evaluation", or "before" and "after" a growth."""
+
+    growths: pd.DataFrame
+    charges: pd.DataFrame
+
+    def methods(self, *roles: str) -> list[str]:
+        """Methods of these roles, all of them if none is named, in display order."""
+        chosen = self.runs[self.runs.role.isin(roles)] if roles else self.runs
+        return list(chosen.method.unique())
+
+    def of(self, method: str) -> pd.DataFrame:
+        """The runs of one method, by seed."""
+        return self.runs[self.runs.method == method].set_index("seed", drop=False).sort_index()
+
+
+def frames(suite: Suite) -> Frames:
+    """Tables of a suite.
+
+    Raises:
+        RecordError: runs differ outside `method` and `seed`, or a finished run lacks its score.
+    """
+    configs = [run.config for run in suite.runs if run.config]
+    if not configs:
+        raise RecordError(f"suite {suite.name}: none of its {len(suite.runs)} runs has records yet")
+    _require_shared(suite)
+    runs = _table(suite, _run_rows, _RUN)
+    runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
+    runs["epochs"] = runs.tokens / runs.train_bytes
+    return Frames(
+        suite=suite,
+        budget_flops=float(configs[0]["protocol"]["budget_flops"]),
+        runs=runs,
+        points=_table(suite, _point_rows, _POINT),
+        growths=_table(suite, _growth_rows, _GROWTH),
+        charges=_table(suite, lambda run: iter(run.of("charge")), _CHARGE),
+    )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a nested mapping; lists and empty mappings are values."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _table(suite: Suite, rows: Callable[[RunRecord], Iterator[Row]], names: list[str]) -> Any:
+    filled = [
+        {"run_id": run.run_id, "method": run.method, "role": run.role, "seed": run.seed}
+        | {name: row.get(name) for name in names}
+        for run in suite.runs
+        for row in rows(run)
+    ]
+    return pd.DataFrame(filled, columns=_KEYS + names)
+
+
+def _run_rows(run: RunRecord) -> Iterator[Row]:
+    finals = {event["split"]: event for event in run.of("final")}
+    if run.status == "done" and not {"val", "test"} <= finals.keys():
+        raise RecordError(f"run {run.run_id}: done, but it has final scores of {list(finals)} only")
+    bpb = {split: event["bpb"] for split, event in finals.items()}
+    scored = run.status == "done" and all(map(math.isfinite, bpb.values()))
+    evaluations, last = run.of("evaluation"), run.events[-1] if run.events else {}
+    located: Event = next((e for e in reversed(run.events) if "flops" in e and "step" in e), {})
+    stage = (run.of("stage") or [{}])[-1]
+    yield {
+        **{name: located.get(name, math.nan) for name in _WHERE},
+        **{name: stage.get(name, math.nan) for name in ("n_params", "n_params_nonembedding")},
+        **{name: run.events[0][name] for name in ("budget_flops", "train_bytes", "corpus") if last},
+        "sizes": stage.get("sizes"),
+        "status": "diverged" if run.status == "done" and not scored else run.status,
+        "error": last.get("error"),
+        "flops_unmasked": sum(event["flops_unmasked"] for event in run.of("charge")),
+        "eval_seconds": sum(event["eval_seconds"] for event in [*evaluations, *finals.values()]),
+        "peak_memory_bytes": last.get("peak_memory_bytes", math.nan),
+        "curve_bpb": evaluations[-1]["bpb"] if evaluations and scored else math.inf,
+        "val_bpb": bpb["val"] if scored else math.inf,
+        "test_bpb": bpb["test"] if scored else math.inf,
+    }
+
+
+def _point_rows(run: RunRecord) -> Iterator[Row]:
+    for event in run.events:
+        if event["kind"] == "evaluation":
+            yield event | {"phase": "evaluation"}
+        elif event["kind"] == "growth":
+            start = {name: event[name] - event[f"growth_{name}"] for name in _WHERE[1:]}
+            yield event | start | {"bpb": event["bpb_before"], "phase": "before"}
+            yield event | {"bpb": event["bpb_after"], "phase": "after"}
+
+
+def _growth_rows(run: RunRecord) -> Iterator[Row]:
+    growths = [i for i, event in enumerate(run.events) if event["kind"] == "growth"]
+    for number, i in enumerate(growths, start=1):
+        event = run.events[i]
+        start = event["flops"] - event["growth_flops"]
+        later = [e for e in run.events[i:] if e["kind"] == "evaluation"]
+        flops = [event["flops"], *(e["flops"] for e in later)]
+        bpb = [event["bpb_after"], *(e["bpb"] for e in later)]
+        yield event | {
+            "growth": number,
+            "from_sizes": event["from"],
+            "to_sizes": event["to"],
+            "start_flops": start,
+            "recovery_flops": cost_to_target(flops, bpb, event["bpb_before"]) - start,
+        }
+
+
+def _require_shared(suite: Suite) -> None:
+    reference: tuple[str, Row] | None = None
+    for run in suite.runs:
+        leaves = flatten(dict(run.config)).items() if run.config else ()
+        shared = {key: leaf for key, leaf in leaves if key.split(".")[0] not in ("method", "seed")}
+        reference = reference or ((run.run_id, shared) if shared else None)
+        if not shared or reference is None or shared == reference[1]:
+            continue
+        keys = shared.keys() | reference[1].keys()
+        wrong = sorted(key for key in keys if shared.get(key) != reference[1].get(key))
+        raise RecordError(
+            f"runs {reference[0]} and {run.run_id} differ in {', '.join(wrong)}; the runs of a "
+            "suite may differ only in method and seed"
+        )

@@ -1,0 +1,270 @@
+"""Records of runs that never happened, with planted curves, to test what a report says of them."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmark.records import Event, atomic_write_text, write_run
+
+BUDGET = 2e12
+TARGET = {"d_model": 64, "n_layer": 4, "n_head": 4, "d_head": 16, "d_ff": 256}
+SMALL = TARGET | {"n_layer": 2}
+NARROW = TARGET | {"d_model": 32, "n_head": 2, "d_ff": 128}
+FRACTIONS = [i / 20 for i in range(1, 21)]
+WINDOW_TOKENS = 8 * 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A method whose curve is bpb(C) = floor + scale * (speed_up * C / C*)**-power."""
+
+    name: str
+    role: str = "method"
+    speed_up: float = 1.0
+    offset: float = 0.0
+    """Added to every bpb."""
+
+    budget: float = 1.0
+    sizes: tuple[dict[str, int], ...] = (TARGET,)
+    """Of each stage; growth comes between them, equally spaced over the first half."""
+
+    jump: float = 0.0
+    """Of the bpb at a growth; gone a tenth of C* later."""
+
+    unannealed: float = 0.0
+    """Excess of the bpb before the learning rate decays, in the last fifth of the budget."""
+
+    status: str = "done"
+    ends_at: float = 1.0
+    """Fraction of the run's budget at which it ended."""
+
+    args: tuple[tuple[str, Any], ...] = ()
+
+    def starts(self) -> list[float]:
+        """Fraction of C* at which each stage starts."""
+        n = len(self.sizes)
+        return [0.5 * self.budget * i / n for i in range(n)]
+
+    def bpb(self, u: float) -> float:
+        """The planted curve at fraction `u` of C*, right after a growth."""
+        value = 1.5 + 1.0 * (self.speed_up * u) ** -0.25 + self.offset
+        for start in self.starts()[1:]:
+            if u >= start:
+                value += self.jump * math.exp(-(u - start) / 0.025)
+        return value + self.unannealed * min(1.0, (self.budget - u) / (0.2 * self.budget))
+
+
+SUITE = (
+    Planted(name="scratch", role="control"),
+    Planted(name="scratch_small", role="control", offset=0.2, sizes=(SMALL,)),
+    Planted(name="restart_only", role="control", sizes=(TARGET, TARGET), jump=0.1),
+    Planted(name="scratch_quarter", role="rung", budget=0.25),
+    Planted(name="scratch_half", role="rung", budget=0.5),
+    Planted(name="fixed_layer3", role="hull", offset=0.1, sizes=(TARGET | {"n_layer": 3},)),
+    Planted(name="fast", speed_up=1.3, sizes=(SMALL, TARGET), jump=0.3, args=(("at", [0.25]),)),
+    Planted(name="slow", speed_up=0.8, sizes=(NARROW, TARGET), args=(("at", [0.5]),)),
+)
+"""A complete comparison with one method that is 1.3 times faster and one that is slower."""
+
+
+def n_params(sizes: dict[str, int]) -> int:
+    """Parameters of a toy transformer of these sizes."""
+    return 12 * sizes["n_layer"] * sizes["d_model"] ** 2 + 512 * sizes["d_model"]
+
+
+def run_id(method: str, seed: int) -> str:
+    """Id of a planned run."""
+    return hashlib.sha256(f"{method}/{seed}".encode()).hexdigest()[:16]
+
+
+def write_records(
+    folder: Path,
+    methods: tuple[Planted, ...] = SUITE,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    noise: float = 0.0,
+    watermark: str | None = None,
+    missing: tuple[tuple[str, int], ...] = (),
+) -> Path:
+    """Write a whole results folder; runs in `missing` are planned but leave no folder."""
+    runs = [(method, seed) for method in methods for seed in seeds]
+    plan = {
+        "name": "toy",
+        "version": "1.0",
+        "purpose": "Check a report on curves that are known.",
+        "watermark": watermark,
+        "runs": [
+            {"run_id": run_id(m.name, s), "method": m.name, "role": m.role, "seed": s}
+            for m, s in runs
+        ],
+    }
+    atomic_write_text(folder / "suite.yaml", yaml.safe_dump(plan, sort_keys=False))
+    for method, seed in runs:
+        if (method.name, seed) not in missing:
+            path = folder / "runs" / run_id(method.name, seed)
+            write_run(path, events(method, seed, noise), config(method, seed, seeds), PROVENANCE)
+    return folder
+
+
+def events(method: Planted, seed: int, noise: float) -> list[Event]:
+    """The event log of one run; noise is half shared by a seed's runs and half the run's own."""
+    own = np.random.default_rng([seed, *method.name.encode()]).normal(0, noise)
+    shift = float(own + np.random.default_rng([seed, 0]).normal(0, noise))
+    log: list[Event] = [_run_event(method, seed)]
+    starts = method.starts()
+    for stage, sizes in enumerate(method.sizes):
+        start, end = starts[stage], [*starts, method.budget][stage + 1]
+        log += _stage(method, seed, stage, (start, min(end, method.ends_at * method.budget)))
+        del sizes
+    for u, event in _evaluations(method, shift):
+        position = next(i for i, e in enumerate(log) if e["kind"] == "charge" and e["to_u"] >= u)
+        log.insert(position, event)
+    for event in log:
+        event.pop("to_u", None)
+        if event["kind"] == "growth":
+            event["bpb_before"] += shift
+            event["bpb_after"] += shift
+    end_u = method.ends_at * method.budget
+    if method.status == "done":
+        log += [_final(method, split, shift) for split in ("val", "test")]
+    if method.status != "unfinished":
+        error = None if method.status == "done" else f"the run {method.status}"
+        log.append(_event("end", status=method.status, error=error,
+                          **_where(method, end_u), peak_memory_bytes=10**9))
+    return log
+
+
+def config(method: Planted, seed: int, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """The resolved configuration of one run."""
+    return {
+        "suite": "toy",
+        "suite_version": "1.0",
+        "seed": seed,
+        "workload": {"corpus": {"name": "wikipedia"}, "target": TARGET, "batch_size": 8},
+        "protocol": {
+            "budget_flops": BUDGET,
+            "seeds": list(seeds),
+            "rungs": [0.25, 0.5, 1.0],
+            "learning_rate": {"peak": 6e-3, "warmup": 0.05, "decay": [0.8, 1.0]},
+        },
+        "method": {
+            "name": method.name,
+            "role": method.role,
+            "target": f"baselines.{method.name}:Method",
+            "args": dict(method.args),
+            "budget": method.budget,
+            "state_policy": "carry",
+        },
+    }
+
+
+PROVENANCE: dict[str, Any] = {
+    "schema": 1,
+    "commit": "0" * 40,
+    "dirty": False,
+    "diff_sha256": None,
+    "python": "3.11.0",
+    "packages": {"torch": "2.13.0", "numpy": "2.4.6", "pandas": "3.1.1"},
+    "platform": "Linux-x86_64",
+    "cpu": "a processor",
+    "n_cores": 2,
+    "memory_bytes": 2**34,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "32-true",
+    "deterministic": True,
+    "gpu": None,
+    "driver": None,
+    "env": {"OMP_NUM_THREADS": "1"},
+}
+
+
+def _event(kind: str, **fields: Any) -> Event:
+    return {"v": 1, "kind": kind, **fields}
+
+
+def _run_event(method: Planted, seed: int) -> Event:
+    return _event(
+        "run",
+        run_id=run_id(method.name, seed),
+        suite="toy",
+        suite_version="1.0",
+        method=method.name,
+        role=method.role,
+        seed=seed,
+        budget_flops=method.budget * BUDGET,
+        train_bytes=5_000_000,
+        corpus="wikipedia",
+    )
+
+
+def _where(method: Planted, u: float) -> dict[str, Any]:
+    tokens = 0.0
+    bounds = [*method.starts()[1:], math.inf]
+    for start, end, sizes in zip(method.starts(), bounds, method.sizes, strict=True):
+        tokens += max(0.0, min(u, end) - start) * BUDGET / (6 * n_params(sizes))
+    return {
+        "step": int(tokens // WINDOW_TOKENS),
+        "tokens": int(tokens // WINDOW_TOKENS) * WINDOW_TOKENS,
+        "flops": u * BUDGET,
+        "seconds": 60 * u + tokens / 1e6,
+    }
+
+
+def _stage(method: Planted, seed: int, stage: int, span: tuple[float, float]) -> list[Event]:
+    sizes, (start, end) = method.sizes[stage], span
+    prefix = [method.sizes[: stage + 1], start, end, seed, method.name if stage else ""]
+    stage_id = hashlib.sha256(repr(prefix).encode()).hexdigest()[:16]
+    at, until = _where(method, start), _where(method, end)
+    log = []
+    if stage:
+        small = method.sizes[stage - 1]
+        log.append(
+            _event("growth", stage=stage, operator=method.name, **{"from": small, "to": sizes},
+                   n_params_from=n_params(small), n_params_to=n_params(sizes),
+                   bpb_before=method.bpb(start - 1e-12), bpb_after=method.bpb(start),
+                   growth_flops=0.0, growth_tokens=0, growth_seconds=0.25, state_policy="carry",
+                   **at)
+        )
+    log.append(
+        _event("stage", stage=stage, stage_id=stage_id, sizes=sizes, n_params=n_params(sizes),
+               n_params_nonembedding=n_params(sizes) - 256 * sizes["d_model"],
+               flops_per_token=6 * n_params(sizes), flops_per_token_unmasked=7 * n_params(sizes),
+               n_steps=until["step"] - at["step"], **at)
+    )
+    spent = {key: until[key] - at[key] for key in ("flops", "tokens", "seconds")}
+    log.append(
+        _event("charge", stage=stage, stage_id=stage_id, what="train", **spent,
+               flops_unmasked=spent["flops"] * 7 / 6, steps=until["step"] - at["step"],
+               shared=not stage, to_u=end)
+    )
+    return log
+
+
+def _evaluations(method: Planted, shift: float) -> list[tuple[float, Event]]:
+    found = []
+    for fraction in FRACTIONS:
+        u = fraction * method.budget
+        if fraction > method.ends_at:
+            break
+        bpb = method.bpb(u) + shift
+        if method.status == "diverged" and fraction + 0.05 > method.ends_at:
+            bpb = math.nan
+        event = _event("evaluation", split="curve", bpb=bpb, nats=bpb * 32768 * math.log(2),
+                       n_bytes=32768, eval_seconds=0.125, **_where(method, u))
+        found.append((u, event))
+    return found
+
+
+def _final(method: Planted, split: str, shift: float) -> Event:
+    bpb = method.bpb(method.budget) + shift
+    noise = np.random.default_rng([len(split), 7]).normal(0, 0.2, 64)
+    nats = (bpb + noise - noise.mean()) * 4096 * math.log(2)
+    return _event("final", split=split, bpb=bpb, block_bytes=[4096] * 64,
+                  block_nats=[float(x) for x in nats], eval_seconds=0.5,
+                  **_where(method, method.budget))

@@ -1,0 +1,79 @@
+"""The yardstick for speed computes what our model computes, so that their times compare."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.model import ModelConfig, Transformer
+from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
+from tools.perf.step_time import OURS, SAME, Rounds, document, measure, reference_model
+
+TINY = ModelConfig(
+    d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=32, vocab_size=16, seq_len=6,
+    norm="layernorm", positions="learned", tied=True,
+)  # fmt: skip
+
+
+def as_reference(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of our model under the reference's names."""
+    renamed = {
+        "embed.weight": "wte.weight",
+        "positions.weight": "wpe.weight",
+        "norm_head.weight": "ln_f.weight",
+    }
+    parts = {
+        "norm_attn": "ln_1", "qkv": "attn.c_attn", "o": "attn.c_proj",
+        "norm_mlp": "ln_2", "up": "c_fc", "down": "c_proj",
+    }  # fmt: skip
+    for i in range(TINY.n_layer):
+        for mine, theirs in parts.items():
+            renamed[f"blocks.{i}.{mine}.weight"] = f"blocks.{i}.{theirs}.weight"
+    return {theirs: ours[mine] for mine, theirs in renamed.items()}
+
+
+@pytest.fixture
+def pair() -> tuple[Transformer, ReferenceGPT]:
+    """Our model and the reference, with the same weights, in float64."""
+    ours, theirs = Transformer(TINY).double(), reference_model(TINY).double()
+    theirs.load_state_dict(as_reference(dict(ours.named_parameters())))
+    return ours, theirs
+
+
+def test_the_reference_computes_the_same_logits(pair: tuple[Transformer, ReferenceGPT]) -> None:
+    ids = torch.randint(TINY.vocab_size, (3, TINY.seq_len))
+    ours, theirs = pair
+    torch.testing.assert_close(ours(ids), theirs(ids), rtol=0, atol=1e-12)
+
+
+def test_the_reference_stays_equal_through_training(
+    pair: tuple[Transformer, ReferenceGPT],
+) -> None:
+    batches = list(torch.randint(TINY.vocab_size, (3, 2, TINY.seq_len + 1)))
+    ours, theirs = pair
+    for model in pair:
+        train(model, adamw(model), batches)
+    grown = as_reference(dict(ours.named_parameters()))
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(grown[name], parameter, rtol=0, atol=1e-9)
+
+
+def test_every_contestant_has_the_shape_the_page_states() -> None:
+    assert SAME.sizes() == OURS.sizes()
+    assert SAME.d_model == SAME.n_head * SAME.d_head
+    assert SAME.d_ff == 4 * SAME.d_model
+
+
+def test_measures_every_contestant_in_every_round(tmp_path: Path) -> None:
+    config = replace(TINY, vocab_size=256, norm="rmsnorm", positions="rotary", tied=False)
+    rounds = measure(config, tmp_path, n_rounds=2, n_steps=1)
+    assert all(len(s) == 2 and min(s) > 0 for s in rounds.seconds.values())
+    text = document(rounds, config)
+    assert all(name in text for name in rounds.seconds)
+
+
+def test_slowdown_is_the_median_of_ratios_within_a_round() -> None:
+    rounds = Rounds({"ours": [2.0, 30.0, 4.0], "base": [1.0, 10.0, 4.0]}, [1.0])
+    assert rounds.slowdown("ours", "base") == 2.0
