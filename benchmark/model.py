@@ -46,6 +46,12 @@ class ModelConfig:
     d_ff: int = 256
     vocab_size: int = 256
     seq_len: int = 128
+    n_token: int | None = None
+    """Token-parameters per projection, for architectures that have them."""
+
+    rank: int | None = None
+    """Rank of every linear map of a block, for factorised architectures."""
+
     norm: str = "rmsnorm"
     positions: str = "rotary"
     activation: str = "gelu"

@@ -83,9 +83,9 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation; nan below two values."""
+    """Sample standard deviation; nan below two values or with a non-finite one."""
     n = len(values)
-    if n < 2:  # noqa: PLR2004
+    if n < 2 or not all(map(math.isfinite, values)):  # noqa: PLR2004
         return math.nan
     mean = math.fsum(values) / n
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))

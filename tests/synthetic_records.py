@@ -252,7 +252,7 @@ def _evaluations(method: Planted, shift: float) -> list[tuple[float, Event]]:
         u = fraction * method.budget
         if fraction > method.ends_at:
             break
-        bpb = method.bpb(u) + shift
+        bpb = method.bpb(u - 1e-9) + shift  # just before a growth that happens here
         if method.status == "diverged" and fraction + 0.05 > method.ends_at:
             bpb = math.nan
         event = _event("evaluation", split="curve", bpb=bpb, nats=bpb * 32768 * math.log(2),
