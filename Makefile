@@ -15,6 +15,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## Make .venv with the pinned packages (once; a few minutes)
+	@:
 
 # An interrupted set-up has no stamp and starts over; a newer lock updates the environment in place.
 .venv/.ready: requirements.lock pyproject.toml
@@ -31,8 +32,8 @@ setup: .venv/.ready ## Make .venv with the pinned packages (once; a few minutes)
 	rm -f $@; \
 	echo "setting up .venv with $$("$$python" --version); this takes a few minutes"; \
 	[ -x $(BIN)/python ] || "$$python" -m venv .venv; \
-	$(BIN)/python -m pip install --quiet --no-input -r requirements.lock; \
-	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation -e .; \
+	$(BIN)/python -m pip install -qq --no-input -r requirements.lock; \
+	$(BIN)/python -m pip install -qq --no-input --no-deps --no-build-isolation -e .; \
 	touch $@
 
 bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS='key=value ...'

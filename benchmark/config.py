@@ -198,8 +198,9 @@ def build(plugin: PluginConfig, base: type[T], where: str) -> T:
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in plugin.args:
         if name not in known:
-            raise ConfigError(f"{where}.args: {plugin.target} has no {name!r}"
-                              f"{did_you_mean(name, known)}")
+            raise ConfigError(
+                f"{where}.args: {plugin.target} has no {name!r}{did_you_mean(name, known)}"
+            )
     try:
         return cls(**plugin.args)
     except (TypeError, ValueError) as error:
@@ -263,7 +264,7 @@ def _merge(schema: type, where: str, *layers: Mapping[str, Any] | DictConfig) ->
         raise ConfigError(f"{where}: {error.full_key}: {reason}") from error
 
 
-def _keys(schema: Any, path: Sequence[str]) -> list[str]:
+def _keys(schema: type, path: Sequence[str]) -> list[str]:
     """Field names of the dataclass at `path` inside `schema`."""
     node: Any = schema
     for name in path:

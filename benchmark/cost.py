@@ -43,7 +43,12 @@ class Position:
     seconds: float = 0.0
 
     def after(
-        self, *, steps: int = 0, windows: int = 0, tokens: int = 0, flops: float = 0.0,
+        self,
+        *,
+        steps: int = 0,
+        windows: int = 0,
+        tokens: int = 0,
+        flops: float = 0.0,
         seconds: float = 0.0,
     ) -> "Position":
         """The position after spending this much more."""

@@ -21,5 +21,5 @@ class RecordError(BenchmarkError):
     """A record or a results folder is damaged, locked, unwritable or from another version."""
 
 
-class Diverged(BenchmarkError):
+class DivergenceError(BenchmarkError):
     """Training left the finite numbers; the run is recorded as diverged, not lost."""

@@ -9,7 +9,7 @@ whole gradient although its weight is divided (chain rule; proved in tests/test_
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal, final
 
@@ -112,9 +112,7 @@ class DepthOperator(GrowthOperator):
     def is_repeat(self, layer: int, n_small: int, n_large: int) -> bool:
         """Whether an earlier large block already starts from the same small block."""
         source = self.source(layer, n_small, n_large)
-        return source < 0 or any(
-            self.source(i, n_small, n_large) == source for i in range(layer)
-        )
+        return source < 0 or any(self.source(i, n_small, n_large) == source for i in range(layer))
 
     def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
         """Weight of a new block, given the one it starts from; by default the same."""
@@ -193,7 +191,7 @@ class AxisMap:
 
     @property
     def is_new(self) -> Tensor:
-        """bool (new,): not the first coordinate that repeats its source."""
+        """Which of the new coordinates, bool (new,), are not the first to repeat their source."""
         position = torch.arange(len(self.source))
         n_old = int(self.source.max()) + 1
         first = torch.full((n_old,), len(self.source)).scatter_reduce(
@@ -411,19 +409,26 @@ def grow(
         GrowthError: `target` shrinks a size, or enlarges one that no operator grows.
     """
     check_reach(small.config, target, operators)
-    state = Grown(small, moments, {n: torch.zeros_like(p, dtype=torch.bool)
-                                   for n, p in small.named_parameters()})
+    state = Grown(
+        small,
+        moments,
+        {n: torch.zeros_like(p, dtype=torch.bool) for n, p in small.named_parameters()},
+    )
     for operator in operators:
         sizes = {name: target.size(name) for name in operator.grows if name in target.sizes()}
-        middle = replace(state.model.config, **sizes)
+        middle = state.model.config.resized(sizes)
         if middle != state.model.config:
-            state = _apply(state, operator.prepare(state.model, middle, resources), middle,
-                           policy, resources)
+            state = _apply(
+                state, operator.prepare(state.model, middle, resources), middle, policy, resources
+            )
     return state
 
 
 def _apply(
-    state: Grown, transfer: Transfer, target: ModelConfig, policy: StatePolicy,
+    state: Grown,
+    transfer: Transfer,
+    target: ModelConfig,
+    policy: StatePolicy,
     resources: Resources,
 ) -> Grown:
     large = type(state.model)(target, generator=resources.generator)
@@ -451,9 +456,7 @@ def _apply(
     step = {name: longest if bool(v.any()) else 0.0 for name, v in exp_avg_sq.items()}
     was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
     is_new = {name: mask | was_new[name].bool() for name, mask in new.items()}
-    return Grown(
-        large, Moments(exp_avg, exp_avg_sq, step), is_new, state.flops + transfer.flops
-    )
+    return Grown(large, Moments(exp_avg, exp_avg_sq, step), is_new, state.flops + transfer.flops)
 
 
 def check_reach(
@@ -475,4 +478,3 @@ def check_reach(
             raise GrowthError(f"cannot shrink {name} from {old} to {new}")
         if name not in grows:
             raise GrowthError(f"cannot grow {name} from {old} to {new}: this grows {grows}")
-

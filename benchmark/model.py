@@ -12,7 +12,7 @@ Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cache
@@ -74,6 +74,10 @@ class ModelConfig:
         """Every integer size by name, in declaration order; the variant flags left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: v for name, v in values.items() if type(v) is int}
+
+    def resized(self, sizes: Mapping[str, int]) -> "ModelConfig":
+        """The same variant with some sizes changed."""
+        return ModelConfig(**{**vars(self), **sizes})
 
     def size(self, axis: str) -> int:
         """Length of a named parameter axis."""
@@ -195,7 +199,7 @@ class Norm(Part):
         self.register_buffer("eps", torch.tensor(config.norm_eps, dtype=torch.float64))
         self.is_rms = config.norm == "rmsnorm"
         self.epsilon = config.norm_eps  # the buffer's value, read without a device sync
-        self.register_load_state_dict_post_hook(Norm._read_epsilon)
+        self.register_load_state_dict_post_hook(Norm._read_epsilon)  # type: ignore[no-untyped-call]
 
     def _read_epsilon(self, _: object) -> None:
         self.epsilon = float(self.get_buffer("eps"))
@@ -288,9 +292,7 @@ class Transformer(nn.Module):
         for _, part in self.parts():
             part.init_weights(generator, config.n_layer)
 
-    def linear(
-        self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]
-    ) -> Part:
+    def linear(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> Part:
         """Make a linear map of a block; subclasses return another parametrisation of it."""
         return Linear(config, out, into)
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,15 @@ from benchmark.optim import RateCurve, Rewarm
 from benchmark.schedule import GrowthSchedule, Point, Progress
 
 SCIENCE = (
-    "baseline", "cost", "data.stream", "evaluate", "growth", "model", "optim", "runner", "seeding",
+    "baseline",
+    "cost",
+    "data.stream",
+    "evaluate",
+    "growth",
+    "model",
+    "optim",
+    "runner",
+    "seeding",
 )
 """Modules of the harness whose code determines what a stage computes."""
 
@@ -149,7 +157,7 @@ class Run:
         unknown = sorted(self.method.sizes.keys() - target.sizes().keys())
         if unknown:
             raise ConfigError(f"sizes {unknown} are not among {sorted(target.sizes())}")
-        target = replace(target, **self.method.sizes)
+        target = target.resized(self.method.sizes)
         rungs = self.method.ladder.rungs(target)
         try:
             for small, large in zip(rungs, rungs[1:], strict=False):
@@ -186,8 +194,9 @@ class Run:
     @cached_property
     def id(self) -> str:
         """Content address of the run: everything in its configuration, data and code."""
-        text = json.dumps([self.config(), self.data, science_digest(), self._method_code()],
-                          sort_keys=True)
+        text = json.dumps(
+            [self.config(), self.data, science_digest(), self._method_code()], sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def config(self) -> dict[str, Any]:
@@ -232,8 +241,13 @@ class Run:
             state_policy=self.policy.value if has_grown else "",
             rewarm=asdict(self.rewarm) if has_grown and self.rewarm.which != "none" else None,
             optimizer=asdict(optimizer),
-            rate=asdict(RateCurve(peak=rate.peak, warmup_flops=rate.warmup * c_star,
-                                  decay=decay if until > decay[0] else None)),
+            rate=asdict(
+                RateCurve(
+                    peak=rate.peak,
+                    warmup_flops=rate.warmup * c_star,
+                    decay=decay if until > decay[0] else None,
+                )
+            ),
             budget_flops=c_star,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
@@ -270,8 +284,9 @@ class Run:
             return affordable_steps(spent, at, self._step_flops(self.rungs[rung])) == 0
         history = [point for _, result in done for point in result.points]
         return self.schedule.due(
-            Progress(spent=spent / self.budget, n_grown=rung, n_growths=self.n_growths,
-                     history=history)
+            Progress(
+                spent=spent / self.budget, n_grown=rung, n_growths=self.n_growths, history=history
+            )
         )
 
     def _marks(self, rung: int) -> list[float]:
@@ -346,8 +361,9 @@ def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
 
 
 def _hull_method(sizes: dict[str, int]) -> MethodConfig:
-    label = "_".join(f"{name.removeprefix('d_').removeprefix('n_')}{v}"
-                     for name, v in sizes.items())
+    label = "_".join(
+        f"{name.removeprefix('d_').removeprefix('n_')}{v}" for name, v in sizes.items()
+    )
     return MethodConfig(
         name=f"fixed_{label}",
         role="hull",

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from benchmark.config import PluginConfig, build, import_class
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, load
 from benchmark.data.stream import ByteStream
-from benchmark.errors import Diverged
+from benchmark.errors import DivergenceError
 from benchmark.evaluate import Score, score
 from benchmark.growth import Moments, Resources, StatePolicy, grow
 from benchmark.model import ModelConfig, Transformer
@@ -38,6 +38,7 @@ from benchmark.records import EventLog, atomic_write_text
 from benchmark.schedule import Point
 from benchmark.seeding import generator
 
+TICK_SECONDS = 0.5
 N_TRAIN_RECORDS = 100
 """Records of the training loss per C*."""
 
@@ -131,8 +132,13 @@ class _Stage:
         else:
             config = ModelConfig(**(spec.grows_from or spec.model))
             model = self.model_class(config, generator=generator(spec.seed, "init")).to(device)
-            state = State(model=model, moments=Moments.zeros(model), is_new={},
-                          position=Position(), start=Position())
+            state = State(
+                model=model,
+                moments=Moments.zeros(model),
+                is_new={},
+                position=Position(),
+                start=Position(),
+            )
         if spec.grows_from is not None:
             state = self._grow(state)
         self._record_stage(state)
@@ -143,8 +149,14 @@ class _Stage:
         batches = _Counted(self.stream(small.position))
         resources = Resources(generator(spec.seed, "growth", spec.rung), batches)
         policy, started = StatePolicy(spec.state_policy), time.perf_counter()
-        grown = grow(small.model, small.moments, ModelConfig(**spec.model),
-                     self.baseline.operators, policy, resources)
+        grown = grow(
+            small.model,
+            small.moments,
+            ModelConfig(**spec.model),
+            self.baseline.operators,
+            policy,
+            resources,
+        )
         end = small.position.after(
             windows=batches.n_windows,
             tokens=batches.n_windows * grown.model.config.seq_len,
@@ -168,8 +180,14 @@ class _Stage:
         )
         self.charge("growth", small.position, end, grown.flops)
         is_masked = spec.rewarm is not None and spec.rewarm["which"] == "new"
-        return replace(small, model=grown.model, moments=grown.moments, position=end,
-                       is_new=grown.is_new if is_masked else {}, rewarm_since=end.flops)
+        return replace(
+            small,
+            model=grown.model,
+            moments=grown.moments,
+            position=end,
+            is_new=grown.is_new if is_masked else {},
+            rewarm_since=end.flops,
+        )
 
     def _train(self, state: State) -> tuple[State, str | None]:
         spec = self.spec
@@ -181,8 +199,13 @@ class _Stage:
                 is_new=state.is_new,
                 optimizer=OptimizerConfig(**spec.optimizer),
                 rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
-                rewarm=rewarm and ActiveRewarm(rewarm=Rewarm(**rewarm), since=state.rewarm_since,
-                                               budget_flops=spec.budget_flops),
+                rewarm=None
+                if rewarm is None
+                else ActiveRewarm(
+                    rewarm=Rewarm(**rewarm),
+                    since=state.rewarm_since,
+                    budget_flops=spec.budget_flops,
+                ),
                 start_flops=state.start.flops,
                 n_done=state.position.step - state.start.step,
                 step_flops=spec.step_flops,
@@ -193,7 +216,7 @@ class _Stage:
             trainer = make_trainer(spec, self.context.device, n_left, meter)
             try:
                 trainer.fit(self.baseline, Batches(self.stream(state.position), n_left))
-            except Diverged as error:
+            except DivergenceError as error:
                 return meter.snapshot(), str(error)
         return meter.finish(), None
 
@@ -267,15 +290,15 @@ class Meter(pl.Callback):
         self.n_done = state.position.step - start.step
         self.evaluations = self._steps_at(spec.marks)
         spacing = spec.budget_flops / N_TRAIN_RECORDS
-        self.records = self._steps_at(
-            [i * spacing for i in range(1, N_TRAIN_RECORDS + 1)]
-        ) | {self.n_steps}
+        self.records = self._steps_at([i * spacing for i in range(1, N_TRAIN_RECORDS + 1)]) | {
+            self.n_steps
+        }
         self.seconds = state.position.seconds
         self.loss = torch.tensor(state.loss_sum, device=state.model.device)
         self.n_losses = state.loss_count
         self.last_saved = self.last_tick = time.perf_counter()
 
-    def _steps_at(self, marks: Any) -> set[int]:
+    def _steps_at(self, marks: Iterable[float]) -> set[int]:
         start, cost = self.state.start.flops, self.stage.spec.step_flops
         return {affordable_steps(start, mark, cost) for mark in marks if mark > start}
 
@@ -285,13 +308,17 @@ class Meter(pl.Callback):
         spec, n = self.stage.spec, self.n_done
         windows = n * spec.batch_size
         end = self.state.start.after(
-            steps=n, windows=windows, tokens=windows * int(spec.model["seq_len"]),
+            steps=n,
+            windows=windows,
+            tokens=windows * int(spec.model["seq_len"]),
             flops=n * spec.step_flops,
         )
         return replace(end, seconds=self.seconds)
 
     @override
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.started = time.perf_counter()
 
     @override
@@ -307,7 +334,7 @@ class Meter(pl.Callback):
             self._record_loss()
         if self.n_done in self.evaluations and self.n_done < self.n_steps:
             self.evaluate()
-        if now - self.last_tick > 0.5:
+        if now - self.last_tick > TICK_SECONDS:
             self.tick()
         if now - self.last_saved > self.stage.context.checkpoint_seconds:
             save_state(self.stage.folder / "progress.safetensors", self.snapshot())
@@ -321,7 +348,7 @@ class Meter(pl.Callback):
         rate = self.stage.baseline.rate_used
         self.stage.log.append("train", loss=loss, lr=rate, **where_now)
         if not loss < float("inf"):
-            raise Diverged(f"the training loss is {loss} after {where_now['step']} steps")
+            raise DivergenceError(f"the training loss is {loss} after {where_now['step']} steps")
 
     def evaluate(self) -> None:
         """Score the curve slice and record it."""
@@ -418,9 +445,11 @@ def prepare_process(threads: int) -> None:
     """Make this process deterministic, quiet, and as parallel as asked."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils._pytree")
+    warnings.filterwarnings(
+        "ignore", module="pytorch_lightning|lightning_fabric|torch.utils._pytree"
+    )
 
 
 def where(position: Position) -> dict[str, int | float]:

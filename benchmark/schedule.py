@@ -4,7 +4,7 @@ import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import final
 
 from typing_extensions import override
@@ -64,7 +64,7 @@ class Ladder:
                 raise ConfigError(
                     f"ladder.shrink.{name}={factor} does not divide {name}={target.size(name)}"
                 )
-        return replace(target, **small)
+        return target.resized(small)
 
     def rungs(self, target: ModelConfig) -> list[ModelConfig]:
         """All sizes from source to target, n_growths + 1 configs."""
@@ -85,7 +85,7 @@ class Ladder:
                 for group, steps in zip(groups, done, strict=True)
                 for name in group
             }
-            rungs.append(replace(source, **sizes))
+            rungs.append(source.resized(sizes))
         return rungs
 
     def _active_groups(self) -> list[list[str]]:

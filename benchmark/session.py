@@ -17,7 +17,7 @@ from benchmark.config import SuiteConfig
 from benchmark.data.corpora import Corpus, load
 from benchmark.errors import RecordError
 from benchmark.executors.local import LocalExecutor, Track
-from benchmark.plan import Run, plan
+from benchmark.plan import plan
 from benchmark.provenance import provenance
 from benchmark.records import VERSION, Event, atomic_write_text, read_events, write_run
 from benchmark.runner import Context
@@ -60,7 +60,9 @@ class Session:
         with locked(self.results):
             self._write_suite()
             context = Context(
-                corpus=self.suite.workload.corpus, cache=self.cache, device=self.device,
+                corpus=self.suite.workload.corpus,
+                cache=self.cache,
+                device=self.device,
                 checkpoint_seconds=self.suite.run.checkpoint_seconds,
             )
             executor = LocalExecutor(context, self.workers, self.suite.run.retries)
@@ -72,12 +74,16 @@ class Session:
     def _write_suite(self) -> None:
         suite = self.suite
         plan_of_runs = [
-            {"run_id": run.id, "method": run.method.name, "role": run.method.role,
-             "seed": run.seed}
+            {"run_id": run.id, "method": run.method.name, "role": run.method.role, "seed": run.seed}
             for run in self.runs
         ]
-        header = {"name": suite.name, "version": suite.version, "purpose": suite.purpose,
-                  "watermark": suite.watermark, "runs": plan_of_runs}
+        header = {
+            "name": suite.name,
+            "version": suite.version,
+            "purpose": suite.purpose,
+            "watermark": suite.watermark,
+            "runs": plan_of_runs,
+        }
         atomic_write_text(self.results / "suite.yaml", yaml.safe_dump(header, sort_keys=False))
 
     def _publish(self, track: Track) -> None:
@@ -93,9 +99,16 @@ class Session:
     def _events(self, track: Track) -> Iterator[Event]:
         run = track.run
         yield _event(
-            "run", run_id=run.id, suite=self.suite.name, suite_version=self.suite.version,
-            method=run.method.name, role=run.method.role, seed=run.seed,
-            budget_flops=run.budget, train_bytes=self.data["train"], corpus=self.corpus.name,
+            "run",
+            run_id=run.id,
+            suite=self.suite.name,
+            suite_version=self.suite.version,
+            method=run.method.name,
+            role=run.method.role,
+            seed=run.seed,
+            budget_flops=run.budget,
+            train_bytes=self.data["train"],
+            corpus=self.corpus.name,
         )
         store = StageStore(self.cache)
         for stage, (spec, _) in enumerate(track.done):
@@ -108,7 +121,7 @@ class Session:
         yield _event("end", status=track.status, error=error, peak_memory_bytes=peak, **end)
 
 
-def _event(kind: str, **fields: Any) -> Event:
+def _event(kind: str, **fields: object) -> Event:
     return {"v": VERSION, "kind": kind, **fields}
 
 

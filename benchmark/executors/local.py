@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from typing import Any
+from multiprocessing.queues import Queue
 
 from benchmark.checkpoint import StageStore
 from benchmark.cost import Position
@@ -60,10 +60,12 @@ class LocalExecutor:
         self.store = StageStore(context.cache)
         self.attempts: dict[str, int] = {}
         self.process_context = multiprocessing.get_context("spawn")
-        self.ticks: Any = self.process_context.Queue()
+        self.ticks: Queue[Tick] = self.process_context.Queue()
 
     def run(
-        self, runs: Iterable[Run], on_change: Callable[[list[Track]], None],
+        self,
+        runs: Iterable[Run],
+        on_change: Callable[[list[Track]], None],
         on_finished: Callable[[Track], None],
     ) -> list[Track]:
         """Work until every run is done, diverged or failed.
@@ -96,7 +98,9 @@ class LocalExecutor:
 
     def _pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self.workers, mp_context=self.process_context, initializer=_start_worker,
+            self.workers,
+            mp_context=self.process_context,
+            initializer=_start_worker,
             initargs=(self.ticks,),
         )
 
@@ -164,10 +168,10 @@ class LocalExecutor:
                 self.on_finished(track)
 
 
-_ticks: Any = None
+_ticks: "Queue[Tick] | None" = None
 
 
-def _start_worker(ticks: Any) -> None:
+def _start_worker(ticks: "Queue[Tick]") -> None:
     global _ticks  # noqa: PLW0603 - the pool gives its processes nothing else to keep
     _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
@@ -175,4 +179,5 @@ def _start_worker(ticks: Any) -> None:
 
 
 def _work(spec: StageSpec, context: Context) -> StageResult:
+    assert _ticks is not None
     return execute(spec, replace(context, on_tick=_ticks.put))

@@ -1,0 +1,187 @@
+"""What a person sees of a suite at work: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
+
+from benchmark.executors.local import Track
+from benchmark.plan import Run, stage_flops
+from benchmark.report import formats
+
+STYLES = {"done": "green", "running": "cyan", "waiting": "dim", "diverged": "red", "failed": "red"}
+ENDED = ("done", "diverged", "failed")
+HEARTBEAT_SECONDS = 30.0
+BAR_WIDTH = 16
+FRAME_LINES = 6
+"""Lines of the live table that are not rows."""
+
+
+class Work:
+    """FLOPs that a suite executes, each distinct stage once: predicted ones until they are known."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.predicted = {run.id: stage_flops(run.predicted()) for run in runs}
+
+    def measure(self, tracks: Sequence[Track]) -> tuple[float, float]:
+        """FLOPs executed so far, and in all."""
+        executed: dict[str, float] = {}
+        total: dict[str, float] = {}
+        for track in tracks:
+            known = stage_flops(track.done)
+            executed.update(known)
+            if track.waiting_for is None:
+                continue
+            spent = track.done[-1][1].end.flops if track.done else 0.0
+            if track.tick is not None:
+                executed[track.waiting_for.id] = track.position.flops - spent
+            rest = self.predicted[track.run.id][len(known) :]
+            if [stage for stage, _ in rest[:1]] == [track.waiting_for.id]:
+                total.update(rest)
+            else:  # a schedule that watches the loss took another course than predicted
+                total[track.run.id] = track.run.budget - spent
+        return sum(executed.values()), sum((executed | total).values())
+
+
+class Display(ABC):
+    """Shows the runs of a suite while they are on their way; a context manager."""
+
+    def __init__(self, console: Console, runs: Sequence[Run]) -> None:
+        self.console, self.work = console, Work(runs)
+        self.started = time.monotonic()
+        self.executed_before: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing to clean up."""
+
+    @abstractmethod
+    def show(self, tracks: Sequence[Track]) -> None:
+        """Show how things are now; called a few times a second, and once at the end."""
+
+    def progress(self, tracks: Sequence[Track]) -> str:
+        """Share of the suite's FLOPs that is executed, and the time left at this command's pace."""
+        executed, total = self.work.measure(tracks)
+        if self.executed_before is None:
+            self.executed_before = executed
+        elapsed, gained = time.monotonic() - self.started, executed - self.executed_before
+        text = f"{formats.percent(executed / total)} of {formats.flops(total)} FLOPs"
+        text += f", {formats.seconds(elapsed)} elapsed"
+        if gained > 0 and executed < total:
+            text += f", about {formats.seconds(elapsed * (total - executed) / gained)} left"
+        return text
+
+
+class Lines(Display):
+    """One line for every run that ends, and a sign of life between them."""
+
+    def __init__(self, console: Console, runs: Sequence[Run]) -> None:
+        super().__init__(console, runs)
+        self.told: set[str] | None = None
+        self.last_line = self.started
+
+    @override
+    def show(self, tracks: Sequence[Track]) -> None:
+        ended = [track for track in tracks if track.status in ENDED]
+        if self.told is None:
+            self.told = {track.run.id for track in ended}
+            self._say(
+                f"{len(ended)} of {len(tracks)} runs were finished before; {self.progress(tracks)}"
+            )
+        for track in ended:
+            if track.run.id not in self.told:
+                self.told.add(track.run.id)
+                self._say(f"{len(self.told)} of {len(tracks)} runs: {_sentence(track)}")
+        if time.monotonic() - self.last_line >= HEARTBEAT_SECONDS:
+            self._say(self.progress(tracks))
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self.last_line = time.monotonic()
+
+
+class LiveTable(Display):
+    """One row per run, repainted in place; a table too tall for the terminal shows what moves."""
+
+    def __init__(self, console: Console, runs: Sequence[Run]) -> None:
+        super().__init__(console, runs)
+        self.live = Live(console=console, auto_refresh=False)
+        self.tracks: Sequence[Track] = ()
+
+    @override
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.tracks:
+            self.live.update(self.table(self.tracks, len(self.tracks)))
+        self.live.stop()
+
+    @override
+    def show(self, tracks: Sequence[Track]) -> None:
+        self.tracks = tracks
+        n_rows = max(1, self.console.size.height - FRAME_LINES)
+        self.live.update(self.table(tracks, n_rows), refresh=True)
+
+    def table(self, tracks: Sequence[Track], n_rows: int) -> Table:
+        """At most `n_rows` runs in display order, those that move and those in trouble first."""
+        urgency = ("running", "failed", "diverged", "waiting", "done")
+        by_urgency = sorted(tracks, key=lambda track: urgency.index(track.status))
+        chosen = {track.run.id for track in by_urgency[:n_rows]}
+        ended = sum(track.status in ENDED for track in tracks)
+        caption = f"{ended} of {len(tracks)} runs ended; {self.progress(tracks)}"
+        if len(chosen) < len(tracks):
+            caption += f"; {len(tracks) - len(chosen)} runs not shown"
+        table = Table(box=None, caption=caption, caption_justify="left")
+        for name in ("method", "seed", "status", "progress", "", "bpb", "FLOPs"):
+            table.add_column(name, justify="left" if name in ("method", "status") else "right")
+        for track in tracks:
+            if track.run.id in chosen:
+                table.add_row(*_row(track))
+        return table
+
+
+def display(console: Console, runs: Sequence[Run]) -> Display:
+    """The display that suits the console."""
+    return (LiveTable if console.is_terminal else Lines)(console, runs)
+
+
+def _row(track: Track) -> list[Text | ProgressBar | str]:
+    flops = track.position.flops
+    return [
+        track.run.method.name,
+        str(track.run.seed),
+        Text(track.status, style=STYLES[track.status]),
+        ProgressBar(total=track.run.budget, completed=flops, width=BAR_WIDTH),
+        f"{100 * flops / track.run.budget:.0f} %",
+        "" if track.bpb is None else formats.bpb(track.bpb),
+        formats.flops(flops),
+    ]
+
+
+def _sentence(track: Track) -> str:
+    text = f"{track.run.method.name} seed {track.run.seed} {track.status}"
+    text += f" at {formats.flops(track.position.flops)} FLOPs"
+    return text if track.bpb is None else f"{text}, {formats.bpb(track.bpb)} bpb on the curve slice"

@@ -1,0 +1,136 @@
+"""How long a suite will take: a few real training steps of every model, before anything runs.
+
+The prediction leaves out what a method computes between its stages and the start of the processes.
+"""
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from benchmark.baseline import Fit, Plain
+from benchmark.config import import_class
+from benchmark.evaluate import score
+from benchmark.growth import Moments
+from benchmark.model import ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, RateCurve
+from benchmark.plan import StageSpec
+from benchmark.runner import make_trainer
+
+WARMUP_STEPS = 2
+STEPS = 5
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds that the parts of a stage take on this machine."""
+
+    fit: float
+    """To start and to end a Lightning fit."""
+
+    step: float
+    byte: float
+    """To score one held-out byte."""
+
+    def stage(self, spec: StageSpec, n_steps: int) -> float:
+        """Seconds of a whole stage."""
+        n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
+        n_final = int(spec.data["val"]) + int(spec.data["test"]) if spec.is_last else 0
+        return self.fit + n_steps * self.step + (n_curve + n_final) * self.byte
+
+
+class Probe:
+    """Measures every distinct model once."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.speeds: dict[str, Speed] = {}
+
+    def seconds(self, spec: StageSpec, n_steps: int) -> float:
+        """Predicted seconds of a stage of `n_steps` steps."""
+        key = repr((spec.model_class, spec.model, spec.batch_size, spec.precision))
+        if key not in self.speeds:
+            self.speeds[key] = measure(spec, self.device)
+        return self.speeds[key].stage(spec, n_steps)
+
+
+def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float:
+    """Seconds until all stages are done: the workers' fair share, or the longest run.
+
+    Args:
+        paths: id and seconds of the stages each run has left; runs that share a stage name it
+            alike.
+        workers: stages that run at once.
+    """
+    runs = [dict(path) for path in paths]
+    distinct = {stage: seconds for run in runs for stage, seconds in run.items()}
+    longest = max((sum(run.values()) for run in runs), default=0.0)
+    return max(sum(distinct.values()) / workers, longest)
+
+
+def measure(spec: StageSpec, device: str) -> Speed:
+    """Train the stage's model for a few steps on random bytes, and score some."""
+    model_class = import_class(spec.model_class, Transformer, "model_class")
+    bytes_of = torch.Generator().manual_seed(SEED)
+    config = ModelConfig(**spec.model)
+    model = model_class(config, generator=torch.Generator().manual_seed(SEED)).to(device)
+    shape = (spec.batch_size, config.seq_len + 1)
+    batches = [torch.randint(256, shape, generator=bytes_of) for _ in range(WARMUP_STEPS + STEPS)]
+    clock = _Clock()
+    baseline = Plain()
+    baseline.begin(_fit(spec, model))
+    started = time.perf_counter()
+    make_trainer(spec, device, len(batches), clock).fit(baseline, batches)
+    elapsed = time.perf_counter() - started
+    times = clock.ends[WARMUP_STEPS:]
+    step = statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
+    model.to(device)  # Lightning leaves it on the CPU
+    return Speed(
+        fit=max(0.0, elapsed - len(batches) * step),
+        step=step,
+        byte=_seconds_per_byte(model, spec, bytes_of),
+    )
+
+
+def _fit(spec: StageSpec, model: Transformer) -> Fit:
+    return Fit(
+        model=model,
+        moments=Moments.zeros(model),
+        is_new={},
+        optimizer=OptimizerConfig(**spec.optimizer),
+        rate=RateCurve(**spec.rate | {"decay": None}),
+        rewarm=None,
+        start_flops=0.0,
+        n_done=0,
+        step_flops=spec.step_flops,
+    )
+
+
+def _seconds_per_byte(model: Transformer, spec: StageSpec, bytes_of: torch.Generator) -> float:
+    batch_size = int(spec.measure["batch_size"])
+    text = torch.randint(256, (batch_size * model.config.seq_len + 1,), generator=bytes_of)
+    score(model, text[: model.config.seq_len + 1].byte(), batch_size)
+    started = time.perf_counter()
+    score(model, text.byte(), batch_size)
+    return (time.perf_counter() - started) / len(text)
+
+
+class _Clock(pl.Callback):
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        outputs["loss"].item()  # waits for an accelerator
+        self.ends.append(time.perf_counter())
