@@ -7,9 +7,11 @@ set only `method.*`. That is the fairness guard: two runs of a suite cannot diff
 import difflib
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,6 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from benchmark.data.corpora import CorpusConfig
+from benchmark.data.download import shown
 from benchmark.errors import ConfigError
 from benchmark.model import ModelConfig
 from benchmark.optim import LearningRateConfig, OptimizerConfig, Rewarm
@@ -26,6 +29,21 @@ from benchmark.schedule import Ladder
 T = TypeVar("T")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ROLES = ("control", "rung", "hull", "method")
+
+LEAST = {
+    "workload.batch_size": 1,
+    "protocol.budget_flops": 1,
+    "protocol.n_evaluations": 1,
+    "protocol.curve_bytes": 1,
+    "protocol.eval_batch_size": 1,
+    "protocol.block_bytes": 1,
+    "run.workers": 0,
+    "run.checkpoint_seconds": 0,
+    "run.retries": 0,
+}
+"""Smallest values of the numbers that have no class of their own to check them."""
+
+CHOICES = {"protocol.precision": ("32-true", "bf16-mixed"), "run.device": ("auto", "cpu", "cuda")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +156,24 @@ def load_suite(suite: str, overrides: Sequence[str] = ()) -> SuiteConfig:
     """
     path = find("suite", suite)
     raw = OmegaConf.create(_read(path))
-    dotlist = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
-    for layer in (raw, dotlist):
-        corpus = OmegaConf.select(layer, "workload.corpus")
-        if isinstance(corpus, str):
-            manifest = _read(find("corpus", corpus))
-            OmegaConf.update(layer, "workload.corpus", manifest)
-    return cast(SuiteConfig, _to_object(_merge(SuiteConfig, str(path), raw, dotlist), str(path)))
+    _expand_corpus(raw)
+    changes = OmegaConf.create()
+    for text in overrides:
+        changes.merge_with_dotlist([_checked_override(text)])
+        if _expand_corpus(changes):
+            OmegaConf.update(raw, "workload.corpus", {}, merge=False)
+    config = _merge(_merge(OmegaConf.structured(SuiteConfig), f"{shown(path)}: ", raw), "", changes)
+    checked = cast(SuiteConfig, _to_object(config, f"suite {suite}: "))
+    _check(checked)
+    return checked
 
 
 def load_corpus(name: str) -> CorpusConfig:
     """Read a corpus manifest from configs/corpus or a path."""
     path = find("corpus", name)
-    return cast(CorpusConfig, _to_object(_merge(CorpusConfig, str(path), _read(path)), str(path)))
+    where = f"{shown(path)}: "
+    config = _merge(OmegaConf.structured(CorpusConfig), where, _read(path))
+    return cast(CorpusConfig, _to_object(config, where))
 
 
 def load_method(name: str) -> MethodConfig:
@@ -159,17 +182,19 @@ def load_method(name: str) -> MethodConfig:
     raw = _read(path)
     parent = raw.pop("defaults", None)
     layers = [raw] if parent is None else [_read(find("method", str(parent))), raw]
-    method = cast(MethodConfig, _to_object(_merge(MethodConfig, str(path), *layers), str(path)))
+    where = f"{shown(path)}: "
+    config = _merge(OmegaConf.structured(MethodConfig), where, *layers)
+    method = cast(MethodConfig, _to_object(config, where))
     if method.role not in ROLES:
-        raise ConfigError(f"{path}: role must be one of {list(ROLES)}, got {method.role!r}")
+        raise ConfigError(f"{where}role must be one of {list(ROLES)}, got {method.role!r}")
     if not 0 < method.budget <= 1:
-        raise ConfigError(f"{path}: budget must lie in (0, 1], got {method.budget}")
+        raise ConfigError(f"{where}budget must lie in (0, 1], got {method.budget}")
     return method
 
 
-def methods_available() -> list[str]:
-    """Names in configs/method."""
-    return sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+def available(group: str) -> list[str]:
+    """Names in configs/<group>: method, suite or corpus."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 def find(group: str, name: str) -> Path:
@@ -180,9 +205,9 @@ def find(group: str, name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise ConfigError(f"no {group} file {name}")
+            raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
         return Path(name)
-    known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    known = available(group)
     if name not in known:
         raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, known)}")
     return CONFIGS / group / f"{name}.yaml"
@@ -235,14 +260,45 @@ def as_dict(config: object) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
+def parse(overrides: Iterable[str]) -> dict[str, Any]:
+    """Values of `key=value` texts, nested where a key has dots."""
+    config = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
+    return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values")
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ConfigError(f"{shown(path)}: {reason}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ConfigError(f"{shown(path)}: expected a mapping of keys to values")
     return raw
+
+
+def _expand_corpus(layer: DictConfig) -> bool:
+    """Put the manifest in the place of a corpus's name, if there is one."""
+    name = OmegaConf.select(layer, "workload.corpus")
+    if not isinstance(name, str):
+        return False
+    OmegaConf.update(layer, "workload.corpus", _read(find("corpus", name)), merge=False)
+    return True
+
+
+def _check(suite: SuiteConfig) -> None:
+    """Refuse values that no workload, protocol or machine can have."""
+    for key, least in LEAST.items():
+        value = attrgetter(key)(suite)
+        if not least <= value < math.inf:
+            raise ConfigError(f"{key} must be at least {least} and finite, got {value}")
+    for key in ("protocol.cuts", "protocol.rungs"):
+        if wrong := [u for u in attrgetter(key)(suite) if not 0 < u <= 1]:
+            raise ConfigError(f"{key} are fractions of C* in (0, 1], got {wrong}")
+    for key, allowed in CHOICES.items():
+        value = attrgetter(key)(suite)
+        if value not in allowed:
+            raise ConfigError(f"{key} must be one of {list(allowed)}, got {value!r}")
 
 
 def _checked_override(text: str) -> str:
@@ -251,21 +307,26 @@ def _checked_override(text: str) -> str:
     return text
 
 
-def _merge(schema: type, where: str, *layers: Mapping[str, Any] | DictConfig) -> DictConfig:
+def _merge(base: DictConfig, where: str, *layers: Mapping[str, Any] | DictConfig) -> DictConfig:
     try:
-        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), *layers))
+        return cast(DictConfig, OmegaConf.merge(base, *layers))
     except ConfigKeyError as error:
         full_key = str(error.full_key)
-        prefix, _, name = full_key.rpartition(".")
-        known = _keys(schema, prefix.split(".") if prefix else [])
-        raise ConfigError(f"{where}: unknown key {full_key}{did_you_mean(name, known)}") from error
+        prefix = full_key.rpartition(".")[0]
+        known = _keys(OmegaConf.get_type(base), prefix.split(".") if prefix else [])
+        raise ConfigError(f"{where}unknown key {full_key}{did_you_mean(full_key, known)}") from error
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{where}: {error.full_key}: {reason}") from error
+        raise ConfigError(f"{where}{_reason(error)}") from error
 
 
-def _keys(schema: type, path: Sequence[str]) -> list[str]:
-    """Field names of the dataclass at `path` inside `schema`."""
+def _reason(error: OmegaConfBaseException) -> str:
+    """Key and first line of what OmegaConf says."""
+    reason = str(error.msg or error).splitlines()[0]
+    return f"{error.full_key}: {reason}" if error.full_key else reason
+
+
+def _keys(schema: Any, path: Sequence[str]) -> list[str]:
+    """Full keys of the fields of the dataclass at `path` inside `schema`."""
     node: Any = schema
     for name in path:
         hints = inspect.get_annotations(node, eval_str=True)
@@ -274,16 +335,15 @@ def _keys(schema: type, path: Sequence[str]) -> list[str]:
         node = next((t for t in candidates if is_dataclass(t)), None)
         if node is None:
             return []
-    return [entry.name for entry in fields(node)]
+    return [".".join([*path, entry.name]) for entry in fields(node)]
 
 
 def _to_object(config: DictConfig, where: str) -> object:
     try:
         return OmegaConf.to_object(config)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}{error}") from error
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ConfigError):
-            raise ConfigError(f"{where}: {error.__cause__}") from error
-        reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{where}: {error.full_key}: {reason}") from error
+            raise ConfigError(f"{where}{error.__cause__}") from error
+        raise ConfigError(f"{where}{_reason(error)}") from error

@@ -12,7 +12,7 @@ Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cache
@@ -203,6 +203,13 @@ class Norm(Part):
 
     def _read_epsilon(self, _: object) -> None:
         self.epsilon = float(self.get_buffer("eps"))
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # moves with the weights, but is not rounded when they are cast
+        self.eps = torch.tensor(self.epsilon, dtype=torch.float64, device=self.weight.device)
+        return self
 
     @property
     @override

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -146,25 +146,32 @@ class Run:
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
         self.rewarm = method.rewarm or self.baseline.rewarm
-        if self._step_flops(self.rungs[-1]) > self.budget:
-            raise ConfigError(
-                f"protocol.budget_flops={self.budget:.3g} is too small for one step of "
-                f"{method.name}, which takes {self._step_flops(self.rungs[-1]):.3g}"
-            )
+        self._check_budget()
 
     def _rungs(self) -> list[ModelConfig]:
         target = self.suite.workload.target
-        unknown = sorted(self.method.sizes.keys() - target.sizes().keys())
-        if unknown:
-            raise ConfigError(f"sizes {unknown} are not among {sorted(target.sizes())}")
-        target = target.resized(self.method.sizes)
-        rungs = self.method.ladder.rungs(target)
         try:
+            if unknown := sorted(self.method.sizes.keys() - target.sizes().keys()):
+                raise ConfigError(f"sizes {unknown} are not among {sorted(target.sizes())}")
+            target = target.resized(self.method.sizes)
+            rungs = self.method.ladder.rungs(target)
             for small, large in zip(rungs, rungs[1:], strict=False):
                 check_reach(small, large, self.baseline.operators)
-        except GrowthError as error:
+        except (ConfigError, GrowthError) as error:
             raise ConfigError(f"method.{self.method.name}: {error}") from error
         return rungs
+
+    def _check_budget(self) -> None:
+        """Refuse a budget that leaves no step for the last size or for the decay."""
+        stages = self.predicted()
+        if not stages or not stages[-1][0].is_last or stages[-1][0].rung < self.n_growths:
+            decay = self.suite.protocol.learning_rate.decay
+            raise ConfigError(
+                f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
+                f"{self.method.name}, which needs a step at every size and one in the decay, the "
+                f"last {100 * decay:g} %; a step of its largest model takes "
+                f"{self._step_flops(self.rungs[-1]):.3g}"
+            )
 
     def _schedule(self, where: str) -> GrowthSchedule | None:
         if self.n_growths == 0:
@@ -258,11 +265,11 @@ class Run:
             parent=done[-1][0].id if done else None,
         )
 
-    def predicted(self) -> list[tuple[StageSpec, StageResult]]:
-        """All stages, as far as they are known before training: schedules that wait for the loss
+    def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
+        """All stages, as far as they are known after `finished`: schedules that wait for the loss
         are taken to grow at the last moment.
         """
-        done: list[tuple[StageSpec, StageResult]] = []
+        done = list(finished)
         while (spec := self.next_stage(done)) is not None:
             start = done[-1][1].end if done else Position()
             steps = affordable_steps(start.flops, spec.until, spec.step_flops)
@@ -383,16 +390,16 @@ class Sharing:
     @classmethod
     def of(cls, runs: Iterable[Run]) -> "Sharing":
         """Predicted FLOPs of all runs, and of their distinct stages."""
-        stages = list(_stage_flops(runs))
+        stages = [stage for run in runs for stage in stage_flops(run.predicted())]
         return cls(sum(flops for _, flops in stages), sum(dict(stages).values()))
 
 
-def _stage_flops(runs: Iterable[Run]) -> Iterator[tuple[str, float]]:
-    for run in runs:
-        start = 0.0
-        for spec, result in run.predicted():
-            yield spec.id, result.end.flops - start
-            start = result.end.flops
+def stage_flops(stages: Done) -> list[tuple[str, float]]:
+    """Id of each stage of a run, and the FLOPs that it adds."""
+    ends = [0.0, *(result.end.flops for _, result in stages)]
+    return [
+        (spec.id, end - start) for (spec, _), start, end in zip(stages, ends, ends[1:], strict=False)
+    ]
 
 
 @cache

@@ -1,6 +1,7 @@
 """One command at work on one results folder: plan, execute, publish every run."""
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from filelock import FileLock, Timeout
 from benchmark.checkpoint import StageStore
 from benchmark.config import SuiteConfig
 from benchmark.data.corpora import Corpus, load
-from benchmark.errors import RecordError
+from benchmark.data.download import shown
+from benchmark.data.stream import ByteStream
+from benchmark.errors import ConfigError, RecordError
 from benchmark.executors.local import LocalExecutor, Track
 from benchmark.plan import plan
 from benchmark.provenance import provenance
@@ -30,26 +33,24 @@ class Session:
         self.suite = suite
         self.cache = Path(suite.run.cache)
         self.results = Path(suite.run.results) / suite.name
+        self.device = device(suite.run.device)
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
         splits = {name: len(getattr(self.corpus, name)) for name in ("train", "val", "test")}
         self.data = {"corpus": self.corpus.name, "sha256": self.corpus.sha256, **splits}
-        seq_len = suite.workload.target.seq_len
-        n_train_tokens = (splits["train"] - 1) // seq_len * seq_len
-        self.runs = plan(suite, self.data, n_train_tokens)
-
-    @property
-    def device(self) -> str:
-        """Where stages run."""
-        if self.suite.run.device != "auto":
-            return self.suite.run.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        stream = ByteStream(
+            text=self.corpus.train,
+            seq_len=suite.workload.target.seq_len,
+            batch_size=suite.workload.batch_size,
+            seed=0,
+        )
+        self.runs = plan(suite, self.data, stream.tokens_per_epoch)
 
     @property
     def workers(self) -> int:
         """Parallel stages: as configured, else one per core, or one on a GPU."""
         if self.suite.run.workers:
             return self.suite.run.workers
-        return 1 if self.device.startswith("cuda") else (os.cpu_count() or 1)
+        return 1 if self.device == "cuda" else (os.cpu_count() or 1)
 
     def execute(self, on_change: Callable[[list[Track]], None]) -> list[Track]:
         """Train whatever is not trained yet; the results folder is locked meanwhile.
@@ -57,6 +58,7 @@ class Session:
         Raises:
             RecordError: another command works on the same folder, or it cannot be written.
         """
+        make_folder(self.cache, "run.cache")
         with locked(self.results):
             self._write_suite()
             context = Context(
@@ -125,21 +127,50 @@ def _event(kind: str, **fields: object) -> Event:
     return {"v": VERSION, "kind": kind, **fields}
 
 
+def device(asked: str) -> str:
+    """Where stages run: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise ConfigError("run.device is cuda, but there is no GPU; allowed here: auto, cpu")
+    return asked if asked != "auto" else "cuda" if has_gpu else "cpu"
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make sure of a folder that can be written; `key` is the setting that names it.
+
+    Raises:
+        RecordError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RecordError(
+            f"{shown(folder)} ({key}): cannot be written: {error.strerror}; set {key} to a folder "
+            "that can"
+        ) from error
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder alone.
+    """Hold the results folder alone.
 
     Raises:
         RecordError: somebody else holds it, or it cannot be written.
     """
+    make_folder(folder, "run.results")
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise RecordError(f"{folder}: another growbench command is working here") from error
-    except OSError as error:
-        raise RecordError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise RecordError(
+            f"{shown(folder)}: another growbench command is working here; wait for it, or set "
+            "run.results to another folder"
+        ) from error
     try:
         yield
     finally:

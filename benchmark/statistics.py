@@ -69,15 +69,15 @@ class SpeedUp:
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
-    """Mean and Student-t interval; no interval below two values or with a non-finite one."""
+    """Mean and Student-t interval; no interval below three values or with a non-finite one."""
     n = len(values)
     if n == 0:
         return Estimate(n=0, value=math.nan)
     if not all(map(math.isfinite, values)):
         return Estimate(n=n, value=sum(values) / n)
     mean = math.fsum(values) / n
-    if n == 1:
-        return Estimate(n=1, value=mean)
+    if n < MIN_SEEDS:
+        return Estimate(n=n, value=mean)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation(values) / math.sqrt(n)
     return Estimate(n=n, value=mean, low=mean - half, high=mean + half)
 
@@ -170,7 +170,7 @@ def hierarchical_bootstrap(
     E, weights = _merged(np.asarray(nats, float)), _merged(np.asarray(block_bytes, float))
     S, K = E.shape
     value = math.fsum(E.ravel()) / S / (math.fsum(weights) * math.log(2))
-    if S < 2 or not math.isfinite(value):  # noqa: PLR2004
+    if S < MIN_SEEDS or not math.isfinite(value):
         return Estimate(n=S, value=value)
     draws = _block_draws(K, resamples, seed)
     seeds = np.random.default_rng([seed, 1]).multinomial(S, np.full(S, 1 / S), resamples)

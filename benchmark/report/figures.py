@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
 from benchmark.report import formats
+from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Frames
 from benchmark.report.verdicts import BEST_FIXED, SCRATCH, Controls
 
@@ -32,7 +32,7 @@ STYLE = {
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.dpi": 150,
+    "figure.dpi": 140,
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "grid.color": PALE,
@@ -41,7 +41,7 @@ STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "growbench",
 }
-FIRST_SHOWN = 0.05
+FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
 
 
@@ -87,7 +87,7 @@ class Drawing:
     def limits(self) -> tuple[float, float]:
         """Range of bpb that shows the ends of all curves, whatever their beginnings."""
         ends = [self.curves[name].bpb.iloc[-1] for name in self.looks]
-        shown = FIRST_SHOWN * 1.3 * self.frames.budget_flops
+        shown = FIRST_SHOWN * self.frames.budget_flops
         starts = [c.bpb[c.flops >= shown].head(1) for c in self.curves.values()]
         top = float(np.median(pd.concat(starts))) if starts else 8.0
         bottom = min(ends, default=0.0)
@@ -95,9 +95,10 @@ class Drawing:
         return bottom - pad, max(top, *ends, bottom) + pad
 
 
-def draw(frames: Frames, found: Controls, summary: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
+def draw(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every figure file."""
-    drawing = Drawing(frames, found, summary)
+    frames = analysis.frames
+    drawing = Drawing(frames, analysis.controls, analysis.tables["summary"])
     plots: dict[str, Callable[[Drawing], Figure]] = {
         "curves_flops": curves_flops,
         "curves_tokens_time": curves_tokens_time,
@@ -124,11 +125,11 @@ def curves_flops(drawing: Drawing) -> Figure:
     """Every method against compute, named at the end of its line."""
     frames = drawing.frames
     figure = Figure(figsize=(9.6, 5.6))
-    axes = figure.add_axes((0.065, 0.09, 0.68, 0.82))
+    axes = figure.add_axes((0.065, 0.09, 0.7, 0.82))
     axes.set_title("Held-out bits per byte against training compute", loc="left", pad=12)
-    axes.text(0, 1.01, "mean over seeds; band: lowest to highest seed; circle: growth; "
-              "diamond: scratch annealed at that budget", transform=axes.transAxes, color=GREY,
-              fontsize=7.5)  # fmt: skip
+    axes.text(0, 1.01, f"mean and range over seeds; {SCRATCH}: black, annealed at smaller budgets: "
+              "diamonds; best fixed size: black dashes; growth: circle",
+              transform=axes.transAxes, color=GREY, fontsize=7.5)  # fmt: skip
     for name in drawing.looks:
         _curve(axes, drawing, name, "flops")
     rungs = frames.runs[(frames.runs.role == "rung") & np.isfinite(frames.runs.curve_bpb)]
@@ -139,25 +140,28 @@ def curves_flops(drawing: Drawing) -> Figure:
     axes.set_ylim(*drawing.limits)
     _fractions_of_budget(axes, frames.budget_flops)
     axes.set_ylabel("bits per byte, validation slice")
-    ends = {name: float(drawing.curves[name].bpb.iloc[-1]) for name in drawing.looks}
-    _label_ends(axes, drawing, ends)
+    _label_ends(axes, drawing)
     return figure
 
 
 def curves_tokens_time(drawing: Drawing) -> Figure:
     """The same curves against bytes read and against wall-clock."""
-    figure = Figure(figsize=(9.6, 4.4))
-    for i, (column, label) in enumerate(
-        (("tokens", "bytes predicted in training"), ("seconds", "wall-clock of training, s"))
-    ):
-        axes = figure.add_axes((0.065 + 0.385 * i, 0.12, 0.34, 0.78))
-        axes.set_title(f"against {'text' if i == 0 else 'time'}", loc="left")
+    figure = Figure(figsize=(9.6, 4.2))
+    panels = (
+        ("tokens", "bytes predicted in training", formats.count),
+        ("seconds", "wall-clock of training and growth", formats.seconds),
+    )
+    for i, (column, label, shown) in enumerate(panels):
+        axes = figure.add_axes((0.065 + 0.385 * i, 0.12, 0.34, 0.84))
         for name in drawing.looks:
             _curve(axes, drawing, name, column)
         axes.set_xscale("log")
-        ends = [curve[column].iloc[-1] for curve in drawing.curves.values()]
+        ends = [drawing.curves[name][column].iloc[-1] for name in drawing.looks]
         if ends and max(ends) > 0:
             axes.set_xlim(FIRST_SHOWN * max(ends), max(ends) * 1.05)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _, shown=shown: shown(x)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(*drawing.limits)
         axes.set_xlabel(label)
     figure.axes[0].set_ylabel("bits per byte, validation slice")
@@ -188,7 +192,9 @@ def small_multiples(drawing: Drawing) -> Figure:
         row = by_method.loc[names[i]]
         axes.set_title(names[i], loc="left", fontsize=8.5, fontweight="bold", pad=12)
         gap = formats.difference(row.vs_scratch, row.vs_scratch_low, row.vs_scratch_high)
-        axes.text(0, 1.03, gap, transform=axes.transAxes, fontsize=7, color=GREY)
+        axes.text(0, 1.04, gap if row.status == "done" else row.status, fontsize=7, color=GREY,
+                  transform=axes.transAxes)  # fmt: skip
+        axes.tick_params(labelbottom=i + n_columns >= len(names))
     grid[0, 0].set_xscale("log")
     grid[0, 0].set_xlim(FIRST_SHOWN * drawing.frames.budget_flops, drawing.frames.budget_flops)
     grid[0, 0].set_ylim(*drawing.limits)
@@ -205,7 +211,7 @@ def differences(drawing: Drawing) -> Figure:
     rows = drawing.summary[drawing.summary.role == "method"].iloc[::-1].reset_index(drop=True)
     figure = Figure(figsize=(9.6, 0.95 + 0.3 * max(1, len(rows))))
     height = figure.get_figheight()
-    axes = figure.add_axes((0.2, 0.45 / height, 0.62, 1 - 0.85 / height))
+    axes = figure.add_axes((0.17, 0.45 / height, 0.55, 1 - 0.85 / height))
     axes.axvline(0, color=INK, linewidth=0.9)
     marks = ((SCRATCH, "o", 0.13, COLOURS[0]), (BEST_FIXED, "s", -0.13, COLOURS[1]))
     for against, marker, offset, colour in marks:
@@ -213,9 +219,9 @@ def differences(drawing: Drawing) -> Figure:
         low, high = (rows[f"vs_{against}_{side}"] for side in ("low", "high"))
         axes.hlines(y, low, high, color=colour, linewidth=1.6)
         axes.plot(values, y, marker, color=colour, markersize=4.5, label=f"minus {against}")
-    for i, row in rows.iterrows():
-        axes.text(1.02, float(i), f"{row.verdict}", transform=axes.get_yaxis_transform(),
-                  va="center", fontsize=8)  # fmt: skip
+    for i, row in enumerate(rows.itertuples()):
+        note = f"{row.verdict}" if row.status == "done" else f"{row.verdict}; {row.status}"
+        axes.text(1.02, i, note, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), list(rows.method))
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="y", length=0)
@@ -232,20 +238,21 @@ def hull(drawing: Drawing) -> Figure:
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.add_axes((0.11, 0.12, 0.82, 0.78))
     axes.set_title("Which fixed size is best at C*?", loc="left")
-    axes.plot(rows.n_params, rows.test_bpb, "-", color=GREY, linewidth=1)
     axes.vlines(rows.n_params, rows.test_bpb_min, rows.test_bpb_max, color=INK, linewidth=1.2)
     axes.plot(rows.n_params, rows.test_bpb, "o", color=INK, markersize=5, label="fixed size")
+    axes.plot(*_lower_hull(rows.n_params, rows.test_bpb), color=GREY, linewidth=1, zorder=1)
     grown = drawing.summary[drawing.summary.role == "method"]
+    grown = grown[np.isfinite(grown.test_bpb)]
     axes.plot(grown.n_params, grown.test_bpb, "_", color=COLOURS[0], markersize=11,
               label="grown to the target")  # fmt: skip
     if SCRATCH in rows.index:
         axes.plot(*rows.loc[SCRATCH, ["n_params", "test_bpb"]], "*", color=COLOURS[1],
-                  markersize=13, label=f"the target, from {SCRATCH}")  # fmt: skip
+                  markersize=13, label=f"the target: {SCRATCH}")  # fmt: skip
     for name, row in rows.iterrows():
-        axes.annotate(str(name), (row.n_params, row.test_bpb), (5, 6), fontsize=7.5,
+        axes.annotate(str(name), (row.n_params, row.test_bpb), (4, 6), fontsize=7.5, rotation=28,
                       textcoords="offset points")  # fmt: skip
     axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.12)
+    axes.margins(x=0.15, y=0.15)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(rows.n_params), [formats.count(n) for n in rows.n_params])
     axes.set_xlabel("parameters")
@@ -255,12 +262,26 @@ def hull(drawing: Drawing) -> Figure:
 
 
 def spread(positions: list[float], gap: float) -> list[float]:
-    """Positions moved as little as possible (least squares) to lie at least `gap` apart."""
+    """Positions in [0, 1] moved as little as possible (least squares) to lie `gap` apart."""
     order = np.argsort(positions, kind="stable")
     steps = gap * np.arange(len(positions))
+    free = isotonic_regression(np.asarray(positions)[order] - steps).x
     moved = np.empty(len(positions))
-    moved[order] = isotonic_regression(np.asarray(positions)[order] - steps).x + steps
+    moved[order] = np.clip(free, 0, max(0.0, 1 - gap * (len(positions) - 1))) + steps
     return [float(y) for y in moved]
+
+
+def _lower_hull(sizes: pd.Series, bpb: pd.Series) -> tuple[list[float], list[float]]:
+    hull: list[tuple[float, float]] = []
+    for point in zip(np.log(sizes), bpb, strict=True):
+        while len(hull) > 1 and _turn(hull[-2], hull[-1], point) <= 0:
+            hull.pop()
+        hull.append(point)
+    return [math.exp(x) for x, _ in hull], [y for _, y in hull]
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def _mean_curve(points: pd.DataFrame) -> pd.DataFrame:
@@ -301,22 +322,25 @@ def _curve(axes: Axes, drawing: Drawing, name: str, column: str) -> None:
 
 
 def _fractions_of_budget(axes: Axes, budget: float, label: str = "training compute") -> None:
-    fractions = {1 / 16: "C*/16", 1 / 8: "C*/8", 1 / 4: "C*/4", 1 / 2: "C*/2", 1: "C*"}
+    fractions = {1 / 8: "C*/8", 1 / 4: "C*/4", 1 / 2: "C*/2", 1: "C*"}
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks([u * budget for u in fractions], list(fractions.values()))
     if label:
         axes.set_xlabel(f"{label}; C* = {formats.flops(budget)} FLOPs")
 
 
-def _label_ends(axes: Axes, drawing: Drawing, ends: dict[str, float]) -> None:
-    low, high = axes.get_ylim()
-    heights = spread([(bpb - low) / (high - low) for bpb in ends.values()], 0.033)
-    for (name, bpb), height in zip(ends.items(), heights, strict=True):
-        look, curve = drawing.looks[name], drawing.curves[name]
-        x = min(1.0, 1 + math.log(curve.flops.iloc[-1] / drawing.frames.budget_flops)
-                / -math.log(FIRST_SHOWN))  # fmt: skip
-        axes.plot([x, 1.03, 1.06], [(bpb - low) / (high - low), height, height], clip_on=False,
-                  transform=axes.transAxes, color=look.colour, linewidth=0.9,
-                  linestyle=look.dash)  # fmt: skip
-        text = f"{name}  {bpb:.3f}" + (" (best fixed)" if name == drawing.found.best_fixed else "")
-        axes.text(1.07, height, text, transform=axes.transAxes, va="center", fontsize=7.8)
+def _label_ends(axes: Axes, drawing: Drawing) -> None:
+    (low, high), budget = axes.get_ylim(), drawing.frames.budget_flops
+    ends = {name: drawing.curves[name].iloc[-1] for name in drawing.looks}
+    whole = {name: end.bpb for name, end in ends.items() if end.flops > 0.98 * budget}
+    heights = [(bpb - low) / (high - low) for bpb in whole.values()]
+    for name, start, height in zip(whole, heights, spread(heights, 0.037), strict=True):
+        look = drawing.looks[name]
+        axes.plot([1, 1.025, 1.06], [start, height, height], clip_on=False, linewidth=1.1,
+                  transform=axes.transAxes, color=look.colour, linestyle=look.dash)  # fmt: skip
+        axes.text(1.07, height, f"{whole[name]:.3f}  {name}", transform=axes.transAxes,
+                  va="center", fontsize=7.8)  # fmt: skip
+    for name in sorted(ends.keys() - whole.keys()):
+        axes.annotate(name, (ends[name].flops, ends[name].bpb), (7, 8), fontsize=7.5, zorder=8,
+                      textcoords="offset points", color=drawing.looks[name].colour,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1})

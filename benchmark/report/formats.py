@@ -1,9 +1,8 @@
 """Numbers as a reader wants them, in one format each; nan is a dash."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import pandas as pd
 from tabulate import tabulate
 
 DASH = "\N{EM DASH}"
@@ -20,11 +19,16 @@ def bpb(value: float) -> str:
 
 def difference(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """-0.0780 [-0.0912, -0.0648]; the interval only if there is one."""
-    limits = "" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]"
-    return _special(value) or f"{value:+.4f}{limits}"
+    interval = "" if math.isnan(low) else f" {limits(low, high)}"
+    return _special(value) or f"{value:+.4f}{interval}"
 
 
-def mean(row: "pd.Series[float]", name: str, n: int) -> str:
+def limits(low: float, high: float) -> str:
+    """[-0.0912, -0.0648]."""
+    return DASH if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+
+
+def mean(row: Mapping[str, float], name: str, n: int) -> str:
     """A mean with its interval from three values on; the values themselves before that."""
     value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
     if _special(value) or n == 1:
@@ -34,7 +38,7 @@ def mean(row: "pd.Series[float]", name: str, n: int) -> str:
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def speed_up(row: "pd.Series[float]") -> str:
+def speed_up(row: Mapping[str, float]) -> str:
     """1.30x [1.21, 1.39]; 1.02x (median, 2 of 3 reached); not reached (0 of 3)."""
     value, n, n_reached = row["speed_up"], row["n"], row["n_reached"]
     if math.isnan(value):
@@ -43,8 +47,8 @@ def speed_up(row: "pd.Series[float]") -> str:
         return f"not reached ({n_reached:.0f} of {n:.0f})"
     if n_reached < n:
         return f"{value:.2f}x (median, {n_reached:.0f} of {n:.0f} reached)"
-    limits = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{value:.2f}x{limits}"
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{value:.2f}x{interval}"
 
 
 def flops(value: float) -> str:
@@ -92,14 +96,14 @@ def plural(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """A markdown table; the first column is text, the others are read against each other."""
+def table(rows: Sequence[dict[str, str]], alignment: str = "right") -> str:
+    """A markdown table; the first column is text, `alignment` is that of the others."""
     if not rows:
         return "None."
-    cells = [[cell.replace("|", r"\|") for cell in row.values()] for row in rows]
-    alignment = ["left", *["right"] * (len(rows[0]) - 1)]
+    cells = [[" ".join(c.replace("|", r"\|").split()) for c in row.values()] for row in rows]
+    columns = ["left", *[alignment] * (len(rows[0]) - 1)]
     headers = list(rows[0])
-    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=columns)
 
 
 def _special(value: float) -> str:

@@ -114,7 +114,7 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
         **{name: run.events[0][name] for name in ("budget_flops", "train_bytes", "corpus") if last},
         "sizes": stage.get("sizes"),
         "status": "diverged" if run.status == "done" and not scored else run.status,
-        "error": last.get("error"),
+        "error": last.get("error") or "",
         "flops_unmasked": sum(event["flops_unmasked"] for event in run.of("charge")),
         "eval_seconds": sum(event["eval_seconds"] for event in [*evaluations, *finals.values()]),
         "peak_memory_bytes": last.get("peak_memory_bytes", math.nan),

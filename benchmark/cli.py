@@ -1,0 +1,168 @@
+"""The command line: `growbench list | plan | run | report | check`.
+
+A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
+help and reports do not wait for torch.
+"""
+
+# ruff: noqa: PLC0415
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from benchmark.config import SuiteConfig
+
+INTERRUPTED = 130
+WIDTH_WITHOUT_TERMINAL = 160
+
+app = typer.Typer(
+    help="Compare ways of growing a language model at equal compute.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A name in configs/suite, or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the suite to change."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="A method to add: a name in configs/method, or a YAML file."),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; methods may lie in the working folder."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # worker processes inherit the path
+    try:
+        app(arguments)
+    except (BenchmarkError, OSError) as error:
+        typer.echo(f"growbench: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the methods, suites and corpora there are."""
+    from benchmark import listing
+
+    for table in (listing.methods(), listing.suites(), listing.corpora()):
+        _console().print(table)
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    method: Methods = None,
+    probe: Annotated[bool, typer.Option(help="Time a few steps to predict the duration.")] = True,
+) -> None:
+    """Show what a suite would train, what is shared, what it costs; train nothing."""
+    from benchmark import listing
+    from benchmark.session import Session
+
+    session = Session(_load(suite, overrides, method))
+    console = _console()
+    console.print(listing.matrix(session))
+    for line in listing.totals(session, with_time=probe):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def run(suite: SuiteName, overrides: Overrides = None, method: Methods = None) -> None:
+    """Train what is not trained yet and write the report; the same command continues a stopped one.
+
+    Exit code 1 means that a run failed; it has a row in the report.
+    """
+    try:
+        code = _run(suite, overrides, method)
+    except KeyboardInterrupt:
+        typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a file is out of date.")
+    ] = False,
+) -> None:
+    """Render the report, tables and figures of a results folder from its records."""
+    from benchmark import report
+
+    if not check:
+        _console().print(str(report.write(results)), soft_wrap=True, highlight=False)
+        return
+    if stale := report.check(results):
+        typer.echo(f"growbench: not what the records give: {', '.join(map(str, stale))}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="A method's class.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.")
+    ] = None,
+) -> None:
+    """Test that a method keeps what it declares; exit code 1 if it does not."""
+    from benchmark import contract
+    from benchmark.config import parse
+
+    results = contract.check(target, parse(arguments or ()))
+    table = Table("", "check", "detail", box=None)
+    for result in results:
+        mark = "[green]passed[/]" if result.passed else "[red]failed[/]"
+        table.add_row(mark, result.name, result.detail)
+    _console().print(table)
+    raise typer.Exit(0 if all(result.passed for result in results) else 1)
+
+
+def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
+    from benchmark import report
+    from benchmark.display import display, verdicts
+    from benchmark.session import Session
+
+    session = Session(_load(name, overrides, added))
+    console = _console()
+    with display(console, session.runs) as shown:
+        tracks = session.execute(shown.show)
+        shown.show(tracks)
+    for track in tracks:
+        if track.error is not None:
+            label = f"{track.run.method.name} seed {track.run.seed}"
+            typer.echo(f"growbench: {label} failed: {track.error}", err=True)
+    path = report.write(session.results)
+    console.print(verdicts(session.results))
+    console.print(str(path), soft_wrap=True, highlight=False)
+    return 1 if any(track.status == "failed" for track in tracks) else 0
+
+
+def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "SuiteConfig":
+    from dataclasses import replace
+
+    from benchmark.config import load_suite
+
+    suite = load_suite(name, overrides or ())
+    return replace(suite, methods=[*suite.methods, *(added or ())])
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)

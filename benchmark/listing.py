@@ -1,0 +1,197 @@
+"""Tables of what there is, and of what a suite would do, for a person at a terminal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.table import Table
+
+from benchmark.baseline import Baseline
+from benchmark.checkpoint import StageStore
+from benchmark.config import (
+    MethodConfig,
+    PluginConfig,
+    available,
+    build,
+    load_corpus,
+    load_method,
+    load_suite,
+)
+from benchmark.model import ModelConfig
+from benchmark.plan import Done, Run, Sharing, StageResult, StageSpec
+from benchmark.probe import Probe, predict
+from benchmark.report import formats
+from benchmark.runner import prepare_process
+from benchmark.session import Session
+
+MISSING = formats.DASH
+
+
+def methods() -> Table:
+    """Every method in configs/method, and what its class declares."""
+    table = _table("method", "role", "grows", "exact", "paper", "summary")
+    for method in map(load_method, available("method")):
+        baseline = _baseline(method)
+        is_exact = "yes" if baseline.preserves_function else "no"
+        table.add_row(
+            method.name,
+            method.role,
+            " ".join(sorted(baseline.grows)) or MISSING,
+            is_exact if method.ladder.n_growths else MISSING,
+            method.paper or MISSING,
+            method.summary,
+        )
+    return table
+
+
+def suites() -> Table:
+    """Every suite in configs/suite."""
+    table = _table("suite", "corpus", "C* in FLOPs", "methods", "seeds", "purpose")
+    for name in available("suite"):
+        suite = load_suite(name)
+        table.add_row(
+            suite.name,
+            suite.workload.corpus.name,
+            formats.flops(suite.protocol.budget_flops),
+            str(len(suite.methods) + len(suite.hull)),
+            str(len(suite.protocol.seeds)),
+            suite.purpose,
+        )
+    return table
+
+
+def corpora() -> Table:
+    """Every corpus in configs/corpus."""
+    table = _table("corpus", "kind", "bytes", "licence", "source")
+    for name in available("corpus"):
+        corpus = load_corpus(name)
+        size = formats.count(corpus.size) if corpus.size else MISSING
+        table.add_row(corpus.name, corpus.kind, size, corpus.licence, corpus.source)
+    return table
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run, its stages as far as they are known, and how many of them are finished."""
+
+    run: Run
+    stages: Done
+    n_finished: int
+
+    @classmethod
+    def of(cls, run: Run, store: StageStore) -> "Outlook":
+        """What the store holds of a run, and a prediction of the rest."""
+        finished = list(_finished(run, store))
+        if run.next_stage(finished) is None or finished[-1:] and finished[-1][1].status != "done":
+            return cls(run, finished, len(finished))
+        return cls(run, run.predicted(finished), len(finished))
+
+    def left(self) -> Iterator[tuple[StageSpec, int]]:
+        """Stages to train, and the steps of each."""
+        step = self.stages[self.n_finished - 1][1].end.step if self.n_finished else 0
+        for spec, result in self.stages[self.n_finished :]:
+            yield spec, result.end.step - step
+            step = result.end.step
+
+
+def matrix(session: Session) -> Table:
+    """One row per method of a suite: what its runs would spend, and what is trained already."""
+    table = _table("method", "role", "seeds", "sizes that change", "parameters", "FLOPs",
+                   "bytes read", "epochs", "trained before")  # fmt: skip
+    outlooks = _outlooks(session)
+    for name, group in groupby(outlooks, key=lambda outlook: outlook.run.method.name):
+        seeds = list(group)
+        run, end = seeds[0].run, seeds[0].stages[-1][1].end
+        n_stages = sum(len(outlook.stages) for outlook in seeds)
+        n_finished = sum(outlook.n_finished for outlook in seeds)
+        table.add_row(
+            name,
+            run.method.role,
+            " ".join(str(outlook.run.seed) for outlook in seeds),
+            "; ".join(_changes(seeds[0].stages)) or MISSING,
+            " ".join(dict.fromkeys(formats.count(_n_params(run, rung)) for rung in run.rungs)),
+            formats.flops(end.flops),
+            formats.count(end.tokens),
+            f"{end.tokens / session.data['train']:.2f}",
+            f"{n_finished} of {n_stages} stages",
+        )
+    return table
+
+
+def totals(session: Session, *, with_time: bool) -> Iterator[str]:
+    """What the suite costs as a whole, in sentences."""
+    outlooks = _outlooks(session)
+    sharing = Sharing.of(session.runs)
+    left = {spec.id: steps for outlook in outlooks for spec, steps in outlook.left()}
+    ids = {spec.id for outlook in outlooks for spec, _ in outlook.stages}
+    yield (
+        f"{formats.plural(len(outlooks), 'run')}, {formats.plural(len(ids), 'distinct stage')}, "
+        f"of which {len(ids) - len(left)} are trained already"
+    )
+    yield (
+        f"charged {formats.flops(sharing.charged)} FLOPs, executed {formats.flops(sharing.executed)}"
+        f": {formats.percent(sharing.executed / sharing.charged)}, as runs share stages"
+    )
+    if with_time:
+        duration = formats.seconds(_predicted_seconds(session, outlooks))
+        yield (
+            f"predicted time for the {formats.plural(len(left), 'stage')} left: {duration} with "
+            f"{formats.plural(session.workers, 'worker')}, and the seconds these take to start"
+        )
+
+
+def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
+    prepare_process(threads=1)
+    probe = Probe(session.device)
+    return predict(
+        (
+            [(spec.id, probe.seconds(spec, steps)) for spec, steps in outlook.left()]
+            for outlook in outlooks
+        ),
+        session.workers,
+    )
+
+
+def _outlooks(session: Session) -> list[Outlook]:
+    store = StageStore(session.cache)
+    return [Outlook.of(run, store) for run in session.runs]
+
+
+def _finished(run: Run, store: StageStore) -> Iterator[tuple[StageSpec, StageResult]]:
+    done: list[tuple[StageSpec, StageResult]] = []
+    while (spec := run.next_stage(done)) is not None:
+        result = store.result(spec.id)
+        if result is None:
+            return
+        done.append((spec, result))
+        yield spec, result
+        if result.status != "done":
+            return
+
+
+def _changes(stages: Done) -> Iterator[str]:
+    """What each growth changes, and where."""
+    start = 0.0
+    for spec, result in stages:
+        if spec.grows_from is not None:
+            sizes = [
+                f"{name} {old} to {spec.model[name]}"
+                for name, old in spec.grows_from.items()
+                if spec.model[name] != old
+            ]
+            at = formats.percent(start / spec.budget_flops)
+            yield f"{', '.join(sizes) or 'none'} at {at}"
+        start = result.end.flops
+
+
+def _n_params(run: Run, config: ModelConfig) -> int:
+    return sum(p.numel() for p in run.baseline.model_class.shell(config).parameters())
+
+
+def _baseline(method: MethodConfig) -> Baseline:
+    plugin = PluginConfig(target=method.target, args=method.args)
+    return build(plugin, Baseline, f"method.{method.name}")
+
+
+def _table(*names: str) -> Table:
+    return Table(*names, box=None, header_style="bold")

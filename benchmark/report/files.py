@@ -1,0 +1,55 @@
+"""The files of a report: rendered, written, and checked against what is on disk."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.records import atomic_write, load_suite
+from benchmark.report.analysis import analyse
+from benchmark.report.figures import draw
+from benchmark.report.markdown import page
+
+_GENERATED = ("tables/*.csv", "figures/*.png", "figures/*.svg")
+
+
+def render(results_dir: Path) -> dict[str, bytes]:
+    """Relative names and bytes of every file of the report: a pure function of the records.
+
+    Raises:
+        RecordError: the records are damaged or contradict one another.
+    """
+    analysis = analyse(load_suite(results_dir))
+    tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
+    figures = {f"figures/{name}": image for name, image in draw(analysis)}
+    return {"report.md": page(analysis).encode()} | tables | figures
+
+
+def write(results_dir: Path) -> None:
+    """Render into the results folder; tables and figures of an older report are removed."""
+    files = render(results_dir)
+    for name, content in files.items():
+        atomic_write(results_dir / name, content)
+    for name in _found(results_dir) - files.keys():
+        (results_dir / name).unlink()
+
+
+def check(results_dir: Path) -> list[str]:
+    """Names of the files that are missing, superfluous or not what the records say; sorted."""
+    files = render(results_dir)
+    wrong = _found(results_dir) - files.keys()
+    for name, content in files.items():
+        path = results_dir / name
+        if not path.is_file() or path.read_bytes() != content:
+            wrong.add(name)
+    return sorted(wrong)
+
+
+def _found(results_dir: Path) -> set[str]:
+    paths = (path for pattern in _GENERATED for path in results_dir.glob(pattern))
+    return {path.relative_to(results_dir).as_posix() for path in paths}
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    plain = table.map(lambda cell: json.dumps(cell) if isinstance(cell, dict) else cell)
+    return plain.to_csv(index=False, lineterminator="\n").encode()
