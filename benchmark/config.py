@@ -155,7 +155,7 @@ def load_suite(suite: str, overrides: Sequence[str] = ()) -> SuiteConfig:
         ConfigError: an unknown suite, file, key or value, in one line.
     """
     path = find("suite", suite)
-    raw = OmegaConf.create(_read(path))
+    raw = OmegaConf.create(read(path))
     _expand_corpus(raw)
     changes = OmegaConf.create()
     for text in overrides:
@@ -172,16 +172,16 @@ def load_corpus(name: str) -> CorpusConfig:
     """Read a corpus manifest from configs/corpus or a path."""
     path = find("corpus", name)
     where = f"{shown(path)}: "
-    config = _merge(OmegaConf.structured(CorpusConfig), where, _read(path))
+    config = _merge(OmegaConf.structured(CorpusConfig), where, read(path))
     return cast(CorpusConfig, _to_object(config, where))
 
 
 def load_method(name: str) -> MethodConfig:
     """Read a method file from configs/method or a path; `defaults: OTHER` merges over another."""
     path = find("method", name)
-    raw = _read(path)
+    raw = read(path)
     parent = raw.pop("defaults", None)
-    layers = [raw] if parent is None else [_read(find("method", str(parent))), raw]
+    layers = [raw] if parent is None else [read(find("method", str(parent))), raw]
     where = f"{shown(path)}: "
     config = _merge(OmegaConf.structured(MethodConfig), where, *layers)
     method = cast(MethodConfig, _to_object(config, where))
@@ -261,12 +261,21 @@ def as_dict(config: object) -> dict[str, Any]:
 
 
 def parse(overrides: Iterable[str]) -> dict[str, Any]:
-    """Values of `key=value` texts, nested where a key has dots."""
+    """Values of `key=value` texts, nested where a key has dots.
+
+    Raises:
+        ConfigError: a text is not of that form.
+    """
     config = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
     return cast(dict[str, Any], OmegaConf.to_container(config))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Content of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not a mapping.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -282,7 +291,7 @@ def _expand_corpus(layer: DictConfig) -> bool:
     name = OmegaConf.select(layer, "workload.corpus")
     if not isinstance(name, str):
         return False
-    OmegaConf.update(layer, "workload.corpus", _read(find("corpus", name)), merge=False)
+    OmegaConf.update(layer, "workload.corpus", read(find("corpus", name)), merge=False)
     return True
 
 

@@ -13,9 +13,10 @@ from benchmark.config import (
     PluginConfig,
     available,
     build,
-    load_corpus,
+    find,
     load_method,
     load_suite,
+    read,
 )
 from benchmark.model import ModelConfig
 from benchmark.plan import Done, Run, Sharing, StageResult, StageSpec
@@ -64,9 +65,9 @@ def corpora() -> Table:
     """Every corpus in configs/corpus."""
     table = _table("corpus", "kind", "bytes", "licence", "source")
     for name in available("corpus"):
-        corpus = load_corpus(name)
-        size = formats.count(corpus.size) if corpus.size else MISSING
-        table.add_row(corpus.name, corpus.kind, size, corpus.licence, corpus.source)
+        manifest = read(find("corpus", name))  # some need a path before they are a configuration
+        size = formats.count(manifest["size"]) if "size" in manifest else MISSING
+        table.add_row(name, manifest["kind"], size, manifest["licence"], manifest["source"])
     return table
 
 
@@ -112,7 +113,7 @@ def matrix(session: Session) -> Table:
             " ".join(dict.fromkeys(formats.count(_n_params(run, rung)) for rung in run.rungs)),
             formats.flops(end.flops),
             formats.count(end.tokens),
-            f"{end.tokens / session.data['train']:.2f}",
+            formats.number(end.tokens / session.data["train"]),
             f"{n_finished} of {n_stages} stages",
         )
     return table
@@ -180,7 +181,7 @@ def _changes(stages: Done) -> Iterator[str]:
                 if spec.model[name] != old
             ]
             at = formats.percent(start / spec.budget_flops)
-            yield f"{', '.join(sizes) or 'none'} at {at}"
+            yield f"{', '.join(sizes) or 'no size'} at {at}"
         start = result.end.flops
 
 

@@ -16,12 +16,13 @@ from typing_extensions import override
 
 from benchmark.baseline import Fit, Plain
 from benchmark.config import import_class
+from benchmark.data.stream import ByteStream
 from benchmark.evaluate import score
 from benchmark.growth import Moments
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve
 from benchmark.plan import StageSpec
-from benchmark.runner import make_trainer
+from benchmark.runner import Batches, make_trainer
 
 WARMUP_STEPS = 2
 STEPS = 5
@@ -78,24 +79,24 @@ def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float
 def measure(spec: StageSpec, device: str) -> Speed:
     """Train the stage's model for a few steps on random bytes, and score some."""
     model_class = import_class(spec.model_class, Transformer, "model_class")
-    bytes_of = torch.Generator().manual_seed(SEED)
-    config = ModelConfig(**spec.model)
-    model = model_class(config, generator=torch.Generator().manual_seed(SEED)).to(device)
-    shape = (spec.batch_size, config.seq_len + 1)
-    batches = [torch.randint(256, shape, generator=bytes_of) for _ in range(WARMUP_STEPS + STEPS)]
-    clock = _Clock()
-    baseline = Plain()
+    config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(SEED)
+    model = model_class(config, generator=random).to(device)
+    n_steps = WARMUP_STEPS + STEPS
+    n_bytes = config.seq_len * max(n_steps * spec.batch_size, int(spec.measure["batch_size"])) + 1
+    text = torch.randint(256, (n_bytes,), generator=random, dtype=torch.uint8)
+    stream = ByteStream(text=text, seq_len=config.seq_len, batch_size=spec.batch_size, seed=SEED)
+    baseline, clock = Plain(), _Clock()
     baseline.begin(_fit(spec, model))
     started = time.perf_counter()
-    make_trainer(spec, device, len(batches), clock).fit(baseline, batches)
+    make_trainer(spec, device, n_steps, clock).fit(baseline, Batches(stream, n_steps))
     elapsed = time.perf_counter() - started
     times = clock.ends[WARMUP_STEPS:]
     step = statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
     model.to(device)  # Lightning leaves it on the CPU
     return Speed(
-        fit=max(0.0, elapsed - len(batches) * step),
+        fit=max(0.0, elapsed - n_steps * step),
         step=step,
-        byte=_seconds_per_byte(model, spec, bytes_of),
+        byte=_seconds_per_byte(model, text, int(spec.measure["batch_size"])),
     )
 
 
@@ -113,12 +114,11 @@ def _fit(spec: StageSpec, model: Transformer) -> Fit:
     )
 
 
-def _seconds_per_byte(model: Transformer, spec: StageSpec, bytes_of: torch.Generator) -> float:
-    batch_size = int(spec.measure["batch_size"])
-    text = torch.randint(256, (batch_size * model.config.seq_len + 1,), generator=bytes_of)
-    score(model, text[: model.config.seq_len + 1].byte(), batch_size)
+def _seconds_per_byte(model: Transformer, text: Tensor, batch_size: int) -> float:
+    text = text[: batch_size * model.config.seq_len + 1]
+    score(model, text[: model.config.seq_len], batch_size)
     started = time.perf_counter()
-    score(model, text.byte(), batch_size)
+    score(model, text, batch_size)
     return (time.perf_counter() - started) / len(text)
 
 

@@ -223,7 +223,7 @@ def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
 
 def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
     scale = deviation(a) * deviation(b)
-    if not math.isfinite(scale) or scale == 0:
+    if len(a) < MIN_SEEDS or not math.isfinite(scale) or scale == 0:
         return math.nan
     mean_a, mean_b = math.fsum(a) / len(a), math.fsum(b) / len(b)
     products = ((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))

@@ -66,6 +66,11 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def memory(value: float) -> str:
+    """1.25 GiB."""
+    return _special(value) or f"{value / 2**30:.3g} GiB"
+
+
 def seconds(value: float) -> str:
     """0.3 s, 41 s, 2.5 min, 3.1 h."""
     if special := _special(value):

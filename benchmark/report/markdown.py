@@ -50,7 +50,7 @@ def verdict_table(analysis: Analysis) -> str:
             "parameters": formats.count(row.n_params),
             "FLOPs": formats.flops(row.flops),
             "tokens": formats.count(row.tokens),
-            "epochs": formats.number(row.epochs),
+            "epochs": formats.number(row.epochs) + (" (!)" if row.epochs > 1 else ""),
             "time": formats.seconds(row.seconds),
             "status": row.status,
         })  # fmt: skip
@@ -73,8 +73,8 @@ def reading(analysis: Analysis) -> list[str]:
         f"- **Significant** is said from {MIN_SEEDS_SIGNIFICANT} seeds on, where the exact "
         f"sign-flip test passes Holm's correction; with {formats.plural(n, 'seed')} its p-value "
         f"cannot be below {formats.number(2 / 2**n)}.\n"
-        "- **A run that failed** has an infinite loss and an infinite cost; a run that is missing "
-        "has none yet.\n"
+        "- **A run that failed** has an infinite loss. A run without a result is left out of means; "
+        "in a speed-up both count as *not reached*.\n"
         "- **FLOPs** are charged by formula, causal attention, everything a method causes "
         "included; evaluation is free. Time is wall-clock on this hardware and secondary."
     ]
@@ -270,7 +270,7 @@ def runs(analysis: Analysis) -> list[str]:
             "of budget": formats.percent(row.flops / row.budget_flops),
             "tokens": formats.count(row.tokens),
             "time": formats.seconds(row.seconds),
-            "memory": formats.count(row.peak_memory_bytes) + "B",
+            "memory": formats.memory(row.peak_memory_bytes),
         }
         for row in analysis.frames.runs.itertuples()
     ]

@@ -58,9 +58,9 @@ def tripwires(analysis: Analysis) -> list[str]:
         found.append(f"**Incomplete:** {len(absent)} of {formats.plural(len(runs), 'planned run')} "
                      f"without a result: {_runs(absent)}.")  # fmt: skip
     if len(failed):
-        found.append(f"**Failed:** {_runs(failed)}; each counts as an infinite loss.")
+        found.append(f"**Failed, counted as an infinite loss:** {_runs(failed)}.")
     if len(repeated):
-        found.append(f"**Repeated data:** {_runs(repeated)} read the training split up to "
+        found.append(f"**Repeated data:** {code(repeated.method.unique())} read the training split up to "
                      f"{repeated.epochs.max():.2f} times.")  # fmt: skip
     if len(leaked):
         found.append(f"**Implausible, suspect leakage:** {_runs(leaked)} below {PLAUSIBLE_BPB} "
@@ -128,8 +128,8 @@ def _oversize(analysis: Analysis) -> list[str]:
     gap = comparison.difference
     return [f"**The target is oversized at this budget:** `{name}`, with {share:.0%} of its "
             f"parameters and no growth, differs from {SCRATCH} by "
-            f"{formats.difference(gap.value, gap.low, gap.high)}, so that beating {SCRATCH} alone "
-            "shows nothing here."]  # fmt: skip
+            f"{formats.difference(gap.value, gap.low, gap.high)}, so that beating {SCRATCH} does "
+            "not show that growing helps."]  # fmt: skip
 
 
 def _gaps(rows: list[Any]) -> str:
@@ -153,4 +153,8 @@ def _scratch_alone(rows: list[Any]) -> str:
 
 
 def _runs(runs: Any) -> str:
-    return formats.listed([f"`{r.method}` seed {r.seed} ({r.status})" for r in runs.itertuples()])
+    groups = runs.groupby(["method", "status"], sort=False).seed.agg(list)
+    return formats.listed([
+        f"`{method}` ({status}: seed{'s' * (len(seeds) > 1)} {formats.listed(list(map(str, seeds)))})"
+        for (method, status), seeds in groups.items()
+    ])  # fmt: skip

@@ -138,7 +138,7 @@ def environment(frames: Frames) -> pd.DataFrame:
     """Every value of the runs' provenance, and how many runs have it."""
     found: dict[str, dict[str, int]] = {}
     for run in frames.suite.runs:
-        for key, value in flatten(dict(run.provenance)).items():
+        for key, value in flatten(dict(run.provenance)).items() if run.provenance else ():
             counts = found.setdefault(key, {})
             counts[literal(value)] = counts.get(literal(value), 0) + 1
     return pd.DataFrame(

@@ -1,0 +1,98 @@
+"""The executable contract: what every growth method is held to, whatever it does inside.
+
+A check knows only what a `Baseline` declares: the sizes it grows, whether that keeps the function,
+its model, its operators, and its choices for Adam's moments and for the learning rate. Models are
+tiny, with weights that look trained; equalities are judged in float64. A method is held to its
+claims both ways: to claim too little is a fault too. No check is given held-out data, and an
+operator is only ever given `Resources`.
+
+    exactness.py   growth keeps the function where that is declared, and only there
+    gradients.py   gradients and Adam's moments after growth follow the chain rule
+    learning.py    every entry learns, copies separate
+    isolation.py   growing has no side effects, and its result stands alone
+    compute.py     the ledger's formula is what torch counts
+    prediction.py  the model is causal, and scored as what it predicts
+    resumption.py  save, load, continue is the same as never having stopped
+    reach.py       no shrinking, no growing of what is not declared
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.config import PluginConfig
+from benchmark.contract.compute import growth_flops, model_flops
+from benchmark.contract.exactness import exactness
+from benchmark.contract.gradients import gradients, moments
+from benchmark.contract.isolation import (
+    global_randomness,
+    optimizer_groups,
+    same_bits,
+    small_untouched,
+    storage,
+    tied_head,
+)
+from benchmark.contract.learning import copies_separate, no_dead_entries
+from benchmark.contract.prediction import causality
+from benchmark.contract.reach import refusals
+from benchmark.contract.resumption import resumption
+from benchmark.contract.subject import Subject, Verdict
+from benchmark.runner import prepare_process
+
+CHECKS: dict[str, Callable[[Subject], Verdict]] = {
+    "exactness": exactness,
+    "gradients": gradients,
+    "moments": moments,
+    "no dead entries": no_dead_entries,
+    "copies separate": copies_separate,
+    "small model untouched": small_untouched,
+    "no shared storage": storage,
+    "same seed, same bits": same_bits,
+    "global randomness untouched": global_randomness,
+    "tied head": tied_head,
+    "optimizer groups": optimizer_groups,
+    "model FLOPs": model_flops,
+    "growth FLOPs": growth_flops,
+    "causality": causality,
+    "resumption": resumption,
+    "refusals": refusals,
+}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What became of one check."""
+
+    name: str
+    passed: bool
+    detail: str
+    """What was found, in one line."""
+
+    value: float | None
+    """The number that decided, if there is one."""
+
+
+def check(target: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
+    """Hold a method to the contract; this process becomes single-threaded and deterministic.
+
+    Args:
+        target: the method, "package.module:Class".
+        args: arguments of its constructor.
+
+    Returns:
+        One result per entry of `CHECKS`, in order; a check that crashes has failed.
+
+    Raises:
+        ConfigError: there is no such method, or it does not take the arguments.
+    """
+    prepare_process(threads=1)
+    subject = Subject(PluginConfig(target=target, args=args or {}))
+    return [_judge(name, subject) for name in CHECKS]
+
+
+def _judge(name: str, subject: Subject) -> CheckResult:
+    try:
+        verdict = CHECKS[name](subject)
+    except Exception as error:  # noqa: BLE001 - whatever a method raises is its failure, not ours
+        verdict = Verdict(passed=False, detail=" ".join(f"{type(error).__name__}: {error}".split()))
+    return CheckResult(name, verdict.passed, verdict.detail, verdict.value)

@@ -1,0 +1,268 @@
+"""The method under test: tiny models of every variant, and how it grows and trains them."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.baseline import ActiveRewarm, Baseline, Fit
+from benchmark.config import PluginConfig, build
+from benchmark.data.stream import ByteStream
+from benchmark.errors import ConfigError, GrowthError
+from benchmark.growth import (
+    Grown,
+    GrowthOperator,
+    Moments,
+    Resources,
+    StatePolicy,
+    Weights,
+    grow,
+)
+from benchmark.model import CHOICES, ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
+from benchmark.runner import Batches
+from benchmark.seeding import generator
+
+SIZES = {
+    "d_model": 8,
+    "n_layer": 2,
+    "n_head": 2,
+    "d_head": 4,
+    "d_ff": 12,
+    "vocab_size": 13,
+    "seq_len": 10,
+}
+OPTIONAL_SIZES = {"n_token": 6, "rank": 4}
+"""Sizes that only some architectures have; a method that grows one has it."""
+
+FACTORS = (2.0, 3.0, 1.5)
+"""Growth factors to try; a method may refuse some of them, but not all."""
+
+EXACT = 1e-10
+"""Largest change of a float64 logit that still counts as none."""
+
+SPENT = 1e3
+"""FLOPs spent before a tiny model is trained: past the warm-up. A step costs one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a promise is kept, and how that was seen."""
+
+    passed: bool
+    detail: str
+    value: float | None = None
+
+
+class Subject:
+    """A method under test."""
+
+    def __init__(self, plugin: PluginConfig) -> None:
+        self.plugin = plugin
+        self.baseline = self.build()
+
+    def build(self) -> Baseline:
+        """A fresh instance of the method."""
+        return build(self.plugin, Baseline, "check")
+
+    def config(self, **changes: int | str | bool) -> ModelConfig:
+        """A small model's config."""
+        optional = {k: v for k, v in OPTIONAL_SIZES.items() if k in self.baseline.grows}
+        return ModelConfig(**{**SIZES, **optional, **changes})  # type: ignore[arg-type]
+
+    @cached_property
+    def variants(self) -> list[ModelConfig]:
+        """Every combination of norm, positions, activation and head that the model class has."""
+        choices = [[(name, value) for value in values] for name, values in CHOICES.items()]
+        tied = [("tied", False), ("tied", True)]
+        combinations = itertools.product(*choices, tied)
+        return [c for combination in combinations if (c := self._variant(dict(combination)))]
+
+    def _variant(self, choices: dict[str, str | bool]) -> ModelConfig | None:
+        config = self.config(**choices)
+        try:
+            self.baseline.model_class.shell(config)
+        except ConfigError:
+            return None
+        return config
+
+    def target(self, small: ModelConfig, factor: float, names: Sequence[str] = ()) -> ModelConfig:
+        """The config with some sizes grown by a factor; by default all that the method grows."""
+        grown = names or self.baseline.grows
+        return small.resized({name: round(small.size(name) * factor) for name in grown})
+
+    @cached_property
+    def pairs(self) -> list[tuple[ModelConfig, ModelConfig]]:
+        """A small and a large config of every variant, all sizes grown by one allowed factor.
+
+        Raises:
+            GrowthError: the method refuses every factor for every variant.
+        """
+        reachable = (self.targets(config) for config in self.variants)
+        pairs = [(c, next(t, None)) for c, t in zip(self.variants, reachable, strict=True)]
+        found = [(small, large) for small, large in pairs if large is not None]
+        if not found:
+            raise GrowthError(f"growth by {list(FACTORS)} of {sorted(self.baseline.grows)} refused")
+        return found
+
+    @property
+    def corners(self) -> list[tuple[ModelConfig, ModelConfig]]:
+        """The two variants that differ most."""
+        return [self.pairs[0], self.pairs[-1]]
+
+    def targets(self, config: ModelConfig) -> Iterator[ModelConfig]:
+        """Large configs with all sizes grown by a factor that the method allows."""
+        small = self.small(config)
+        for factor in FACTORS:
+            target = self.target(config, factor)
+            try:
+                self.grow(small, target)
+            except GrowthError:
+                continue
+            yield target
+
+    def claims(self, config: ModelConfig) -> bool:
+        """Whether growth of this variant is declared to keep the function."""
+        limits = [op.exact_for for op in self.baseline.operators]
+        return self.baseline.preserves_function and all(
+            getattr(config, name) in allowed for limit in limits for name, allowed in limit.items()
+        )
+
+    def small(self, config: ModelConfig, dtype: torch.dtype = torch.float64) -> Transformer:
+        """A model with weights that look trained: no gain is one, nothing is zero."""
+        model = self.baseline.model_class(config, generator=generator(0, "init")).to(dtype=dtype)
+        noise = generator(0, "trained")
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.2 * torch.randn(weight.shape, generator=noise, dtype=dtype))
+        return model
+
+    def grow(
+        self,
+        small: Transformer,
+        target: ModelConfig,
+        *,
+        policy: StatePolicy | None = None,
+        moments: Moments | None = None,
+        operators: Sequence[GrowthOperator] | None = None,
+    ) -> Grown:
+        """Grow as a run would, always from the same seed; by default with Adam's state after
+        one step, and the method's own policy and operators.
+        """
+        batches = iter(Batches(self.text(target), 10**6))
+        return grow(
+            small,
+            moments or first_moments(small),
+            target,
+            self.baseline.operators if operators is None else operators,
+            policy or self.baseline.state_policy,
+            Resources(generator(0, "growth"), batches),
+        )
+
+    @staticmethod
+    def text(config: ModelConfig, first_window: int = 0) -> ByteStream:
+        """Random bytes to learn from; all of them occur."""
+        draw = torch.randint(config.vocab_size, (256 * config.seq_len + 1,),
+                             generator=generator(0, "text"))  # fmt: skip
+        return ByteStream(
+            text=draw.to(torch.uint8),
+            seq_len=config.seq_len,
+            batch_size=4,
+            seed=0,
+            allow_repeats=True,
+            first_window=first_window,
+        )
+
+    def train(
+        self, grown: Grown, steps: range, rewarm: Rewarm | None, weight_decay: float = 0.1
+    ) -> Moments:
+        """Train a grown model in place, through Lightning as a run does; returns Adam's state."""
+        baseline = self.build()
+        is_warming = rewarm is not None and rewarm.which != "none"
+        baseline.begin(
+            Fit(
+                model=grown.model,
+                moments=grown.moments,
+                is_new=grown.is_new,
+                optimizer=OptimizerConfig(weight_decay=weight_decay),
+                rate=RateCurve(peak=6e-3, warmup_flops=SPENT, decay=None),
+                rewarm=ActiveRewarm(rewarm=rewarm, since=SPENT, budget_flops=SPENT)
+                if rewarm and is_warming
+                else None,
+                start_flops=SPENT,
+                n_done=steps.start,
+                step_flops=1.0,
+            )
+        )
+        stream = self.text(grown.model.config, first_window=4 * steps.start)
+        grown.model.train()
+        _trainer(len(steps)).fit(baseline, Batches(stream, len(steps)))
+        return moments_of(grown.model, baseline.optimizer)
+
+
+def _trainer(n_steps: int) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=n_steps,
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def token_ids(config: ModelConfig) -> Tensor:
+    """Random token ids with targets, int64 (4, T + 1)."""
+    shape = (4, config.seq_len + 1)
+    return torch.randint(config.vocab_size, shape, generator=generator(0, "ids"))
+
+
+def loss(model: Transformer) -> Tensor:
+    """Mean nats of random text."""
+    ids = token_ids(model.config)
+    return F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+
+
+def gradients_of(model: Transformer) -> Weights:
+    """Gradient of that loss by parameter name, zero for what it does not reach."""
+    named = dict(model.eval().named_parameters())
+    gradients = torch.autograd.grad(
+        loss(model), list(named.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(named, gradients, strict=True))
+
+
+def first_moments(model: Transformer) -> Moments:
+    """Adam's state after one step without averaging: the gradient and its square."""
+    gradients = gradients_of(model)
+    return Moments(
+        exp_avg=gradients,
+        exp_avg_sq={name: gradient.square() for name, gradient in gradients.items()},
+        step=dict.fromkeys(gradients, 10.0),
+    )
+
+
+@torch.no_grad()
+def logits(model: Transformer) -> Tensor:
+    """Logits of random text, (4, T, V)."""
+    out: Tensor = model.eval()(token_ids(model.config)[:, :-1])
+    return out
+
+
+def describe(small: ModelConfig, large: ModelConfig) -> str:
+    """A growth in words: its variant, and the sizes that change."""
+    sizes = [
+        f"{name} {old} -> {large.size(name)}"
+        for name, old in small.sizes().items()
+        if large.size(name) != old
+    ]
+    head = "tied" if small.tied else "untied"
+    return ", ".join([*sizes, small.norm, small.positions, small.activation, head])
