@@ -42,8 +42,7 @@ bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS
 	    suite=$$($(BIN)/python -c \
 	        'import torch; print("enwik8" if torch.cuda.is_available() else "cpu")'); \
 	fi; \
-	$(BIN)/growbench run "$$suite" $(ARGS); \
-	$(BIN)/growbench report "results/$$suite"
+	$(BIN)/growbench run "$$suite" $(ARGS)
 
 test: setup ## Run every test; ARGS='-k name' for some of them
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS)
@@ -57,7 +56,6 @@ check: setup ## Format, lint, types and import layers; changes nothing
 smoke: setup ## The whole path on a tiny suite, from nothing, in under two minutes
 	@rm -rf results/smoke .growbench/smoke
 	@$(BIN)/growbench run smoke run.cache=.growbench/smoke $(ARGS)
-	@$(BIN)/growbench report results/smoke
 
 report: setup ## Render the report from its records; RESULTS=results/cpu
 	@$(BIN)/growbench report $(RESULTS)

@@ -35,6 +35,11 @@ class Clone(WidthOperator):
         if self.snr_db is not None and not math.isfinite(self.snr_db):
             raise ConfigError(f"snr_db must be finite or null, got {self.snr_db}")
 
+    @property
+    @override
+    def moments_are_exact(self) -> bool:
+        return self.snr_db is None
+
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
         return AxisMap.evenly(tiled(axis, old, new))

@@ -28,21 +28,6 @@ from benchmark.optim import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActiveRewarm:
-    """A re-warm-up that began at a growth."""
-
-    rewarm: Rewarm
-    since: float
-    """FLOPs spent when the model grew."""
-
-    budget_flops: float
-
-    def factor(self, flops: float) -> float:
-        """Factor on the learning rate when `flops` are spent."""
-        return self.rewarm.factor(flops - self.since, self.budget_flops)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Fit:
     """What one Lightning fit trains, and from where."""
 
@@ -51,7 +36,15 @@ class Fit:
     is_new: Weights
     optimizer: OptimizerConfig
     rate: RateCurve
-    rewarm: ActiveRewarm | None
+    rewarm: Rewarm | None
+    """The re-warm-up that began at the latest growth."""
+
+    budget_flops: float
+    """The suite's C*."""
+
+    grown_at: float
+    """FLOPs spent at the latest growth; 0 before the first."""
+
     start_flops: float
     """Spent before the first step of the stage."""
 
@@ -66,6 +59,9 @@ class Baseline(pl.LightningModule, ABC):
 
     model_class: ClassVar[type[Transformer]] = Transformer
     """The architecture the method trains."""
+
+    source_class: ClassVar[type[Transformer] | None] = None
+    """The architecture before the first growth, if it is another one."""
 
     state_policy: ClassVar[StatePolicy] = StatePolicy.ASYMMETRIC
     """What becomes of the Adam moments, unless the configuration says otherwise."""
@@ -88,12 +84,39 @@ class Baseline(pl.LightningModule, ABC):
         """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
         return all(operator.preserves_function for operator in self.operators)
 
+    @property
+    def leaves_dead_entries(self) -> bool:
+        """Whether some entries of the grown model can never learn, a declared exception."""
+        return False
+
+    @property
+    def leaves_copies_equal(self) -> bool:
+        """Whether some copies of a coordinate never separate, a declared exception."""
+        return False
+
     @final
     def begin(self, fit: Fit) -> None:
         """Take up training at `fit`."""
         self.fit_spec, self.model, self.n_done = fit, fit.model, fit.n_done
         self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
         self.rate_used = 0.0
+        self._follow()
+
+    def on_progress(self, since_growth: float) -> None:
+        """Adapt the grown model to the position of the run; by default nothing.
+
+        Called before every step with the position at its start, and after the last; so it is in
+        force whenever the model is evaluated or saved. Must depend on nothing but its argument, and
+        may rely on the position never going back.
+
+        Args:
+            since_growth: fraction of C* spent since the latest growth.
+        """
+
+    def _follow(self) -> None:
+        fit = self.fit_spec
+        position = fit.start_flops + self.n_done * fit.step_flops
+        self.on_progress((position - fit.grown_at) / fit.budget_flops)
 
     @property
     def flops(self) -> float:
@@ -103,9 +126,14 @@ class Baseline(pl.LightningModule, ABC):
     @property
     def learning_rate(self) -> float:
         """Rate of the coming step."""
-        rate, rewarm = self.fit_spec.rate.at(self.flops), self.fit_spec.rewarm
-        is_for_all = rewarm is not None and rewarm.rewarm.which == "all"
-        return rate * rewarm.factor(self.flops) if rewarm and is_for_all else rate
+        return self.fit_spec.rate.at(self.flops) * self._rewarm_factor("all")
+
+    def _rewarm_factor(self, which: str) -> float:
+        """Factor on the rate of these entries in the coming step."""
+        fit = self.fit_spec
+        if fit.rewarm is None or fit.rewarm.which != which:
+            return 1.0
+        return fit.rewarm.factor(self.flops - fit.grown_at, fit.budget_flops)
 
     @final
     @override
@@ -126,14 +154,13 @@ class Baseline(pl.LightningModule, ABC):
         self.rate_used = self.learning_rate
         for group in optimizer.param_groups:
             group["lr"] = self.rate_used
-        rewarm = self.fit_spec.rewarm
-        factor = rewarm.factor(self.flops) if rewarm and rewarm.rewarm.which == "new" else 1.0
-        if factor == 1.0:
+        if (factor := self._rewarm_factor("new")) == 1.0:
             optimizer.step(closure=optimizer_closure)
         else:
             with scaled_update(self.model, self.fit_spec.is_new, factor):
                 optimizer.step(closure=optimizer_closure)
         self.n_done += 1
+        self._follow()
 
 
 class Plain(Baseline):

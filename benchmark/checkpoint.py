@@ -29,7 +29,7 @@ class State:
     start: Position
     """Where the stage's first step was taken, after the growth that may open it."""
 
-    rewarm_since: float = 0.0
+    grown_at: float = 0.0
     """FLOPs spent at the latest growth."""
 
     log_bytes: int = 0
@@ -62,7 +62,7 @@ def save_state(path: Path, state: State) -> None:
         "step": state.moments.step,
         "position": asdict(state.position),
         "start": asdict(state.start),
-        "rewarm_since": state.rewarm_since,
+        "grown_at": state.grown_at,
         "log_bytes": state.log_bytes,
         "points": [asdict(point) for point in state.points],
         "loss_sum": state.loss_sum,
@@ -89,7 +89,7 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
         is_new=groups["is_new"],
         position=Position(**header["position"]),
         start=Position(**header["start"]),
-        rewarm_since=header["rewarm_since"],
+        grown_at=header["grown_at"],
         log_bytes=header["log_bytes"],
         points=tuple(Point(**point) for point in header["points"]),
         loss_sum=header["loss_sum"],

@@ -60,8 +60,7 @@ def list_() -> None:
     """Show the methods, suites and corpora there are."""
     from benchmark import listing
 
-    for table in (listing.methods(), listing.suites(), listing.corpora()):
-        _console().print(table)
+    _console().print(listing.methods(), "", listing.suites(), "", listing.corpora())
 
 
 @app.command()
@@ -107,9 +106,9 @@ def report(
     from benchmark import report
 
     if not check:
-        _console().print(str(report.write(results)), soft_wrap=True, highlight=False)
-        return
-    if stale := report.check(results):
+        report.write(results)
+        typer.echo(results / "report.md")
+    elif stale := report.check(results):
         typer.echo(f"growbench: not what the records give: {', '.join(map(str, stale))}", err=True)
         raise typer.Exit(1)
 
@@ -136,7 +135,7 @@ def check(
 
 def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
     from benchmark import report
-    from benchmark.display import display, verdicts
+    from benchmark.display import display, troubles, verdicts
     from benchmark.session import Session
 
     session = Session(_load(name, overrides, added))
@@ -144,13 +143,11 @@ def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int
     with display(console, session.runs) as shown:
         tracks = session.execute(shown.show)
         shown.show(tracks)
-    for track in tracks:
-        if track.error is not None:
-            label = f"{track.run.method.name} seed {track.run.seed}"
-            typer.echo(f"growbench: {label} failed: {track.error}", err=True)
-    path = report.write(session.results)
+    report.write(session.results)
     console.print(verdicts(session.results))
-    console.print(str(path), soft_wrap=True, highlight=False)
+    for line in troubles(tracks, session.cache):
+        typer.echo(f"growbench: {line}", err=True)
+    typer.echo(session.results / "report.md")
     return 1 if any(track.status == "failed" for track in tracks) else 0
 
 

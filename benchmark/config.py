@@ -323,7 +323,8 @@ def _merge(base: DictConfig, where: str, *layers: Mapping[str, Any] | DictConfig
         full_key = str(error.full_key)
         prefix = full_key.rpartition(".")[0]
         known = _keys(OmegaConf.get_type(base), prefix.split(".") if prefix else [])
-        raise ConfigError(f"{where}unknown key {full_key}{did_you_mean(full_key, known)}") from error
+        hint = did_you_mean(full_key, known)
+        raise ConfigError(f"{where}unknown key {full_key}{hint}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}{_reason(error)}") from error
 
@@ -334,7 +335,7 @@ def _reason(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {reason}" if error.full_key else reason
 
 
-def _keys(schema: Any, path: Sequence[str]) -> list[str]:
+def _keys(schema: object, path: Sequence[str]) -> list[str]:
     """Full keys of the fields of the dataclass at `path` inside `schema`."""
     node: Any = schema
     for name in path:

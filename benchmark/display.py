@@ -2,10 +2,11 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from benchmark.checkpoint import StageStore
 from benchmark.executors.local import Track
 from benchmark.plan import Run, stage_flops
 from benchmark.report import formats
@@ -26,7 +28,7 @@ FRAME_LINES = 6
 
 
 class Work:
-    """FLOPs that a suite executes, each distinct stage once: predicted ones until they are known."""
+    """FLOPs that a suite executes, each distinct stage once; what is not known is predicted."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.predicted = {run.id: stage_flops(run.predicted()) for run in runs}
@@ -51,24 +53,14 @@ class Work:
         return sum(executed.values()), sum((executed | total).values())
 
 
-class Display(ABC):
+class Display(ExitStack, ABC):
     """Shows the runs of a suite while they are on their way; a context manager."""
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
+        super().__init__()
         self.console, self.work = console, Work(runs)
         self.started = time.monotonic()
         self.executed_before: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing to clean up."""
 
     @abstractmethod
     def show(self, tracks: Sequence[Track]) -> None:
@@ -120,30 +112,20 @@ class LiveTable(Display):
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         super().__init__(console, runs)
-        self.live = Live(console=console, auto_refresh=False)
         self.tracks: Sequence[Track] = ()
-
-    @override
-    def __enter__(self) -> Self:
-        self.live.start()
-        return self
-
-    @override
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.tracks:
-            self.live.update(self.table(self.tracks, len(self.tracks)))
-        self.live.stop()
+        self.live = self.enter_context(Live(console=console, auto_refresh=False))
+        self.callback(self._finish)
 
     @override
     def show(self, tracks: Sequence[Track]) -> None:
         self.tracks = tracks
         n_rows = max(1, self.console.size.height - FRAME_LINES)
         self.live.update(self.table(tracks, n_rows), refresh=True)
+
+    def _finish(self) -> None:
+        """Leave a table of all runs behind."""
+        if self.tracks:
+            self.live.update(self.table(self.tracks, len(self.tracks)))
 
     def table(self, tracks: Sequence[Track], n_rows: int) -> Table:
         """At most `n_rows` runs in display order, those that move and those in trouble first."""
@@ -166,6 +148,43 @@ class LiveTable(Display):
 def display(console: Console, runs: Sequence[Run]) -> Display:
     """The display that suits the console."""
     return (LiveTable if console.is_terminal else Lines)(console, runs)
+
+
+def verdicts(results: Path) -> Table:
+    """The comparison at C*, from the tables of a report."""
+    summary = pd.read_csv(results / "tables" / "summary.csv", keep_default_na=False, na_values=[""])
+    names = ("method", "role", "test bpb", "minus scratch", "minus best fixed", "verdict",
+             "parameters", "FLOPs", "time", "status")  # fmt: skip
+    table = Table(box=None, header_style="bold")
+    for name in names:
+        is_text = name in ("method", "role", "verdict", "status")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name == "method")
+    for row in summary.to_dict("records"):
+        table.add_row(
+            str(row["method"]),
+            str(row["role"]),
+            formats.bpb(row["test_bpb"]),
+            formats.difference(row["vs_scratch"]),
+            formats.difference(row["vs_best_fixed"]),
+            row["verdict"] if isinstance(row["verdict"], str) else "",
+            formats.count(row["n_params"]),
+            formats.flops(row["flops"]),
+            formats.seconds(row["seconds"]),
+            str(row["status"]),
+        )
+    return table
+
+
+def troubles(tracks: Sequence[Track], cache: Path) -> Iterator[str]:
+    """One line for every run that failed or diverged."""
+    for track in tracks:
+        error = track.error or (track.done[-1][1].error if track.done else None)
+        if error is None:
+            continue
+        line = f"{track.run.method.name} seed {track.run.seed} {track.status}: {error}"
+        stage = track.run.next_stage(track.done) if track.status == "failed" else None
+        trace = StageStore(cache).folder(stage.id) / "traceback.txt" if stage else None
+        yield f"{line} (see {trace})" if trace and trace.is_file() else line
 
 
 def _row(track: Track) -> list[Text | ProgressBar | str]:

@@ -50,6 +50,9 @@ class Resources:
     batches: Iterator[Tensor] = field(default_factory=lambda: iter(()))
     """Training token ids, each (B, T + 1), for operators that learn their map."""
 
+    model_class: type[Transformer] | None = None
+    """Architecture of the large model; None for that of the small one."""
+
 
 class Transfer(ABC):
     """One growth, with its random choices made: what happens to each tensor."""
@@ -82,6 +85,17 @@ class GrowthOperator(ABC):
 
     preserves_function: ClassVar[bool] = False
     """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
+
+    inexact_for: ClassVar[tuple[tuple[str, object], ...]] = ()
+    """Choices of the model for which that is not claimed, such as (("norm", "layernorm"),)."""
+
+    @property
+    def moments_are_exact(self) -> bool:
+        """Whether moments under `SCALED` equal the large gradient in every entry with a source.
+
+        Noise or uneven shares leave them right only in sum over the copies of an entry.
+        """
+        return True
 
     @abstractmethod
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
@@ -339,6 +353,7 @@ def add_split_noise(
         source = axis_map.source.to(weight.device)
         counts = torch.bincount(source[source >= 0])
         noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
+        noise = noise * _along(source >= 0, dim, weight)
         total = torch.zeros_like(noise).index_add(dim, source.clamp(min=0), noise)
         mean = total.index_select(dim, source.clamp(min=0))
         copies = counts[source.clamp(min=0)] * (source >= 0)
@@ -353,6 +368,26 @@ def _along(vector: Tensor, dim: int, like: Tensor) -> Tensor:
     """`vector` shaped to multiply dimension `dim` of `like`; floats take its dtype."""
     shape = [-1 if d == dim else 1 for d in range(like.ndim)]
     return vector.view(shape).to(like.device, like.dtype)
+
+
+@dataclass(frozen=True)
+class _Nothing(Transfer):
+    """No growth at all: what a control does where others grow."""
+
+    model: Transformer
+
+    @override
+    def weights(self, small: Weights, fresh: Weights) -> Weights:
+        return small
+
+    @override
+    def moments(self, small: Weights, power: int) -> Weights:
+        return small
+
+    @override
+    def is_new(self) -> Weights:
+        named = self.model.named_parameters()
+        return {name: torch.zeros_like(p, dtype=torch.bool) for name, p in named}
 
 
 @dataclass(frozen=True)
@@ -421,6 +456,8 @@ def grow(
             state = _apply(
                 state, operator.prepare(state.model, middle, resources), middle, policy, resources
             )
+    if state.model is small:
+        state = _apply(state, _Nothing(small), small.config, policy, resources)
     return state
 
 
@@ -431,7 +468,8 @@ def _apply(
     policy: StatePolicy,
     resources: Resources,
 ) -> Grown:
-    large = type(state.model)(target, generator=resources.generator)
+    model_class = resources.model_class or type(state.model)
+    large = model_class(target, generator=resources.generator)
     large = large.to(device=state.model.device, dtype=state.model.embed.weight.dtype)
     with torch.no_grad():
         large.load_state_dict(transfer.weights(state.model.state_dict(), large.state_dict()))
@@ -446,14 +484,16 @@ def _apply(
     def keep(name: str, moment: Tensor) -> Tensor:
         if policy is StatePolicy.RESET:
             return torch.zeros_like(moment)
-        return moment.masked_fill(new[name], 0.0) if policy is StatePolicy.ASYMMETRIC else moment
+        return moment.masked_fill(new[name] & (policy is StatePolicy.ASYMMETRIC), 0.0)
 
     exp_avg = transfer.moments(state.moments.exp_avg, first)
     exp_avg_sq = transfer.moments(state.moments.exp_avg_sq, second)
     exp_avg = {name: keep(name, moment) for name, moment in exp_avg.items()}
     exp_avg_sq = {name: keep(name, moment) for name, moment in exp_avg_sq.items()}
-    longest = max(state.moments.step.values(), default=0.0)
-    step = {name: longest if bool(v.any()) else 0.0 for name, v in exp_avg_sq.items()}
+    like = dict(state.model.named_parameters())
+    ages = {n: torch.full(like[n].shape, age) for n, age in state.moments.step.items()}
+    aged = transfer.moments(ages, 0)
+    step = {n: float(aged[n].max()) if bool(v.any()) else 0.0 for n, v in exp_avg_sq.items()}
     was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
     is_new = {name: mask | was_new[name].bool() for name, mask in new.items()}
     return Grown(large, Moments(exp_avg, exp_avg_sq, step), is_new, state.flops + transfer.flops)
@@ -472,7 +512,7 @@ def check_reach(
         old = getattr(small, name)
         if new == old:
             continue
-        if name not in target.sizes():
+        if name not in target.sizes() or old is None:
             raise GrowthError(f"growth cannot change {name} from {old!r} to {new!r}")
         if new < old:
             raise GrowthError(f"cannot shrink {name} from {old} to {new}")

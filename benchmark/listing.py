@@ -83,7 +83,8 @@ class Outlook:
     def of(cls, run: Run, store: StageStore) -> "Outlook":
         """What the store holds of a run, and a prediction of the rest."""
         finished = list(_finished(run, store))
-        if run.next_stage(finished) is None or finished[-1:] and finished[-1][1].status != "done":
+        has_stopped = bool(finished) and finished[-1][1].status != "done"
+        if has_stopped or run.next_stage(finished) is None:
             return cls(run, finished, len(finished))
         return cls(run, run.predicted(finished), len(finished))
 
@@ -113,7 +114,7 @@ def matrix(session: Session) -> Table:
             " ".join(dict.fromkeys(formats.count(_n_params(run, rung)) for rung in run.rungs)),
             formats.flops(end.flops),
             formats.count(end.tokens),
-            formats.number(end.tokens / session.data["train"]),
+            formats.number(end.tokens / len(session.corpus.train)),
             f"{n_finished} of {n_stages} stages",
         )
     return table
@@ -130,8 +131,9 @@ def totals(session: Session, *, with_time: bool) -> Iterator[str]:
         f"of which {len(ids) - len(left)} are trained already"
     )
     yield (
-        f"charged {formats.flops(sharing.charged)} FLOPs, executed {formats.flops(sharing.executed)}"
-        f": {formats.percent(sharing.executed / sharing.charged)}, as runs share stages"
+        f"charged {formats.flops(sharing.charged)} FLOPs, executed "
+        f"{formats.flops(sharing.executed)}: {formats.percent(sharing.executed / sharing.charged)}"
+        ", as runs share stages"
     )
     if with_time:
         duration = formats.seconds(_predicted_seconds(session, outlooks))

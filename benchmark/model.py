@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.errors import ConfigError
+from benchmark.product import linear
 
 FIXED_AXES = {"qkv": 3, "gate_up": 2}
 """Axes that no method grows, and their lengths."""
@@ -159,7 +160,7 @@ class Linear(Part):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)
 
 
 class Embedding(Part):
@@ -351,5 +352,5 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, self.rotation)
         x_BTD = self.norm_head(x_BTD)
         if self.head is None:
-            return F.linear(x_BTD, self.embed.weight)
+            return linear(x_BTD, self.embed.weight)
         return self.head(x_BTD)

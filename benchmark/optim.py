@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -76,11 +76,21 @@ class Rewarm:
     length: float = 0.02
     """Of the ramp, as a fraction of the suite's C*."""
 
+    ratios: list[float] = field(default_factory=list[float])
+    """`ratio` after the first, the second, ... growth, where they differ; further ones keep the
+    last."""
+
     def __post_init__(self) -> None:
         if self.which not in ("none", "all", "new"):
             raise ConfigError(f"rewarm.which must be none, all or new, got {self.which!r}")
-        if self.start < 0 or self.ratio <= 0 or self.length <= 0:
-            raise ConfigError(f"rewarm needs start >= 0, ratio > 0 and length > 0, got {self}")
+        if self.start < 0 or min(self.ratio, self.length, *self.ratios) <= 0:
+            raise ConfigError(f"rewarm needs start >= 0, ratios > 0 and length > 0, got {self}")
+
+    def after(self, n_growths: int) -> "Rewarm":
+        """What the last of this many growths begins."""
+        if not self.ratios:
+            return self
+        return replace(self, ratio=self.ratios[: max(1, n_growths)][-1], ratios=[])
 
     def factor(self, flops_since: float, budget_flops: float) -> float:
         """Factor on the rate `flops_since` growth."""

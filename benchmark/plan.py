@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from benchmark.config import (
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import StatePolicy, check_reach
-from benchmark.model import ModelConfig
-from benchmark.optim import RateCurve, Rewarm
+from benchmark.model import ModelConfig, Transformer
+from benchmark.optim import RateCurve
 from benchmark.schedule import GrowthSchedule, Point, Progress
 
 SCIENCE = (
@@ -44,6 +45,10 @@ SCIENCE = (
     "seeding",
 )
 """Modules of the harness whose code determines what a stage computes."""
+
+
+LIBRARIES = {"benchmark", "torch", "pytorch_lightning", "lightning_fabric", "builtins", "abc"}
+"""Packages that a method's classes derive from and that are not its own code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +69,14 @@ class StageSpec:
 
     args: dict[str, Any]
     method_code: str
-    """Digest of the method's own modules; empty until the run first grows."""
+    """Digest of the method's own modules; until the run first grows, of its architecture's."""
 
     model_class: str
     grows_from: dict[str, Any] | None
     """Sizes before the growth that opens the stage, if one does."""
+
+    grows_from_class: str
+    """Architecture before that growth; empty if there is none."""
 
     rung: int
     """Growths so far, this one included."""
@@ -105,7 +113,7 @@ class StageSpec:
     @cached_property
     def step_flops(self) -> float:
         """Charge of one optimizer step."""
-        cls = import_class(self.model_class, object, "model_class")
+        cls = import_class(self.model_class, Transformer, "model_class")
         return step_flops(cls, ModelConfig(**self.model), self.batch_size)
 
 
@@ -125,7 +133,7 @@ class StageResult:
 Done = Sequence[tuple[StageSpec, StageResult]]
 
 
-def step_flops(model_class: Any, config: ModelConfig, batch_size: int) -> float:
+def step_flops(model_class: type[Transformer], config: ModelConfig, batch_size: int) -> float:
     """Training FLOPs of one step."""
     tokens = batch_size * config.seq_len
     return training_flops_per_token(model_class.shell(config)) * tokens
@@ -149,16 +157,15 @@ class Run:
         self._check_budget()
 
     def _rungs(self) -> list[ModelConfig]:
-        target = self.suite.workload.target
+        target, where = self.suite.workload.target, f"method.{self.method.name}"
+        if unknown := sorted(self.method.sizes.keys() - target.sizes().keys()):
+            raise ConfigError(f"{where}.sizes {unknown} are not among {sorted(target.sizes())}")
         try:
-            if unknown := sorted(self.method.sizes.keys() - target.sizes().keys()):
-                raise ConfigError(f"sizes {unknown} are not among {sorted(target.sizes())}")
-            target = target.resized(self.method.sizes)
-            rungs = self.method.ladder.rungs(target)
-            for small, large in zip(rungs, rungs[1:], strict=False):
+            rungs = self.method.ladder.rungs(target.resized(self.method.sizes))
+            for small, large in pairwise(rungs):
                 check_reach(small, large, self.baseline.operators)
         except (ConfigError, GrowthError) as error:
-            raise ConfigError(f"method.{self.method.name}: {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
         return rungs
 
     def _check_budget(self) -> None:
@@ -170,7 +177,7 @@ class Run:
                 f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
                 f"{self.method.name}, which needs a step at every size and one in the decay, the "
                 f"last {100 * decay:g} %; a step of its largest model takes "
-                f"{self._step_flops(self.rungs[-1]):.3g}"
+                f"{self._step_flops(self.n_growths):.3g}"
             )
 
     def _schedule(self, where: str) -> GrowthSchedule | None:
@@ -225,7 +232,7 @@ class Run:
         rung = done[-1][0].rung if done else 0
         grows = rung < self.n_growths and self._is_due(spent, rung, done)
         rung += grows
-        config, step = self.rungs[rung], self._step_flops(self.rungs[rung])
+        config, step = self.rungs[rung], self._step_flops(rung)
         until = next((m for m in self._marks(rung) if affordable_steps(spent, m, step)), None)
         if until is None:
             return None
@@ -241,12 +248,13 @@ class Run:
             model=asdict(config),
             baseline=self.method.target if has_grown else _path(Plain),
             args=self.method.args if has_grown else {},
-            method_code=self._method_code() if has_grown else "",
-            model_class=_path(self.baseline.model_class),
+            method_code=self._method_code() if has_grown else _code(self._model_class(0)),
+            model_class=_path(self._model_class(rung)),
             grows_from=asdict(self.rungs[rung - 1]) if grows else None,
+            grows_from_class=_path(self._model_class(rung - 1)) if grows else "",
             rung=rung,
             state_policy=self.policy.value if has_grown else "",
-            rewarm=asdict(self.rewarm) if has_grown and self.rewarm.which != "none" else None,
+            rewarm=self._rewarm(rung),
             optimizer=asdict(optimizer),
             rate=asdict(
                 RateCurve(
@@ -266,8 +274,9 @@ class Run:
         )
 
     def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
-        """All stages, as far as they are known after `finished`: schedules that wait for the loss
-        are taken to grow at the last moment.
+        """All stages, as far as they are known after `finished`.
+
+        Schedules that wait for the loss are taken to grow at the last moment.
         """
         done = list(finished)
         while (spec := self.next_stage(done)) is not None:
@@ -288,7 +297,7 @@ class Run:
         times = self.schedule.times(self.n_growths)
         if times is not None:
             at = times[rung] * self.budget
-            return affordable_steps(spent, at, self._step_flops(self.rungs[rung])) == 0
+            return affordable_steps(spent, at, self._step_flops(rung)) == 0
         history = [point for _, result in done for point in result.points]
         return self.schedule.due(
             Progress(
@@ -323,13 +332,23 @@ class Run:
             "block_bytes": protocol.block_bytes,
         }
 
-    def _step_flops(self, config: ModelConfig) -> float:
-        return step_flops(self.baseline.model_class, config, self.suite.workload.batch_size)
+    def _rewarm(self, rung: int) -> dict[str, Any] | None:
+        """The re-warm-up that is under way at this rung, if one is."""
+        is_warming = rung > 0 and self.rewarm.which != "none"
+        return asdict(self.rewarm.after(rung)) if is_warming else None
+
+    def _model_class(self, rung: int) -> type[Transformer]:
+        source = self.baseline.source_class if rung < min(1, self.n_growths) else None
+        return source or self.baseline.model_class
+
+    def _step_flops(self, rung: int) -> float:
+        batch_size = self.suite.workload.batch_size
+        return step_flops(self._model_class(rung), self.rungs[rung], batch_size)
 
     def _method_code(self) -> str:
-        classes = [type(self.baseline), *(type(op) for op in self.baseline.operators)]
-        modules = {c.__module__ for cls in classes for c in cls.__mro__}
-        return _digest(sorted(m for m in modules if not _is_library(m)))
+        operators = (type(operator) for operator in self.baseline.operators)
+        models = (self._model_class(rung) for rung in range(len(self.rungs)))
+        return _code(type(self.baseline), *operators, *models)
 
 
 def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> list[Run]:
@@ -397,9 +416,8 @@ class Sharing:
 def stage_flops(stages: Done) -> list[tuple[str, float]]:
     """Id of each stage of a run, and the FLOPs that it adds."""
     ends = [0.0, *(result.end.flops for _, result in stages)]
-    return [
-        (spec.id, end - start) for (spec, _), start, end in zip(stages, ends, ends[1:], strict=False)
-    ]
+    added = [end - start for start, end in pairwise(ends)]
+    return [(spec.id, flops) for (spec, _), flops in zip(stages, added, strict=True)]
 
 
 @cache
@@ -417,9 +435,23 @@ def _digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_library(module: str) -> bool:
-    top = module.partition(".")[0]
-    return top in {"benchmark", "torch", "pytorch_lightning", "lightning_fabric", "builtins", "abc"}
+def _code(*classes: type) -> str:
+    """Digest of the modules that the classes and their bases come from, and of their imports.
+
+    Modules of the harness and of libraries are left out: only packages that the classes live in.
+    """
+    waiting = {base.__module__ for cls in classes for base in cls.__mro__}
+    packages = {_package(module) for module in waiting} - LIBRARIES
+    found = set[str]()
+    while waiting := {module for module in waiting if _package(module) in packages} - found:
+        found |= waiting
+        spaces = [vars(importlib.import_module(module)) for module in waiting]
+        waiting = {getattr(x, "__module__", None) or "" for space in spaces for x in space.values()}
+    return _digest(sorted(found))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _path(cls: type) -> str:

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
@@ -91,7 +92,7 @@ def measure(spec: StageSpec, device: str) -> Speed:
     make_trainer(spec, device, n_steps, clock).fit(baseline, Batches(stream, n_steps))
     elapsed = time.perf_counter() - started
     times = clock.ends[WARMUP_STEPS:]
-    step = statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
+    step = statistics.median(end - start for start, end in pairwise(times))
     model.to(device)  # Lightning leaves it on the CPU
     return Speed(
         fit=max(0.0, elapsed - n_steps * step),
@@ -108,6 +109,8 @@ def _fit(spec: StageSpec, model: Transformer) -> Fit:
         optimizer=OptimizerConfig(**spec.optimizer),
         rate=RateCurve(**spec.rate | {"decay": None}),
         rewarm=None,
+        budget_flops=spec.budget_flops,
+        grown_at=0.0,
         start_flops=0.0,
         n_done=0,
         step_flops=spec.step_flops,
@@ -130,7 +133,7 @@ class _Clock(pl.Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         outputs["loss"].item()  # waits for an accelerator
         self.ends.append(time.perf_counter())

@@ -22,13 +22,13 @@ from filelock import FileLock
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.baseline import ActiveRewarm, Baseline, Fit
+from benchmark.baseline import Baseline, Fit
 from benchmark.checkpoint import StageStore, State, load_state, save_state
 from benchmark.config import PluginConfig, build, import_class
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, load
 from benchmark.data.stream import ByteStream
-from benchmark.errors import DivergenceError
+from benchmark.errors import DivergenceError, GrowthError
 from benchmark.evaluate import Score, score
 from benchmark.growth import Moments, Resources, StatePolicy, grow
 from benchmark.model import ModelConfig, Transformer
@@ -126,12 +126,15 @@ class _Stage:
 
     def _begin(self) -> State:
         spec, device = self.spec, self.context.device
+        first_class = import_class(
+            spec.grows_from_class or spec.model_class, Transformer, "model_class"
+        )
         if spec.parent is not None:
             path = self.store.folder(spec.parent) / "checkpoint.safetensors"
-            state = load_state(path, self.model_class, device)
+            state = load_state(path, first_class, device)
         else:
             config = ModelConfig(**(spec.grows_from or spec.model))
-            model = self.model_class(config, generator=generator(spec.seed, "init")).to(device)
+            model = first_class(config, generator=generator(spec.seed, "init")).to(device)
             state = State(
                 model=model,
                 moments=Moments.zeros(model),
@@ -147,7 +150,7 @@ class _Stage:
     def _grow(self, small: State) -> State:
         spec, before = self.spec, self.score_curve(small.model)
         batches = _Counted(self.stream(small.position))
-        resources = Resources(generator(spec.seed, "growth", spec.rung), batches)
+        resources = Resources(generator(spec.seed, "growth", spec.rung), batches, self.model_class)
         policy, started = StatePolicy(spec.state_policy), time.perf_counter()
         grown = grow(
             small.model,
@@ -163,6 +166,7 @@ class _Stage:
             flops=grown.flops,
             seconds=time.perf_counter() - started,
         )
+        self._check_left(end)
         self.log.append(
             "growth",
             stage_id=spec.id,
@@ -186,8 +190,16 @@ class _Stage:
             moments=grown.moments,
             position=end,
             is_new=grown.is_new if is_masked else {},
-            rewarm_since=end.flops,
+            grown_at=end.flops,
         )
+
+    def _check_left(self, grown: Position) -> None:
+        budget, step_flops = self.spec.budget_flops, self.spec.step_flops
+        if affordable_steps(grown.flops, budget, step_flops) == 0:
+            raise GrowthError(
+                f"{self.spec.baseline} has grown at {grown.flops:.3g} FLOPs and leaves no step of "
+                f"the budget of {budget:.3g}: let it learn its map in fewer steps, or grow earlier"
+            )
 
     def _train(self, state: State) -> tuple[State, str | None]:
         spec = self.spec
@@ -199,13 +211,9 @@ class _Stage:
                 is_new=state.is_new,
                 optimizer=OptimizerConfig(**spec.optimizer),
                 rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
-                rewarm=None
-                if rewarm is None
-                else ActiveRewarm(
-                    rewarm=Rewarm(**rewarm),
-                    since=state.rewarm_since,
-                    budget_flops=spec.budget_flops,
-                ),
+                rewarm=None if rewarm is None else Rewarm(**rewarm),
+                budget_flops=spec.budget_flops,
+                grown_at=state.grown_at,
                 start_flops=state.start.flops,
                 n_done=state.position.step - state.start.step,
                 step_flops=spec.step_flops,

@@ -13,6 +13,7 @@ from benchmark.errors import ConfigError
 from benchmark.model import ModelConfig
 
 ORDERS = ("together", "sequential", "alternating")
+PATHS = ("linear", "exponential", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Ladder:
             raise ConfigError(f"ladder.order must be one of {list(ORDERS)}, got {self.order!r}")
         if self.n_growths < 0:
             raise ConfigError(f"ladder.n_growths must be at least 0, got {self.n_growths}")
+        if self.path not in PATHS:
+            import_function(self.path)
 
     def source(self, target: ModelConfig) -> ModelConfig:
         """Sizes the run starts from.
@@ -124,7 +127,7 @@ def import_function(path: str) -> Callable[[float], float]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"ladder.path must be linear, exponential or an importable 'module:function', "
+            f"ladder.path must be one of {list(PATHS)} or an importable 'module:function', "
             f"got {path!r}"
         ) from error
     if not callable(function):
@@ -240,6 +243,10 @@ class OnSlope(GrowthSchedule):
     earliest: float = 0.05
     latest: float = 0.75
 
+    def __post_init__(self) -> None:
+        if self.window < 2:  # noqa: PLR2004 - a line needs two points
+            raise ConfigError(f"schedule.window must be at least 2, got {self.window}")
+
     @override
     def due(self, progress: Progress) -> bool:
         if progress.spent >= self.latest:
@@ -267,6 +274,10 @@ class OnPlateau(GrowthSchedule):
     earliest: float = 0.05
     latest: float = 0.75
 
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ConfigError(f"schedule.patience must be at least 1, got {self.patience}")
+
     @override
     def due(self, progress: Progress) -> bool:
         if progress.spent >= self.latest:
@@ -274,4 +285,4 @@ class OnPlateau(GrowthSchedule):
         bpb = [point.bpb for point in progress.stage_history]
         if progress.spent < self.earliest or len(bpb) <= self.patience:
             return False
-        return min(bpb[-self.patience :]) > min(bpb[: -self.patience]) - self.min_delta
+        return min(bpb[-self.patience :]) >= min(bpb[: -self.patience]) - self.min_delta

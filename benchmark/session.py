@@ -1,5 +1,6 @@
 """One command at work on one results folder: plan, execute, publish every run."""
 
+import json
 import os
 import tempfile
 from collections import Counter
@@ -95,8 +96,17 @@ class Session:
             self.results / "runs" / run.id,
             events=self._events(track),
             config=run.config(),
-            provenance=self.provenance,
+            provenance=self._provenance(track),
         )
+
+    def _provenance(self, track: Track) -> dict[str, Any]:
+        """Of the command that finished the run, which may be an earlier one."""
+        if track.status == "failed":
+            return self.provenance
+        path = StageStore(self.cache).folder(track.done[-1][0].id) / "provenance.json"
+        if not path.is_file():
+            atomic_write_text(path, json.dumps(self.provenance))
+        return json.loads(path.read_text())
 
     def _events(self, track: Track) -> Iterator[Event]:
         run = track.run

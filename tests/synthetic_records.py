@@ -113,29 +113,24 @@ def write_records(
 
 def events(method: Planted, seed: int, noise: float) -> list[Event]:
     """The event log of one run; noise is half shared by a seed's runs and half the run's own."""
-    own = np.random.default_rng([seed, *method.name.encode()]).normal(0, noise)
-    shift = float(own + np.random.default_rng([seed, 0]).normal(0, noise))
-    log: list[Event] = [_run_event(method, seed)]
-    starts = method.starts()
-    for stage, sizes in enumerate(method.sizes):
-        start, end = starts[stage], [*starts, method.budget][stage + 1]
-        log += _stage(method, seed, stage, (start, min(end, method.ends_at * method.budget)))
-        del sizes
-    for u, event in _evaluations(method, shift):
-        position = next(i for i, e in enumerate(log) if e["kind"] == "charge" and e["to_u"] >= u)
-        log.insert(position, event)
-    for event in log:
-        event.pop("to_u", None)
-        if event["kind"] == "growth":
-            event["bpb_before"] += shift
-            event["bpb_after"] += shift
-    end_u = method.ends_at * method.budget
+    own = float(np.random.default_rng([seed, *method.name.encode()]).normal(0, noise))
+    shift = own + float(np.random.default_rng([seed, 0]).normal(0, noise))
+    log, end_u = [_run_event(method, seed)], method.ends_at * method.budget
+    evaluations = _evaluations(method, shift)
+    for stage, start in enumerate(method.starts()):
+        end = min([*method.starts(), method.budget][stage + 1], end_u)
+        *opening, charge = _stage(method, seed, stage, start, end, shift)
+        log += opening
+        log += [event for u, event in evaluations if start < u <= end]
+        log.append(charge)
     if method.status == "done":
         log += [_final(method, split, shift) for split in ("val", "test")]
     if method.status != "unfinished":
         error = None if method.status == "done" else f"the run {method.status}"
-        log.append(_event("end", status=method.status, error=error,
-                          **_where(method, end_u), peak_memory_bytes=10**9))
+        where = _where(method, end_u)
+        log.append(
+            _event("end", status=method.status, error=error, peak_memory_bytes=2**30, **where)
+        )
     return log
 
 
@@ -184,7 +179,7 @@ PROVENANCE: dict[str, Any] = {
 }
 
 
-def _event(kind: str, **fields: Any) -> Event:
+def _event(kind: str, **fields: object) -> Event:
     return {"v": 1, "kind": kind, **fields}
 
 
@@ -216,34 +211,60 @@ def _where(method: Planted, u: float) -> dict[str, Any]:
     }
 
 
-def _stage(method: Planted, seed: int, stage: int, span: tuple[float, float]) -> list[Event]:
-    sizes, (start, end) = method.sizes[stage], span
+def _stage(
+    method: Planted, seed: int, stage: int, start: float, end: float, shift: float
+) -> list[Event]:
+    sizes, at, until = method.sizes[stage], _where(method, start), _where(method, end)
     prefix = [method.sizes[: stage + 1], start, end, seed, method.name if stage else ""]
     stage_id = hashlib.sha256(repr(prefix).encode()).hexdigest()[:16]
-    at, until = _where(method, start), _where(method, end)
-    log = []
-    if stage:
-        small = method.sizes[stage - 1]
-        log.append(
-            _event("growth", stage=stage, operator=method.name, **{"from": small, "to": sizes},
-                   n_params_from=n_params(small), n_params_to=n_params(sizes),
-                   bpb_before=method.bpb(start - 1e-12), bpb_after=method.bpb(start),
-                   growth_flops=0.0, growth_tokens=0, growth_seconds=0.25, state_policy="carry",
-                   **at)
-        )
+    log = [_growth(method, stage, at, shift)] if stage else []
     log.append(
-        _event("stage", stage=stage, stage_id=stage_id, sizes=sizes, n_params=n_params(sizes),
-               n_params_nonembedding=n_params(sizes) - 256 * sizes["d_model"],
-               flops_per_token=6 * n_params(sizes), flops_per_token_unmasked=7 * n_params(sizes),
-               n_steps=until["step"] - at["step"], **at)
+        _event(
+            "stage",
+            stage=stage,
+            stage_id=stage_id,
+            sizes=sizes,
+            n_params=n_params(sizes),
+            n_params_nonembedding=n_params(sizes) - 256 * sizes["d_model"],
+            flops_per_token=6 * n_params(sizes),
+            flops_per_token_unmasked=7 * n_params(sizes),
+            n_steps=until["step"] - at["step"],
+            **at,
+        )
     )
     spent = {key: until[key] - at[key] for key in ("flops", "tokens", "seconds")}
     log.append(
-        _event("charge", stage=stage, stage_id=stage_id, what="train", **spent,
-               flops_unmasked=spent["flops"] * 7 / 6, steps=until["step"] - at["step"],
-               shared=not stage, to_u=end)
+        _event(
+            "charge",
+            stage=stage,
+            stage_id=stage_id,
+            what="train",
+            flops_unmasked=spent["flops"] * 7 / 6,
+            steps=until["step"] - at["step"],
+            shared=not stage,
+            **spent,
+        )
     )
     return log
+
+
+def _growth(method: Planted, stage: int, at: dict[str, Any], shift: float) -> Event:
+    small, large, u = method.sizes[stage - 1], method.sizes[stage], method.starts()[stage]
+    return _event(
+        "growth",
+        stage=stage,
+        operator=method.name,
+        **{"from": small, "to": large},
+        n_params_from=n_params(small),
+        n_params_to=n_params(large),
+        bpb_before=method.bpb(u - 1e-9) + shift,
+        bpb_after=method.bpb(u) + shift,
+        growth_flops=0.0,
+        growth_tokens=0,
+        growth_seconds=0.25,
+        state_policy="carry",
+        **at,
+    )
 
 
 def _evaluations(method: Planted, shift: float) -> list[tuple[float, Event]]:
@@ -255,8 +276,15 @@ def _evaluations(method: Planted, shift: float) -> list[tuple[float, Event]]:
         bpb = method.bpb(u - 1e-9) + shift  # just before a growth that happens here
         if method.status == "diverged" and fraction + 0.05 > method.ends_at:
             bpb = math.nan
-        event = _event("evaluation", split="curve", bpb=bpb, nats=bpb * 32768 * math.log(2),
-                       n_bytes=32768, eval_seconds=0.125, **_where(method, u))
+        event = _event(
+            "evaluation",
+            split="curve",
+            bpb=bpb,
+            nats=bpb * 32768 * math.log(2),
+            n_bytes=32768,
+            eval_seconds=0.125,
+            **_where(method, u),
+        )
         found.append((u, event))
     return found
 
@@ -265,6 +293,12 @@ def _final(method: Planted, split: str, shift: float) -> Event:
     bpb = method.bpb(method.budget) + shift
     noise = np.random.default_rng([len(split), 7]).normal(0, 0.2, 64)
     nats = (bpb + noise - noise.mean()) * 4096 * math.log(2)
-    return _event("final", split=split, bpb=bpb, block_bytes=[4096] * 64,
-                  block_nats=[float(x) for x in nats], eval_seconds=0.5,
-                  **_where(method, method.budget))
+    return _event(
+        "final",
+        split=split,
+        bpb=bpb,
+        block_bytes=[4096] * 64,
+        block_nats=[float(x) for x in nats],
+        eval_seconds=0.5,
+        **_where(method, method.budget),
+    )

@@ -1,7 +1,7 @@
 """The method under test: tiny models of every variant, and how it grows and trains them."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.baseline import ActiveRewarm, Baseline, Fit
+from benchmark.baseline import Baseline, Fit
 from benchmark.config import PluginConfig, build
 from benchmark.data.stream import ByteStream
 from benchmark.errors import ConfigError, GrowthError
@@ -46,8 +46,10 @@ FACTORS = (2.0, 3.0, 1.5)
 EXACT = 1e-10
 """Largest change of a float64 logit that still counts as none."""
 
-SPENT = 1e3
-"""FLOPs spent before a tiny model is trained: past the warm-up. A step costs one."""
+BATCH_SIZE = 4
+
+BUDGET = 1e3
+"""FLOPs of a tiny run, in which a step costs one."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Subject:
         """A fresh instance of the method."""
         return build(self.plugin, Baseline, "check")
 
+    @property
+    def source_class(self) -> type[Transformer]:
+        """Architecture of the small model."""
+        return self.baseline.source_class or self.baseline.model_class
+
     def config(self, **changes: int | str | bool) -> ModelConfig:
         """A small model's config."""
         optional = {k: v for k, v in OPTIONAL_SIZES.items() if k in self.baseline.grows}
@@ -86,56 +93,54 @@ class Subject:
     def _variant(self, choices: dict[str, str | bool]) -> ModelConfig | None:
         config = self.config(**choices)
         try:
-            self.baseline.model_class.shell(config)
+            self.source_class.shell(config)
         except ConfigError:
             return None
         return config
 
-    def target(self, small: ModelConfig, factor: float, names: Sequence[str] = ()) -> ModelConfig:
-        """The config with some sizes grown by a factor; by default all that the method grows."""
-        grown = names or self.baseline.grows
-        return small.resized({name: round(small.size(name) * factor) for name in grown})
-
     @cached_property
     def pairs(self) -> list[tuple[ModelConfig, ModelConfig]]:
-        """A small and a large config of every variant, all sizes grown by one allowed factor.
+        """Small and large configs, all sizes grown by one allowed factor, in half of the variants.
+
+        The half holds every combination of any three of the four choices.
 
         Raises:
             GrowthError: the method refuses every factor for every variant.
         """
-        reachable = (self.targets(config) for config in self.variants)
-        pairs = [(c, next(t, None)) for c, t in zip(self.variants, reachable, strict=True)]
-        found = [(small, large) for small, large in pairs if large is not None]
-        if not found:
-            raise GrowthError(f"growth by {list(FACTORS)} of {sorted(self.baseline.grows)} refused")
-        return found
+        grown = {small: next(self.growths(small), None) for small in _half(self.variants)}
+        pairs = [(small, large.model.config) for small, large in grown.items() if large]
+        if not pairs:
+            raise GrowthError(f"growth by {FACTORS} of {sorted(self.baseline.grows)} is refused")
+        return pairs
 
     @property
     def corners(self) -> list[tuple[ModelConfig, ModelConfig]]:
         """The two variants that differ most."""
         return [self.pairs[0], self.pairs[-1]]
 
-    def targets(self, config: ModelConfig) -> Iterator[ModelConfig]:
-        """Large configs with all sizes grown by a factor that the method allows."""
-        small = self.small(config)
+    def growths(self, config: ModelConfig, names: Iterable[str] = ()) -> Iterator[Grown]:
+        """Growths of some sizes, by default of all that the method grows, by each factor that it
+        does not refuse.
+        """
+        small, grown = self.small(config), frozenset(names) or self.baseline.grows
+        moments = first_moments(small)
         for factor in FACTORS:
-            target = self.target(config, factor)
+            target = config.resized({name: round(config.size(name) * factor) for name in grown})
             try:
-                self.grow(small, target)
+                yield self.grow(small, target, moments=moments)
             except GrowthError:
                 continue
-            yield target
 
     def claims(self, config: ModelConfig) -> bool:
         """Whether growth of this variant is declared to keep the function."""
-        limits = [op.exact_for for op in self.baseline.operators]
-        return self.baseline.preserves_function and all(
-            getattr(config, name) in allowed for limit in limits for name, allowed in limit.items()
+        excepted = [choice for op in self.baseline.operators for choice in op.inexact_for]
+        return self.baseline.preserves_function and not any(
+            getattr(config, name) == value for name, value in excepted
         )
 
     def small(self, config: ModelConfig, dtype: torch.dtype = torch.float64) -> Transformer:
         """A model with weights that look trained: no gain is one, nothing is zero."""
-        model = self.baseline.model_class(config, generator=generator(0, "init")).to(dtype=dtype)
+        model = self.source_class(config, generator=generator(0, "init")).to(dtype=dtype)
         noise = generator(0, "trained")
         with torch.no_grad():
             for weight in model.parameters():
@@ -150,18 +155,23 @@ class Subject:
         policy: StatePolicy | None = None,
         moments: Moments | None = None,
         operators: Sequence[GrowthOperator] | None = None,
+        batches: Iterator[Tensor] | None = None,
     ) -> Grown:
         """Grow as a run would, always from the same seed; by default with Adam's state after
         one step, and the method's own policy and operators.
         """
-        batches = iter(Batches(self.text(target), 10**6))
+        stream = self.text(target)
         return grow(
             small,
             moments or first_moments(small),
             target,
             self.baseline.operators if operators is None else operators,
             policy or self.baseline.state_policy,
-            Resources(generator(0, "growth"), batches),
+            Resources(
+                generator(0, "growth"),
+                batches or (stream[i] for i in itertools.count()),
+                self.baseline.model_class,
+            ),
         )
 
     @staticmethod
@@ -172,37 +182,49 @@ class Subject:
         return ByteStream(
             text=draw.to(torch.uint8),
             seq_len=config.seq_len,
-            batch_size=4,
+            batch_size=BATCH_SIZE,
             seed=0,
             allow_repeats=True,
             first_window=first_window,
         )
 
-    def train(
-        self, grown: Grown, steps: range, rewarm: Rewarm | None, weight_decay: float = 0.1
-    ) -> Moments:
-        """Train a grown model in place, through Lightning as a run does; returns Adam's state."""
+    def begin(
+        self, grown: Grown, steps: range, rewarm: Rewarm | None = None, weight_decay: float = 0.1
+    ) -> Baseline:
+        """A fresh instance of the method, about to train a grown model."""
         baseline = self.build()
-        is_warming = rewarm is not None and rewarm.which != "none"
         baseline.begin(
             Fit(
                 model=grown.model,
                 moments=grown.moments,
                 is_new=grown.is_new,
                 optimizer=OptimizerConfig(weight_decay=weight_decay),
-                rate=RateCurve(peak=6e-3, warmup_flops=SPENT, decay=None),
-                rewarm=ActiveRewarm(rewarm=rewarm, since=SPENT, budget_flops=SPENT)
-                if rewarm and is_warming
-                else None,
-                start_flops=SPENT,
+                rate=RateCurve(peak=6e-3, warmup_flops=1.0, decay=None),
+                rewarm=rewarm,
+                budget_flops=BUDGET,
+                grown_at=BUDGET / 2,
+                start_flops=BUDGET / 2,
                 n_done=steps.start,
                 step_flops=1.0,
             )
         )
-        stream = self.text(grown.model.config, first_window=4 * steps.start)
+        return baseline
+
+    def train(
+        self, grown: Grown, steps: range, rewarm: Rewarm | None = None, weight_decay: float = 0.1
+    ) -> Moments:
+        """Train a grown model in place, through Lightning as a run does; returns Adam's state."""
+        baseline = self.begin(grown, steps, rewarm, weight_decay)
+        stream = self.text(grown.model.config, first_window=BATCH_SIZE * steps.start)
         grown.model.train()
         _trainer(len(steps)).fit(baseline, Batches(stream, len(steps)))
         return moments_of(grown.model, baseline.optimizer)
+
+
+def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
+    """The variants in which an even number of choices differs from the first variant's."""
+    first = vars(variants[0])
+    return [v for v in variants if sum(first[k] != x for k, x in vars(v).items()) % 2 == 0]
 
 
 def _trainer(n_steps: int) -> pl.Trainer:
@@ -221,7 +243,7 @@ def _trainer(n_steps: int) -> pl.Trainer:
 
 def token_ids(config: ModelConfig) -> Tensor:
     """Random token ids with targets, int64 (4, T + 1)."""
-    shape = (4, config.seq_len + 1)
+    shape = (BATCH_SIZE, config.seq_len + 1)
     return torch.randint(config.vocab_size, shape, generator=generator(0, "ids"))
 
 
@@ -234,10 +256,10 @@ def loss(model: Transformer) -> Tensor:
 def gradients_of(model: Transformer) -> Weights:
     """Gradient of that loss by parameter name, zero for what it does not reach."""
     named = dict(model.eval().named_parameters())
-    gradients = torch.autograd.grad(
-        loss(model), list(named.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(named, gradients, strict=True))
+    free = {name: weight for name, weight in named.items() if weight.requires_grad}
+    found = torch.autograd.grad(loss(model), list(free.values()), allow_unused=True)
+    known = {n: g for n, g in zip(free, found, strict=True) if g is not None}
+    return {name: known.get(name, torch.zeros_like(weight)) for name, weight in named.items()}
 
 
 def first_moments(model: Transformer) -> Moments:

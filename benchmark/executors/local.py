@@ -1,17 +1,22 @@
 """Runs a suite on this machine: a pool of single-threaded processes works through the stages."""
 
 import multiprocessing
+import os
 import queue
 import signal
-from collections.abc import Callable, Iterable
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.queues import Queue
 
 from benchmark.checkpoint import StageStore
 from benchmark.cost import Position
 from benchmark.plan import Run, StageResult, StageSpec
+from benchmark.records import atomic_write_text
 from benchmark.runner import Context, Tick, execute, prepare_process
 
 
@@ -50,6 +55,10 @@ class Track:
             return self.tick.bpb
         points = [point for _, result in self.done for point in result.points]
         return points[-1].bpb if points else None
+
+
+class StageError(Exception):
+    """What a stage raised, in words."""
 
 
 class LocalExecutor:
@@ -139,7 +148,8 @@ class LocalExecutor:
         for track in ready:
             spec = track.waiting_for
             if spec is not None and spec.id not in busy and len(busy) < self.workers:
-                pending[pool.submit(_work, spec, self.context)] = spec
+                with _interrupts_held_back():  # the first submission starts the processes
+                    pending[pool.submit(_work, spec, self.context)] = spec
                 busy.add(spec.id)
 
     def _take_ticks(self) -> None:
@@ -164,7 +174,7 @@ class LocalExecutor:
                 self._advance(track)
             else:
                 track.waiting_for = None
-                track.error = " ".join(f"{type(error).__name__}: {error}".split())
+                track.error = str(error) if isinstance(error, StageError) else _in_words(error)
                 self.on_finished(track)
 
 
@@ -174,10 +184,38 @@ _ticks: "Queue[Tick] | None" = None
 def _start_worker(ticks: "Queue[Tick]") -> None:
     global _ticks  # noqa: PLW0603 - the pool gives its processes nothing else to keep
     _ticks = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_follow_parent, daemon=True).start()
     prepare_process(threads=1)
 
 
+def _follow_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _work(spec: StageSpec, context: Context) -> StageResult:
+    """Execute a stage; what it raises reaches the parent as text, as not all can be pickled."""
     assert _ticks is not None
-    return execute(spec, replace(context, on_tick=_ticks.put))
+    try:
+        return execute(spec, replace(context, on_tick=_ticks.put))
+    except Exception as error:
+        trace = StageStore(context.cache).folder(spec.id) / "traceback.txt"
+        atomic_write_text(trace, traceback.format_exc())
+        raise StageError(_in_words(error)) from error
+
+
+def _in_words(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let SIGINT wait; processes that start meanwhile never get it: the parent decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

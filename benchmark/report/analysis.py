@@ -33,16 +33,17 @@ def analyse(suite: Suite) -> Analysis:
     found = controls(data)
     compared, faster = comparisons(data, found), speed_ups(data)
     words = verdicts(data, found, compared)
+    summary = tables.summary(data, found, compared, faster, words)
     return Analysis(
         frames=data,
         controls=found,
         words=words,
         tables={
-            "summary": tables.summary(data, found, compared, faster, words),
-            "comparisons": compared,
-            "compute_matched": tables.compute_matched(data),
-            "speed_ups": faster,
-            "growth_events": tables.growth_events(data),
+            "summary": summary,
+            "comparisons": _ranked(compared, summary, "against"),
+            "compute_matched": _ranked(tables.compute_matched(data), summary),
+            "speed_ups": _ranked(faster, summary),
+            "growth_events": _ranked(tables.growth_events(data), summary),
             "hull": tables.hull(data, found),
             "shared_compute": tables.shared_compute(data),
             "settings": tables.hyperparameters(data),
@@ -54,3 +55,10 @@ def analyse(suite: Suite) -> Analysis:
             "charges": data.charges,
         },
     )
+
+
+def _ranked(table: pd.DataFrame, summary: pd.DataFrame, *first: str) -> pd.DataFrame:
+    rank = {method: i for i, method in enumerate(summary.method)}
+    by_rank = table.assign(rank=table.method.map(rank).fillna(len(rank)))
+    ordered = by_rank.sort_values([*first, "rank"], kind="stable", ignore_index=True)
+    return ordered.drop(columns="rank")

@@ -20,12 +20,12 @@ def bpb(value: float) -> str:
 def difference(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """-0.0780 [-0.0912, -0.0648]; the interval only if there is one."""
     interval = "" if math.isnan(low) else f" {limits(low, high)}"
-    return _special(value) or f"{value:+.4f}{interval}"
+    return _special(value) or f"{_unsigned_zero(value):+.4f}{interval}"
 
 
 def limits(low: float, high: float) -> str:
     """[-0.0912, -0.0648]."""
-    return DASH if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
+    return DASH if math.isnan(low) else f"[{_unsigned_zero(low):+.4f}, {_unsigned_zero(high):+.4f}]"
 
 
 def mean(row: Mapping[str, float], name: str, n: int) -> str:
@@ -115,3 +115,7 @@ def _special(value: float) -> str:
     if math.isnan(value):
         return DASH
     return "" if math.isfinite(value) else (INFINITY if value > 0 else f"-{INFINITY}")
+
+
+def _unsigned_zero(value: float) -> float:
+    return round(value, 4) + 0.0

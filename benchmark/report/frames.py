@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, cast
 
 import pandas as pd
 
@@ -52,7 +54,12 @@ class Frames:
 
     def of(self, method: str) -> pd.DataFrame:
         """The runs of one method, by seed."""
-        return self.runs[self.runs.method == method].set_index("seed", drop=False).sort_index()
+        return self._by_method[method]
+
+    @cached_property
+    def _by_method(self) -> dict[str, pd.DataFrame]:
+        by_seed = self.runs.set_index("seed", drop=False).sort_index(kind="stable")
+        return {str(method): runs for method, runs in by_seed.groupby("method", sort=False)}
 
 
 def frames(suite: Suite) -> Frames:
@@ -64,6 +71,8 @@ def frames(suite: Suite) -> Frames:
     configs = [run.config for run in suite.runs if run.config]
     if not configs:
         raise RecordError(f"suite {suite.name}: none of its {len(suite.runs)} runs has records yet")
+    if all(run.role == "rung" for run in suite.runs):
+        raise RecordError(f"suite {suite.name}: nothing to compare, every run is a rung of scratch")
     _require_shared(suite)
     runs = _table(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
@@ -78,7 +87,7 @@ def frames(suite: Suite) -> Frames:
     )
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: object, prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a nested mapping; lists and empty mappings are values."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
@@ -89,12 +98,19 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _table(suite: Suite, rows: Callable[[RunRecord], Iterator[Row]], names: list[str]) -> Any:
+def rows(table: pd.DataFrame) -> list[Row]:
+    """The rows of a table as mappings."""
+    return cast("list[Row]", table.to_dict("records"))
+
+
+def _table(
+    suite: Suite, rows_of: Callable[[RunRecord], Iterator[Row]], names: list[str]
+) -> pd.DataFrame:
     filled = [
         {"run_id": run.run_id, "method": run.method, "role": run.role, "seed": run.seed}
         | {name: row.get(name) for name in names}
         for run in suite.runs
-        for row in rows(run)
+        for row in rows_of(run)
     ]
     return pd.DataFrame(filled, columns=_KEYS + names)
 
@@ -140,6 +156,7 @@ def _growth_rows(run: RunRecord) -> Iterator[Row]:
         event = run.events[i]
         start = event["flops"] - event["growth_flops"]
         later = [e for e in run.events[i:] if e["kind"] == "evaluation"]
+        later = list(takewhile(lambda e: math.isfinite(e["bpb"]), later))
         flops = [event["flops"], *(e["flops"] for e in later)]
         bpb = [event["bpb_after"], *(e["bpb"] for e in later)]
         yield event | {

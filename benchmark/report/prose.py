@@ -1,49 +1,31 @@
 """The sentences of a report, generated from its numbers."""
 
 import math
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.frames import ABSENT
+from benchmark.report.frames import ABSENT, Row, rows
 from benchmark.report.verdicts import BEST_FIXED, SCRATCH, mean_test_bpb, oversized, results
 from benchmark.statistics import MIN_SEEDS
 
 PLAUSIBLE_BPB = 0.93
-"""About the best published on enwik8; real text below it suggests that a model has seen the text."""
+"""About the best published on enwik8; below it on real text, suspect that the text was seen."""
 
 
 def answer(analysis: Analysis) -> str:
     """The first paragraph: who beats the controls, by how much, and whether it means anything."""
     sentences = [_setting(analysis)]
-    if analysis.controls.missing:
-        names = formats.listed([f"`{name}`" for name in analysis.controls.missing])
-        sentences.append(f"**No verdict:** no finished run of {names}, and without its controls a "
-                         "comparison proves nothing.")  # fmt: skip
-        return " ".join(sentences)
-    sentences += _oversize(analysis)
-    rows = [row for row in analysis.tables["summary"].itertuples() if row.role == "method"]
-    groups: dict[str, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(str(row.verdict), []).append(row)
-    for word in ("significantly better", "better"):
-        if word in groups:
-            sentences.append(f"**{word.capitalize()} than both controls, {len(groups[word])} of "
-                             f"{len(rows)} methods:** {_gaps(groups[word])}.")  # fmt: skip
-    if rows and not {"significantly better", "better"} & groups.keys():
-        sentences.append(f"**None of {formats.plural(len(rows), 'method')} is shown to be better "
-                         "than both controls.**")  # fmt: skip
-    if "no evidence" in groups:
-        sentences.append(f"No evidence either way: {_names(groups['no evidence'])}"
-                         f"{_scratch_alone(groups['no evidence'])}.")  # fmt: skip
-    worse = groups.get("worse", []) + groups.get("significantly worse", [])
-    if worse:
-        sentences.append(f"Worse than {SCRATCH} or than the best fixed size: {_names(worse)}"
-                         f"{_scratch_alone(worse)}.")  # fmt: skip
-    if "insufficient seeds" in groups:
-        sentences.append(f"Fewer than {MIN_SEEDS} seeds, so nothing is concluded: "
-                         f"{_gaps(groups['insufficient seeds'])}.")  # fmt: skip
-    return " ".join(sentences)
+    if missing := analysis.controls.missing:
+        sentences.append(
+            f"**No verdict:** {code(missing)} has no finished run, and without its controls a "
+            "comparison shows nothing."
+        )
+    else:
+        sentences += [_oversize(analysis), *_verdicts(rows(analysis.tables["summary"]))]
+    return " ".join(filter(None, sentences))
 
 
 def tripwires(analysis: Analysis) -> list[str]:
@@ -53,108 +35,136 @@ def tripwires(analysis: Analysis) -> list[str]:
     failed = runs[~runs.status.isin([*ABSENT, "done"])]
     repeated = runs[runs.epochs > 1]
     leaked = runs[(runs.test_bpb < PLAUSIBLE_BPB) & (runs.corpus != "synthetic")]
-    found = []
-    if len(absent):
-        found.append(f"**Incomplete:** {len(absent)} of {formats.plural(len(runs), 'planned run')} "
-                     f"without a result: {_runs(absent)}.")  # fmt: skip
-    if len(failed):
-        found.append(f"**Failed, counted as an infinite loss:** {_runs(failed)}.")
-    if len(repeated):
-        found.append(f"**Repeated data:** {code(repeated.method.unique())} read the training split up to "
-                     f"{repeated.epochs.max():.2f} times.")  # fmt: skip
-    if len(leaked):
-        found.append(f"**Implausible, suspect leakage:** {_runs(leaked)} below {PLAUSIBLE_BPB} "
-                     "bpb.")  # fmt: skip
-    return found
+    planned = formats.plural(len(runs), "planned run")
+    warnings = {
+        f"**Incomplete, {len(absent)} of {planned} without a result:** {_runs(absent)}.": absent,
+        f"**Failed, counted as an infinite loss:** {_runs(failed)}.": failed,
+        f"**Repeated data, up to {repeated.epochs.max():.2f} epochs:** "
+        f"{code(repeated.method.unique())}.": repeated,
+        f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
+    }
+    return [warning for warning, affected in warnings.items() if len(affected)]
 
 
 def where_the_target_sits(analysis: Analysis) -> str:
     """Whether the target is larger than the best size for its budget."""
     sizes = analysis.tables["hull"]
-    target = sizes[sizes.is_target]
-    if not len(target) or not math.isfinite(target.test_bpb.iloc[0]):
+    target = sizes[sizes.is_target & sizes.test_bpb.map(math.isfinite)]
+    if target.empty:
         return "Where the target lies is not known: it was not trained from scratch."
     bpb, n_params = target.test_bpb.iloc[0], target.n_params.iloc[0]
     smaller = sizes[sizes.n_params < n_params]
-    better = smaller[smaller.test_bpb < bpb].sort_values("test_bpb")
-    if not len(smaller):
+    if smaller.empty:
         return "Where the target lies is not known: no smaller fixed size was trained."
-    if len(better):
-        best = better.iloc[0]
-        return (f"The target is **larger than compute-optimal** at C*: `{best.method}` has "
-                f"{formats.count(best.n_params)} parameters and {formats.bpb(best.test_bpb)} bpb, "
-                f"the target {formats.count(n_params)} and {formats.bpb(bpb)}.")  # fmt: skip
-    return ("The target is **no larger than compute-optimal** at C*: none of "
-            f"{formats.plural(len(smaller), 'smaller fixed size')} has a lower mean bpb."
-            )  # fmt: skip
+    best = smaller.sort_values("test_bpb", kind="stable").iloc[0]
+    if best.test_bpb < bpb:
+        return (
+            f"The target is **larger than compute-optimal** at C*: `{best.method}` has "
+            f"{formats.count(best.n_params)} parameters and {formats.bpb(best.test_bpb)} bpb, the "
+            f"target {formats.count(n_params)} and {formats.bpb(bpb)}."
+        )
+    return (
+        "The target is **no larger than compute-optimal** at C*: of "
+        f"{formats.plural(len(smaller), 'smaller fixed size')} none has a lower mean bpb."
+    )
 
 
-def code(names: Any) -> str:
+def code(names: Iterable[str]) -> str:
     """`a`, `b` and `c`."""
     return formats.listed([f"`{name}`" for name in names])
 
 
 def _setting(analysis: Analysis) -> str:
-    frames, found = analysis.frames, analysis.controls
-    config = next(run.config for run in frames.suite.runs if run.config)
-    target = config["workload"]["target"]
+    frames, best = analysis.frames, analysis.controls.best_fixed
+    target = next(run.config["workload"]["target"] for run in frames.suite.runs if run.config)
     sizes = ", ".join(f"{key} {target[key]}" for key in ("d_model", "n_layer") if key in target)
     n_seeds = formats.plural(int(frames.runs.n_seeds.max()), "seed")
-    text = f"At C* = {formats.flops(frames.budget_flops)} FLOPs with {n_seeds}"
-    if SCRATCH not in found.fixed or not len(results(frames, SCRATCH)):
-        return f"{text}, the target ({sizes}) has not been trained from scratch."
-    scratch = mean_test_bpb(frames, SCRATCH)
-    n_params = formats.count(frames.of(SCRATCH).n_params.max())
-    text += (f", the target ({n_params} parameters: {sizes}) trained from scratch reaches "
-             f"**{formats.bpb(scratch.value)} bpb** on the test split")  # fmt: skip
-    if found.best_fixed is None or found.best_fixed == SCRATCH:
-        return f"{text}, and no other fixed size does better on the validation split."
-    best = mean_test_bpb(frames, found.best_fixed)
-    n_params = formats.count(frames.of(found.best_fixed).n_params.max())
-    return (f"{text}; the best fixed size, `{found.best_fixed}` ({n_params}), reaches "
-            f"**{formats.bpb(best.value)}**.")  # fmt: skip
+    start = f"At C* = {formats.flops(frames.budget_flops)} FLOPs with {n_seeds}, the target"
+    if not _is_known(analysis):
+        return f"{start} ({sizes}) has not been trained from scratch."
+    text = (
+        f"{start} ({_params(analysis, SCRATCH)} parameters: {sizes}) trained from scratch reaches "
+        f"**{formats.bpb(mean_test_bpb(frames, SCRATCH).value)} bpb** on the test split"
+    )
+    if best is None or best == SCRATCH:
+        return f"{text}; no other fixed size does better on the validation split."
+    bpb = formats.bpb(mean_test_bpb(frames, best).value)
+    return f"{text}; the best fixed size, `{best}` ({_params(analysis, best)}), **{bpb}**."
 
 
-def _oversize(analysis: Analysis) -> list[str]:
+def _oversize(analysis: Analysis) -> str:
     frames = analysis.frames
-    if SCRATCH not in analysis.controls.fixed or not len(results(frames, SCRATCH)):
-        return []
     n_params = float(frames.of(SCRATCH).n_params.max())
     beating = oversized(frames, analysis.controls, n_params)
     if not beating:
-        return []
+        return ""
     name, comparison = beating[0]
-    share = frames.of(name).n_params.max() / n_params
+    share = formats.percent(frames.of(name).n_params.max() / n_params)
     gap = comparison.difference
-    return [f"**The target is oversized at this budget:** `{name}`, with {share:.0%} of its "
-            f"parameters and no growth, differs from {SCRATCH} by "
-            f"{formats.difference(gap.value, gap.low, gap.high)}, so that beating {SCRATCH} does "
-            "not show that growing helps."]  # fmt: skip
+    return (
+        f"**The target is oversized at this budget:** `{name}`, with {share} of its parameters and "
+        f"no growth, differs from {SCRATCH} by {formats.difference(gap.value, gap.low, gap.high)}, "
+        f"so that beating {SCRATCH} does not show that growing helps."
+    )
 
 
-def _gaps(rows: list[Any]) -> str:
-    parts = []
-    for row in rows:
-        gap = formats.difference(row.vs_scratch, row.vs_scratch_low, row.vs_scratch_high)
-        fixed = formats.difference(
-            row.vs_best_fixed, row.vs_best_fixed_low, row.vs_best_fixed_high
-        )
-        parts.append(f"`{row.method}` ({gap} to {SCRATCH}, {fixed} to {BEST_FIXED})")
-    return formats.listed(parts)
+def _verdicts(summary: Sequence[Row]) -> list[str]:
+    methods = [row for row in summary if row["role"] == "method"]
+    groups: dict[str, list[Row]] = {}
+    for row in methods:
+        groups.setdefault(row["verdict"], []).append(row)
+    better = [
+        f"**{word.capitalize()} than both controls, {len(groups[word])} of {len(methods)} "
+        f"methods:** {_gaps(groups[word])}."
+        for word in ("significantly better", "better")
+        if word in groups
+    ]
+    if methods and not better:
+        n_methods = formats.plural(len(methods), "method")
+        better = [f"**None of {n_methods} is shown to be better than both controls.**"]
+    unsure = groups.get("no evidence", [])
+    worse = groups.get("significantly worse", []) + groups.get("worse", [])
+    few = groups.get("insufficient seeds", [])
+    others = {
+        f"No evidence against at least one control: {_names(unsure)}.": unsure,
+        f"Worse than {SCRATCH} or than the best fixed size: {_names(worse)}.": worse,
+        f"Fewer than {MIN_SEEDS} seeds, so nothing is concluded: {_gaps(few)}.": few,
+    }
+    return better + [sentence for sentence, group in others.items() if group]
 
 
-def _names(rows: list[Any]) -> str:
-    return code(row.method for row in rows)
-
-
-def _scratch_alone(rows: list[Any]) -> str:
-    names = [row.method for row in rows if row.vs_scratch_high < 0]
-    return f" (better than {SCRATCH} alone: {code(names)})" if names else ""
-
-
-def _runs(runs: Any) -> str:
-    groups = runs.groupby(["method", "status"], sort=False).seed.agg(list)
+def _gaps(methods: Sequence[Row]) -> str:
     return formats.listed([
-        f"`{method}` ({status}: seed{'s' * (len(seeds) > 1)} {formats.listed(list(map(str, seeds)))})"
+        f"`{row['method']}` ({_gap(row, SCRATCH)} to {SCRATCH}, {_gap(row, BEST_FIXED)} to "
+        f"{BEST_FIXED})"
+        for row in methods
+    ])  # fmt: skip
+
+
+def _gap(row: Row, control: str) -> str:
+    name = f"vs_{control}"
+    return formats.difference(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _names(methods: Sequence[Row]) -> str:
+    alone = [row["method"] for row in methods if row["vs_scratch_high"] < 0]
+    note = f" (better than {SCRATCH} alone: {code(alone)})" if alone else ""
+    return code(row["method"] for row in methods) + note
+
+
+def _runs(runs: pd.DataFrame) -> str:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows(runs):
+        groups.setdefault((row["method"], row["status"]), []).append(str(row["seed"]))
+    return formats.listed([
+        f"`{method}` ({status}: seed{'s' * (len(seeds) > 1)} {formats.listed(seeds)})"
         for (method, status), seeds in groups.items()
     ])  # fmt: skip
+
+
+def _is_known(analysis: Analysis) -> bool:
+    return SCRATCH in analysis.controls.fixed and len(results(analysis.frames, SCRATCH)) > 0
+
+
+def _params(analysis: Analysis, method: str) -> str:
+    return formats.count(analysis.frames.of(method).n_params.max())

@@ -1,19 +1,21 @@
 """The numbers of every table, unrounded; each becomes a CSV file and, formatted, part of a page."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmark.report.frames import ABSENT, Frames, Row, flatten
-from benchmark.report.verdicts import BEST_FIXED, SCRATCH, Controls, mean_test_bpb, results
+from benchmark.report.frames import ABSENT, Frames, Row, flatten, rows
+from benchmark.report.verdicts import BEST_FIXED, SCRATCH, Controls, results
 from benchmark.statistics import Estimate, mean_interval
 
 ROLES = ("method", "control", "hull", "rung")
 SAME_BUDGET = 0.01
 """Relative difference within which two budgets are one."""
 
+_QUALITY = ["method", "role", "status", "n", "n_planned", "test_bpb", "test_bpb_low",
+            "test_bpb_high", "test_bpb_min", "test_bpb_max"]  # fmt: skip
+_HULL = ["n_params", "n_params_nonembedding", "is_target", "is_best_fixed"]
 _TOTALS = ["flops", "flops_unmasked", "tokens", "seconds"]
 
 
@@ -22,24 +24,18 @@ def summary(
     words: dict[str, str],
 ) -> pd.DataFrame:  # fmt: skip
     """One row per method at C*: methods, then controls, then hull; each by mean test bpb."""
-    at_end = faster[faster.reference == SCRATCH].set_index("method")
-    rows = [
+    at_end = {row["method"]: row for row in rows(faster[faster.reference == SCRATCH])}
+    compiled = [
         _quality(frames, method)
         | _differences(compared[compared.method == method])
-        | {
-            "verdict": words.get(method, ""),
-            "is_best_fixed": method == found.best_fixed,
-            **{name: _cell(at_end, method, name) for name in ("speed_up", "n_reached")},
-            "speed_up_low": _cell(at_end, method, "low"),
-            "speed_up_high": _cell(at_end, method, "high"),
-            "speed_up_n": _cell(at_end, method, "n"),
-        }
+        | {"verdict": words.get(method, ""), "is_best_fixed": method == found.best_fixed}
+        | _speed_up(at_end.get(method, {}))
         | _costs(frames, method)
         for method in frames.methods("method", "control", "hull")
     ]
-    table = pd.DataFrame(rows)
-    table["role"] = pd.Categorical(table.role, ROLES, ordered=True)
-    return table.sort_values(["role", "test_bpb"], kind="stable", ignore_index=True)
+    table = pd.DataFrame(compiled).assign(rank=lambda t: t.role.map(ROLES.index))
+    ordered = table.sort_values(["rank", "test_bpb"], kind="stable", ignore_index=True)
+    return ordered.drop(columns="rank")
 
 
 def compute_matched(frames: Frames) -> pd.DataFrame:
@@ -50,22 +46,22 @@ def compute_matched(frames: Frames) -> pd.DataFrame:
     protocol = next(run.config["protocol"] for run in frames.suite.runs if run.config)
     steps = _step_flops(frames)
     evaluations = frames.points[frames.points.phase == "evaluation"]
-    curves = dict(iter(evaluations.groupby("run_id")))
-    rows = []
+    curves = {str(run_id): curve for run_id, curve in evaluations.groupby("run_id")}
+    found = []
     for method in frames.methods(*ROLES):
         for fraction in protocol.get("rungs", [0.25, 0.5, 1.0]):
             rung, runs = fraction * frames.budget_flops, results(frames, method)
             budget = runs.budget_flops.max()
             if not len(runs) or budget < rung * (1 - SAME_BUDGET):
                 continue
-            bpb = [_bpb_at(run, curves, rung, steps.get(run.run_id, 0.0)) for run in _rows(runs)]
-            rows.append(
+            bpb = [_bpb_at(run, curves, rung, steps.get(run["run_id"], 0.0)) for run in rows(runs)]
+            found.append(
                 {"method": method, "role": runs.role.iloc[0], "fraction": fraction}
                 | _estimate("bpb", mean_interval(bpb))
                 | {"n": len(bpb), "is_annealed": budget <= rung * (1 + SAME_BUDGET)}
             )
     names = ["method", "role", "fraction", "bpb", "bpb_low", "bpb_high", "n", "is_annealed"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(found, columns=names)
 
 
 def growth_events(frames: Frames) -> pd.DataFrame:
@@ -93,7 +89,7 @@ def growth_events(frames: Frames) -> pd.DataFrame:
 
 def hull(frames: Frames, found: Controls) -> pd.DataFrame:
     """Every fixed size at C*, smallest first."""
-    rows = [
+    sizes = [
         _quality(frames, method)
         | {
             "n_params": frames.of(method).n_params.max(),
@@ -103,7 +99,8 @@ def hull(frames: Frames, found: Controls) -> pd.DataFrame:
         }
         for method in found.fixed
     ]
-    return pd.DataFrame(rows).sort_values("n_params", kind="stable", ignore_index=True)
+    table = pd.DataFrame(sizes, columns=[*_QUALITY, *_HULL])
+    return table.sort_values("n_params", kind="stable", ignore_index=True)
 
 
 def shared_compute(frames: Frames) -> pd.DataFrame:
@@ -147,7 +144,7 @@ def environment(frames: Frames) -> pd.DataFrame:
     )
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """A setting as text, the same on every machine."""
     if isinstance(value, float):
         return format(value, ".10g")
@@ -197,26 +194,26 @@ def _costs(frames: Frames, method: str) -> Row:
     return {name: ran[name].mean() for name in shown} | {"run_ids": " ".join(runs.run_id)}
 
 
-def _cell(table: pd.DataFrame, row: str, column: str) -> Any:
-    return table.loc[row, column] if row in table.index else math.nan
+def _speed_up(row: Row) -> Row:
+    names = {"speed_up": "speed_up", "n_reached": "n_reached", "speed_up_n": "n",
+             "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
+    return {name: row.get(source, math.nan) for name, source in names.items()}
 
 
 def _estimate(name: str, estimate: Estimate) -> Row:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _rows(runs: pd.DataFrame) -> list[Any]:
-    return list(runs.itertuples())
-
-
 def _step_flops(frames: Frames) -> dict[str, float]:
     steps = frames.charges[(frames.charges.what == "train") & (frames.charges.steps > 0)]
-    return dict((steps.flops / steps.steps).groupby(steps.run_id).max())
+    by_run = (steps.flops / steps.steps).groupby(steps.run_id).max()
+    return {str(run_id): float(flops) for run_id, flops in by_run.items()}
 
 
-def _bpb_at(run: Any, curves: dict[str, pd.DataFrame], flops: float, step: float) -> float:
-    if run.status != "done" and run.flops < flops - step or run.run_id not in curves:
+def _bpb_at(run: Row, curves: dict[str, pd.DataFrame], flops: float, step: float) -> float:
+    got_there = run["status"] == "done" or run["flops"] >= flops - step
+    if not got_there or run["run_id"] not in curves:
         return math.inf
-    curve = curves[run.run_id]
+    curve = curves[run["run_id"]]
     seen = curve.bpb[curve.flops <= flops + step]
     return float(seen.iloc[-1]) if len(seen) and math.isfinite(seen.iloc[-1]) else math.inf

@@ -88,7 +88,7 @@ def paired(frames: Frames, method: str, control: str, column: str = "test_bpb") 
 
 def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
     """Every method against scratch and against the best fixed size, one row each."""
-    blocks, rows = _blocks(frames), []
+    blocks, compared = _blocks(frames), []
     for against, control in found.names().items():
         if control is None or not len(results(frames, control)):
             continue
@@ -96,8 +96,8 @@ def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
         tested = [row for row in family if row["role"] == "method"]
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row |= {"p_holm": p, "significant": is_significant(row["n"], p)}
-        rows += [{"against": against} | row for row in family]
-    return pd.DataFrame(rows, columns=["against", *_COMPARISON])
+        compared += [{"against": against} | row for row in family]
+    return pd.DataFrame(compared, columns=["against", *_COMPARISON])
 
 
 def verdicts(frames: Frames, found: Controls, compared: pd.DataFrame) -> dict[str, str]:
@@ -109,7 +109,8 @@ def verdicts(frames: Frames, found: Controls, compared: pd.DataFrame) -> dict[st
             words[method] = "no verdict"
         else:
             word: Verdict = joint_verdict(list(mine.verdict))
-            strong = word in ("better", "worse") and bool(mine.significant.all())
+            deciding = mine.significant[mine.verdict == word]
+            strong = deciding.all() if word == "better" else deciding.any()
             words[method] = f"significantly {word}" if strong else word
     return words
 
@@ -119,7 +120,9 @@ def mean_test_bpb(frames: Frames, method: str) -> Estimate:
     return mean_interval(list(results(frames, method).test_bpb))
 
 
-def oversized(frames: Frames, found: Controls, target_params: float) -> list[tuple[str, Comparison]]:
+def oversized(
+    frames: Frames, found: Controls, target_params: float
+) -> list[tuple[str, Comparison]]:
     """Smaller fixed sizes that beat scratch at C*, best first.
 
     A size counts if its paired interval lies below zero or, lacking that, if its mean is lower by
@@ -146,7 +149,7 @@ def speed_ups(frames: Frames) -> pd.DataFrame:
     rungs = frames.methods("rung") + [m for m in frames.methods("control") if m == SCRATCH]
     budgets = {rung: frames.of(rung).budget_flops.max() / frames.budget_flops for rung in rungs}
     curves = {
-        run_id: (list(points.flops), list(points.bpb))
+        str(run_id): (list(points.flops), list(points.bpb))
         for run_id, points in frames.points.groupby("run_id", sort=False)
     }
     rows = [
@@ -200,7 +203,10 @@ def _bootstrap(frames: Frames, blocks: Blocks, method: str, control: str) -> Est
 
 def _blocks(frames: Frames) -> Blocks:
     return {
-        run.run_id: (np.asarray(event["block_nats"], float), np.asarray(event["block_bytes"], float))
+        run.run_id: (
+            np.asarray(event["block_nats"], float),
+            np.asarray(event["block_bytes"], float),
+        )
         for run in frames.suite.runs
         for event in run.of("final")
         if event["split"] == "test"
@@ -230,4 +236,6 @@ def _speed_up(frames: Frames, curves: Curves, method: str, reference: str) -> Ro
 
 def _cost(curves: Curves, run: "pd.Series[Any]", loss: float) -> float:
     """FLOPs to a loss; infinite for a run that failed, however good it was before."""
-    return cost_to_target(*curves[run.run_id], loss) if run.status == "done" else math.inf
+    if run.status != "done" or run.run_id not in curves:
+        return math.inf
+    return cost_to_target(*curves[run.run_id], loss)

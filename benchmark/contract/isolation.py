@@ -1,0 +1,151 @@
+"""Growing has no side effects, and what it returns stands alone."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from benchmark.contract.subject import (
+    Subject,
+    Verdict,
+    describe,
+    first_moments,
+    logits,
+    loss,
+    token_ids,
+)
+from benchmark.growth import Grown, Moments, StatePolicy
+from benchmark.model import Transformer
+
+
+def small_untouched(subject: Subject) -> Verdict:
+    """The small model and its Adam state keep every bit, whatever becomes of the moments."""
+    small, large = subject.pairs[0]
+    for policy in StatePolicy:
+        model = subject.small(small)
+        moments = first_moments(model)
+        before = {name: tensor.clone() for name, tensor in _tensors(model, moments).items()}
+        subject.grow(model, large, policy=policy, moments=moments)
+        if name := _difference(before, _tensors(model, moments)):
+            return Verdict(False, f"growth under {policy.value} changes {name} of the small model")
+    return Verdict(True, f"bit for bit, {describe(small, large)}")
+
+
+def storage(subject: Subject) -> Verdict:
+    """No tensor of the grown state lives in the small one's memory."""
+    small, large = subject.pairs[0]
+    for policy in StatePolicy:
+        model = subject.small(small)
+        moments = first_moments(model)
+        grown = subject.grow(model, large, policy=policy, moments=moments)
+        old = {_address(tensor) for tensor in _tensors(model, moments).values()}
+        for name, tensor in _all_tensors(grown).items():
+            if tensor.numel() and _address(tensor) in old:
+                return Verdict(False, f"under {policy.value}, {name} is memory of the small model")
+    return Verdict(True, f"under {', '.join(policy.value for policy in StatePolicy)}")
+
+
+def same_bits(subject: Subject) -> Verdict:
+    """Two growths from one seed are equal bit for bit, by one instance of the method or two."""
+    small, large = subject.pairs[0]
+    first = subject.grow(subject.small(small), large)
+    for operators in (subject.baseline.operators, subject.build().operators):
+        again = subject.grow(subject.small(small), large, operators=operators)
+        if name := _difference(_all_tensors(first), _all_tensors(again)):
+            return Verdict(False, f"a second growth from the same seed differs in {name}")
+    return Verdict(True, describe(small, large))
+
+
+def global_randomness(subject: Subject) -> Verdict:
+    """No random number comes from the global generators of torch, numpy or Python."""
+    for small, large in subject.corners:
+        model, before = subject.small(small), _global_states()
+        subject.grow(model, large)
+        for name, state in _global_states().items():
+            if state != before[name]:
+                return Verdict(False, f"growth moves the global generator of {name}")
+    return Verdict(True, "torch, numpy and Python")
+
+
+def tied_head(subject: Subject) -> Verdict:
+    """A tied head reads the embedding table after growth as before; an untied one does not."""
+    for small, large in subject.pairs:
+        model = subject.small(small)
+        for stage, probed in {"small": model, "grown": subject.grow(model, large).model}.items():
+            if _reads_embedding(probed) is not small.tied:
+                said = "tied" if small.tied else "untied"
+                return Verdict(False, f"the head of the {stage} model is not {said}")
+    return Verdict(True, f"{len(subject.pairs)} variants")
+
+
+def optimizer_groups(subject: Subject) -> Verdict:
+    """Every tensor that the loss depends on, and every parameter, is in one optimizer group."""
+    for small, large in subject.corners:
+        model = subject.grow(subject.small(small), large).model
+        optimizer = subject.begin(Grown(model, Moments.zeros(model), {}), range(1)).optimizer
+        groups = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
+        names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        leaves = {id(leaf): f"a tensor {tuple(leaf.shape)} of no module" for leaf in _leaves(model)}
+        for key, name in (leaves | names).items():
+            if groups[key] != 1:
+                return Verdict(False, f"{name} is trained by {groups[key]} optimizer groups")
+    return Verdict(True, "every tensor that the loss depends on is in exactly one")
+
+
+def _reads_embedding(model: Transformer) -> bool:
+    """Whether logits of a token that is not in the input change with its embedding."""
+    before, ids = logits(model), token_ids(model.config)[:, :-1]
+    absent = sorted(set(range(model.config.vocab_size)) - set(ids[0].tolist()))[0]
+    with torch.no_grad():
+        model.embed.weight[absent] += 1
+    return not torch.equal(before[0], logits(model)[0])
+
+
+def _leaves(model: Transformer) -> Iterator[Tensor]:
+    """Tensors that the graph of the loss ends in."""
+    nodes: list[Node | None] = [loss(model.eval()).grad_fn]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):
+            yield leaf
+        following = {function for function, _ in node.next_functions} - seen
+        seen |= following
+        nodes.extend(following)
+
+
+def _tensors(model: Transformer, moments: Moments) -> dict[str, Tensor]:
+    """Everything a model and its Adam state consist of, by a name for messages."""
+    return {
+        **model.state_dict(),
+        **{f"the first moment of {name}": tensor for name, tensor in moments.exp_avg.items()},
+        **{f"the second moment of {name}": tensor for name, tensor in moments.exp_avg_sq.items()},
+    }
+
+
+def _all_tensors(grown: Grown) -> dict[str, Tensor]:
+    marks = {f"the mark of new entries of {name}": mask for name, mask in grown.is_new.items()}
+    return {**_tensors(grown.model, grown.moments), **marks}
+
+
+def _difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
+    """Name of a tensor that is not the same in both."""
+    return next((name for name in one if not torch.equal(one[name], other[name])), None)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _global_states() -> dict[str, object]:
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002 - the global one
+        "Python": random.getstate(),
+    }

@@ -1,0 +1,110 @@
+"""Every entry of a grown model learns, and copies of a coordinate go separate ways."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmark.contract.subject import Subject, Verdict, describe
+from benchmark.growth import Moments, StatePolicy, Weights
+from benchmark.model import ModelConfig, Transformer
+
+STEPS_TO_MOVE = 20
+STEPS_TO_SEPARATE = 50
+SEPARATE = 1e-3
+"""Least distance of two copies, relative to their length."""
+
+
+def no_dead_entries(subject: Subject) -> Verdict:
+    """Every entry that is not frozen has moved after 20 AdamW steps.
+
+    Without weight decay and from empty moments, so that nothing but a gradient can move it.
+    """
+    dead: dict[str, int] = {}
+    for small, large in subject.corners:
+        grown = subject.grow(subject.small(small), large, policy=StatePolicy.RESET)
+        before = {name: weight.detach().clone() for name, weight in grown.model.named_parameters()}
+        subject.train(grown, range(STEPS_TO_MOVE), rewarm=None, weight_decay=0.0)
+        for name, weight in grown.model.named_parameters():
+            if weight.requires_grad and (count := int((weight == before[name]).sum())):
+                dead[f"{name} of {describe(small, large)}"] = count
+    count, allowed = sum(dead.values()), subject.baseline.leaves_dead_entries
+    if not dead:
+        detail = f"after {STEPS_TO_MOVE} steps every entry has moved"
+        return Verdict(not allowed, detail + (", unlike declared" if allowed else ""), 0.0)
+    detail = f"{count} entries have not moved after {STEPS_TO_MOVE} steps, such as in {min(dead)}"
+    return Verdict(allowed, detail + (", as declared" if allowed else ""), float(count))
+
+
+def copies_separate(subject: Subject) -> Verdict:
+    """After 50 steps under the method's own rules no two copies of a coordinate are alike.
+
+    Coordinates with the same source start as copies; without dropout, equal gradients keep them
+    equal for ever, and the grown model has the capacity of the small one.
+    """
+    found: dict[str, float] = {}
+    config = subject.pairs[0][0]
+    for grown in subject.growths(config):
+        target = grown.model.config
+        copies = list(_copies(subject, config, target))
+        if copies:
+            subject.train(grown, range(STEPS_TO_SEPARATE), rewarm=subject.baseline.rewarm)
+        weights = dict(grown.model.named_parameters())
+        for axis, a, b in copies:
+            one, other = _writers(grown.model, weights, axis)[[a, b]]
+            distance = float((one - other).norm() / one.norm())
+            found[f"{axis} {a} and {b} of {target.size(axis)}"] = distance
+    allowed = subject.baseline.leaves_copies_equal
+    if not found:
+        return Verdict(not allowed, "no coordinate is copied", None)
+    least = min(found, key=lambda name: found[name])
+    passed = (found[least] > SEPARATE) is not allowed
+    detail = f"after {STEPS_TO_SEPARATE} steps the closest copies are {found[least]:.1e} apart"
+    return Verdict(passed, f"{detail}: {least}", found[least])
+
+
+def _copies(
+    subject: Subject, small: ModelConfig, large: ModelConfig
+) -> Iterator[tuple[str, int, int]]:
+    """Pairs of large coordinates with the same source, by axis.
+
+    Moments carry random numbers from the small model's entries to their images, so coordinates
+    that repeat the same one bear the same numbers, whatever was done to their weights.
+    """
+    model = subject.small(small)
+    marks = {
+        name: torch.rand(weight.shape, generator=torch.Generator().manual_seed(i)).double() + 1
+        for i, (name, weight) in enumerate(model.named_parameters())
+    }
+    grown = subject.grow(
+        model,
+        large,
+        policy=StatePolicy.CARRY,
+        moments=Moments(marks, marks, dict.fromkeys(marks, 1.0)),
+    )
+    for axis in sorted(subject.baseline.grows & _axes(grown.model)):
+        marked = _writers(grown.model, grown.moments.exp_avg, axis)
+        for a in range(len(marked)):
+            for b in range(a):
+                if marked[a].any() and torch.equal(marked[a], marked[b]):
+                    yield axis, b, a
+
+
+def _axes(model: Transformer) -> set[str]:
+    return {axis for axes in model.axes().values() for axis in axes.out}
+
+
+def _writers(model: Transformer, tensors: Weights, axis: str) -> Tensor:
+    """What produces each coordinate of an axis, (coordinates, entries)."""
+    return torch.cat(
+        [
+            tensors[name]
+            .detach()
+            .reshape(axes.shape(model.config))
+            .movedim(axes.out.index(axis), 0)
+            .reshape(model.config.size(axis), -1)
+            for name, axes in model.axes().items()
+            if axis in axes.out and name in tensors
+        ],
+        dim=1,
+    )

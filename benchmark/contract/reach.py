@@ -1,0 +1,25 @@
+"""A method refuses what it does not do, and says which size it is about."""
+
+from benchmark.contract.subject import Subject, Verdict
+from benchmark.errors import GrowthError
+from benchmark.model import ModelConfig
+
+
+def refusals(subject: Subject) -> Verdict:
+    """Shrinking any size, and enlarging one that is not declared, are errors that name it."""
+    small, large = subject.pairs[0]
+    undeclared = [name for name in small.sizes() if name not in subject.baseline.grows]
+    asked = {f"shrink {n}": (n, large.resized({n: small.size(n) // 2})) for n in small.sizes()}
+    asked |= {f"enlarge {n}": (n, large.resized({n: 2 * small.size(n)})) for n in undeclared}
+    for request, (name, target) in asked.items():
+        if fault := _fault(subject, small, target, name):
+            return Verdict(False, f"asked to {request}: {fault}")
+    return Verdict(True, f"{len(asked)} requests, each answered by an error that names the size")
+
+
+def _fault(subject: Subject, small: ModelConfig, target: ModelConfig, name: str) -> str | None:
+    try:
+        subject.grow(subject.small(small), target)
+    except GrowthError as error:
+        return None if name in str(error) else f"the error does not name the size: {error}"
+    return f"it returns a model, and grows only {sorted(subject.baseline.grows)}"

@@ -1,0 +1,66 @@
+"""Saving, loading and going on is the same as never having stopped."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmark.checkpoint import State, load_state, save_state
+from benchmark.contract.subject import Subject, Verdict, describe, logits
+from benchmark.cost import Position
+from benchmark.growth import Grown, Moments
+from benchmark.model import ModelConfig, Transformer
+
+N_STEPS = 6
+
+
+def resumption(subject: Subject) -> Verdict:
+    """After a growth, three steps, a checkpoint and three steps give the bits of six steps."""
+    for small, large in subject.corners:
+        rewarm = subject.baseline.rewarm
+        whole, parts = _grown(subject, small, large), _grown(subject, small, large)
+        whole_moments = subject.train(whole, range(N_STEPS), rewarm)
+        moments = subject.train(parts, range(N_STEPS // 2), rewarm)
+        loaded = _through_disk(Grown(parts.model, moments, parts.is_new))
+        if not torch.equal(logits(parts.model), logits(loaded.model)):
+            return Verdict(False, f"a loaded model has other logits: {describe(small, large)}")
+        moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm)
+        if name := _difference(whole.model, whole_moments, loaded.model, moments):
+            detail = f"{name} differs from training without a stop: {describe(small, large)}"
+            return Verdict(False, detail)
+    return Verdict(True, f"bit for bit after {N_STEPS} steps")
+
+
+def _grown(subject: Subject, small: ModelConfig, large: ModelConfig) -> Grown:
+    return subject.grow(subject.small(small, torch.float32), large)
+
+
+def _through_disk(grown: Grown) -> Grown:
+    state = State(
+        model=grown.model,
+        moments=grown.moments,
+        is_new=grown.is_new,
+        position=Position(),
+        start=Position(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        save_state(path, state)
+        loaded = load_state(path, type(grown.model), "cpu")
+    return Grown(loaded.model, loaded.moments, loaded.is_new)
+
+
+def _difference(
+    model: Transformer, moments: Moments, other_model: Transformer, other: Moments
+) -> str | None:
+    """What is not the same in both, if anything: a weight, a buffer or a moment."""
+    pairs = {
+        **{n: (t, other_model.state_dict()[n]) for n, t in model.state_dict().items()},
+        **{n: (t, other_model.get_buffer(n)) for n, t in model.named_buffers()},
+        **{f"the first moment of {n}": (t, other.exp_avg[n]) for n, t in moments.exp_avg.items()},
+        **{f"the second moment of {n}": (t, other.exp_avg_sq[n])
+           for n, t in moments.exp_avg_sq.items()},
+    }  # fmt: skip
+    if moments.step != other.step:
+        return "the step count"
+    return next((n for n, (a, b) in pairs.items() if not torch.equal(a, b.to(a.dtype))), None)

@@ -1,0 +1,113 @@
+"""The sections of a report that let a reader check it: costs, settings, failures, every run."""
+
+import pandas as pd
+
+from benchmark.report import formats
+from benchmark.report.analysis import Analysis
+from benchmark.report.frames import rows
+from benchmark.report.prose import code
+from benchmark.report.sections import Section
+
+COMPUTING = ("numpy", "pytorch-lightning", "safetensors", "torch")
+"""Packages that a number may depend on; the others are in the CSV only."""
+
+
+def shared_compute(analysis: Analysis) -> list[str]:
+    """How much training was shared, and how long evaluation took."""
+    evaluating = analysis.frames.runs.eval_seconds.sum()
+    share = evaluating / (evaluating + analysis.frames.runs.seconds.sum())
+    by_kind = {row["what"]: row for row in rows(analysis.tables["shared_compute"])}
+    shown = [
+        {
+            "": kind,
+            "FLOPs": formats.flops(by_kind[kind]["flops"]),
+            "with unmasked attention": formats.flops(by_kind[kind]["flops_unmasked"]),
+            "tokens": formats.count(by_kind[kind]["tokens"]),
+            "time": formats.seconds(by_kind[kind]["seconds"]),
+        }
+        for kind in ("charged", "executed")
+    ]
+    return [
+        "A stage that several runs have in common is trained once and charged to each: "
+        f"{formats.number(by_kind['ratio']['flops'])} FLOPs charged for one executed. Evaluation "
+        f"took {formats.percent(share)} of the wall-clock and is not charged.",
+        formats.table(shown),
+    ]
+
+
+def settings(analysis: Analysis) -> list[str]:
+    """Everything all runs share."""
+    return [_plain(analysis.tables["settings"])]
+
+
+def what_differs(analysis: Analysis) -> list[str]:
+    """Everything in which methods differ; nothing else may."""
+    shown = []
+    for row in rows(analysis.tables["what_differs"]):
+        mine = [f"{key} = {value}" for key, value in row.items() if value and key != "method"]
+        shown.append({"method": f"`{row['method']}`", "settings": "; ".join(mine)})
+    return [formats.table(shown, alignment="left")]
+
+
+def failures(analysis: Analysis) -> list[str]:
+    """Runs that did not end well, and folders that the plan does not know."""
+    runs = analysis.frames.runs
+    shown = [
+        {
+            "method": f"`{row['method']}`",
+            "seed": str(row["seed"]),
+            "status": row["status"],
+            "got to": formats.percent(row["flops"] / row["budget_flops"]),
+            "error": row["error"],
+            "run": row["run_id"],
+        }
+        for row in rows(runs[runs.status != "done"])
+    ]
+    unplanned = analysis.frames.suite.unplanned
+    note = f"Not in the plan, hence in no table: {code(unplanned)}." if unplanned else ""
+    return [formats.table(shown, alignment="left"), note]
+
+
+def runs(analysis: Analysis) -> list[str]:
+    """One row per planned run."""
+    shown = [
+        {
+            "run": row["run_id"],
+            "method": f"`{row['method']}`",
+            "seed": str(row["seed"]),
+            "status": row["status"],
+            "test bpb": formats.bpb(row["test_bpb"]),
+            "val bpb": formats.bpb(row["val_bpb"]),
+            "FLOPs": formats.flops(row["flops"]),
+            "of budget": formats.percent(row["flops"] / row["budget_flops"]),
+            "steps": formats.count(row["step"]),
+            "tokens": formats.count(row["tokens"]),
+            "time": formats.seconds(row["seconds"]),
+            "memory": formats.memory(row["peak_memory_bytes"]),
+        }
+        for row in rows(analysis.frames.runs)
+    ]
+    return [formats.table(shown)]
+
+
+def environment(analysis: Analysis) -> list[str]:
+    """Where and with what the runs were made."""
+    table = analysis.tables["environment"]
+    computing = table.key.isin([f"packages.{name}" for name in COMPUTING])
+    shown = table[~table.key.str.startswith("packages.") | computing]
+    return [_plain(shown), "Every installed package: `tables/environment.csv`."]
+
+
+SECTIONS: dict[str, Section] = {
+    "Shared compute": shared_compute,
+    "What every run shares": settings,
+    "What differs": what_differs,
+    "Failures": failures,
+    "Runs": runs,
+    "Environment": environment,
+}
+
+
+def _plain(table: pd.DataFrame) -> str:
+    shown = [{key: str(value) for key, value in row.items()} for row in rows(table)]
+    return formats.table(shown, alignment="left")

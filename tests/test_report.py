@@ -1,0 +1,379 @@
+"""The report on records whose truth is known."""
+
+import io
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic_records as toy
+import yaml
+from synthetic_records import SUITE, Planted, write_records
+
+from benchmark.errors import RecordError
+from benchmark.records import load_suite, write_run
+from benchmark.report import check, formats, render, write
+from benchmark.report.analysis import Analysis, analyse
+from benchmark.report.drawing import lower_hull, mean_curve, spread
+from benchmark.report.markdown import page
+from benchmark.report.prose import answer
+
+DIVERGED = Planted(name="wild", sizes=(toy.SMALL, toy.TARGET), status="diverged", ends_at=0.6)
+
+
+def analysis(folder: Path) -> Analysis:
+    return analyse(load_suite(folder))
+
+
+def row(found: Analysis, table: str, method: str) -> dict[str, object]:
+    """The first row of a method in a table."""
+    rows = found.tables[table]
+    return dict(rows[rows.method == method].iloc[0])
+
+
+def test_two_renders_are_equal_and_check_agrees(tmp_path: Path) -> None:
+    write_records(tmp_path, (*SUITE, DIVERGED), noise=0.01, missing=(("slow", 1),))
+    files = render(tmp_path)
+    assert files == render(tmp_path)
+    write(tmp_path)
+    assert check(tmp_path) == []
+    assert {"report.md", "tables/summary.csv", "tables/runs.csv"} <= files.keys()
+    assert {f"figures/curves_flops.{kind}" for kind in ("png", "svg")} <= files.keys()
+    assert all((tmp_path / name).read_bytes() == content for name, content in files.items())
+
+
+def test_check_detects_an_edited_number_a_missing_table_and_a_stale_figure(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    write(tmp_path)
+    page_path = tmp_path / "report.md"
+    page_path.write_text(page_path.read_text().replace("2.5000", "2.4000", 1))
+    (tmp_path / "tables" / "runs.csv").unlink()
+    (tmp_path / "figures" / "old.png").write_bytes(b"")
+    assert check(tmp_path) == ["figures/old.png", "report.md", "tables/runs.csv"]
+    write(tmp_path)
+    assert check(tmp_path) == []
+
+
+def test_a_report_needs_no_torch() -> None:
+    script = "import sys, benchmark.report; assert not {'torch', 'lightning'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_finds_the_planted_speed_up_and_says_who_is_better(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    found = analysis(tmp_path)
+    fast, slow = row(found, "summary", "fast"), row(found, "summary", "slow")
+    assert fast["speed_up"] == pytest.approx(1.3, abs=2e-3)
+    assert fast["vs_scratch"] == pytest.approx(1.3**-0.25 - 1)
+    assert (fast["verdict"], slow["verdict"]) == ("better", "worse")
+    assert (slow["speed_up"], slow["n_reached"]) == (0.0, 0)
+    text = page(found)
+    assert "**Better than both controls, 1 of 2 methods:** `fast` (-0.0635 [" in text
+    assert "not reached (0 of 3)" in text
+
+
+def test_rungs_give_annealed_values_and_the_rest_is_marked(tmp_path: Path) -> None:
+    write_records(tmp_path, tuple(replace(method, unannealed=0.1) for method in SUITE))
+    found = analysis(tmp_path)
+    table = found.tables["compute_matched"].set_index(["method", "fraction"])
+    assert table.bpb["scratch_quarter", 0.25] == pytest.approx(2.5 + 4**0.25 - 1)
+    assert table.bpb["scratch", 0.25] == pytest.approx(2.5 + 4**0.25 - 1 + 0.1)
+    assert table.is_annealed["scratch_quarter", 0.25]
+    assert not table.is_annealed["scratch", 0.25]
+    assert "scratch, annealed at each budget | 2.9142 | 2.6892 | 2.5000 |" in re.sub(
+        " +", " ", page(found)
+    )
+
+
+def test_reads_the_last_evaluation_within_one_step_of_a_rung(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    found = analysis(tmp_path)
+    table = found.tables["compute_matched"].set_index(["method", "fraction"])
+    points = found.frames.points
+    exact = points[(points.method == "fast") & (points.flops == 0.5 * toy.BUDGET)]
+    assert table.bpb["fast", 0.5] == exact.bpb.iloc[0]
+
+
+def test_a_method_must_also_beat_the_best_fixed_size(tmp_path: Path) -> None:
+    small = replace(SUITE[1], offset=-0.1)
+    write_records(tmp_path, (SUITE[0], small, *SUITE[2:]))
+    found = analysis(tmp_path)
+    assert found.controls.best_fixed == "scratch_small"
+    fast = row(found, "summary", "fast")
+    assert fast["vs_scratch_high"] < 0 < fast["vs_best_fixed_low"]  # type: ignore[operator]
+    assert fast["verdict"] == "worse"
+    text = answer(found)
+    assert "**The target is oversized at this budget:** `scratch_small`" in text
+    assert "**None of 2 methods is shown to be better than both controls.**" in text
+    assert "`fast` and `slow` (better than scratch alone: `fast`)" in text
+    assert "The target is **larger than compute-optimal** at C*" in page(found)
+
+
+def test_the_best_fixed_size_is_chosen_on_validation_text(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    run = tmp_path / "runs" / toy.run_id("scratch_small", 0)
+    events = toy.events(SUITE[1], 0, 0.0)
+    for event in events:
+        if event["kind"] == "final":
+            event["bpb"] = 2.0 if event["split"] == "val" else 9.0
+    write_run(run, events, toy.config(SUITE[1], 0, (0,)), toy.PROVENANCE)
+    assert analysis(tmp_path).controls.best_fixed == "scratch_small"
+
+
+def test_a_target_no_smaller_size_beats_is_called_compute_optimal(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    text = page(analysis(tmp_path))
+    assert "**no larger than compute-optimal** at C*: of 2 smaller fixed sizes none" in text
+    assert "oversized" not in text
+
+
+@pytest.mark.parametrize("absent", ["scratch", "scratch_small", "fixed_layer3"])
+def test_refuses_a_verdict_without_results_of_a_control(tmp_path: Path, absent: str) -> None:
+    write_records(tmp_path, missing=tuple((absent, seed) for seed in (0, 1, 2)))
+    found = analysis(tmp_path)
+    assert found.controls.missing == (absent,)
+    assert set(found.words.values()) == {"no verdict"}
+    assert f"**No verdict:** `{absent}` has no finished run" in page(found)
+
+
+@pytest.mark.parametrize("absent", ["scratch", "scratch_small"])
+def test_refuses_a_verdict_if_a_control_was_not_even_planned(tmp_path: Path, absent: str) -> None:
+    write_records(tmp_path, tuple(method for method in SUITE if method.name != absent))
+    assert f"**No verdict:** `{absent}` has no finished run" in page(analysis(tmp_path))
+
+
+def test_a_missing_run_has_a_row_and_a_warning(tmp_path: Path) -> None:
+    write_records(tmp_path, missing=(("fast", 2),))
+    found = analysis(tmp_path)
+    runs = found.frames.of("fast")
+    assert (runs.status[2], runs.test_bpb[2]) == ("missing", math.inf)
+    assert row(found, "summary", "fast")["verdict"] == "insufficient seeds"
+    text = page(found)
+    assert "**Incomplete, 1 of 24 planned runs without a result:** `fast` (missing: seed 2)" in text
+    assert "2 of 3 done, 1 missing" in text
+    assert "(median, 2 of 3 reached)" in text
+
+
+def test_a_diverged_run_counts_as_an_infinite_loss(tmp_path: Path) -> None:
+    write_records(tmp_path, (*SUITE, DIVERGED))
+    found = analysis(tmp_path)
+    wild = row(found, "summary", "wild")
+    assert wild["test_bpb"] == wild["vs_scratch"] == math.inf
+    assert (wild["verdict"], wild["n_reached"]) == ("worse", 0)
+    assert wild["status"] == "0 of 3 done, 3 diverged"
+    assert "**Failed, counted as an infinite loss:** `wild` (diverged: seeds 0, 1 and 2)" in page(
+        found
+    )
+    points = pd.read_csv(io.BytesIO(render(tmp_path)["tables/points.csv"]))
+    assert points[points.method == "wild"].bpb.isna().any()
+
+
+def test_a_run_that_failed_before_its_first_step_is_shown(tmp_path: Path) -> None:
+    broken = Planted(name="broken")
+    write_records(tmp_path, (*SUITE, broken), seeds=(0, 1))
+    where = {"step": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": 0}
+    end = {"v": 1, "kind": "end", "status": "failed", "error": "no | such\nlayer", **where}
+    for seed in (0, 1):
+        events = [toy.events(broken, seed, 0.0)[0], end]
+        run = tmp_path / "runs" / toy.run_id("broken", seed)
+        write_run(run, events, toy.config(broken, seed, (0, 1)), toy.PROVENANCE)
+    text = render(tmp_path)["report.md"].decode()
+    assert r"no \| such layer" in text
+    assert "0 of 2 done, 2 failed" in text
+
+
+@pytest.mark.parametrize("status", ["unfinished", "timeout"])
+def test_a_run_without_a_score_is_shown(tmp_path: Path, status: str) -> None:
+    stopped = Planted(name="stopped", status=status, ends_at=0.3)
+    write_records(tmp_path, (*SUITE, stopped))
+    assert f"0 of 3 done, 3 {status}" in render(tmp_path)["report.md"].decode()
+
+
+def test_a_done_run_with_an_undefined_score_is_called_diverged(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    events = toy.events(SUITE[-1], 0, 0.0)
+    for event in events:
+        if event["kind"] == "final":
+            event["bpb"] = math.nan
+    run = tmp_path / "runs" / toy.run_id("slow", 0)
+    write_run(run, events, toy.config(SUITE[-1], 0, (0,)), toy.PROVENANCE)
+    assert analysis(tmp_path).frames.of("slow").status[0] == "diverged"
+
+
+def test_one_seed_gives_values_and_no_conclusion(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,), watermark="not a result")
+    text = render(tmp_path)["report.md"].decode()
+    assert "> **NOT A RESULT**" in text
+    assert "Fewer than 3 seeds, so nothing is concluded: `fast` (-0.0635 to scratch" in text
+    assert "**better**" not in text
+
+
+def test_six_seeds_may_be_called_significant(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=tuple(range(7)), noise=1e-4)
+    assert analysis(tmp_path).words == {
+        "fast": "significantly better",
+        "slow": "significantly worse",
+    }
+
+
+def test_noise_alone_is_no_evidence(tmp_path: Path) -> None:
+    same = Planted(name="same", sizes=(toy.SMALL, toy.TARGET))
+    write_records(tmp_path, (*SUITE[:6], same), seeds=(0, 1, 2, 3), noise=0.02)
+    assert analysis(tmp_path).words == {"same": "no evidence"}
+
+
+def test_growth_table_shows_the_jump_and_its_recovery(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    event = row(analysis(tmp_path), "growth_events", "fast")
+    assert event["changed"] == "n_layer 2 to 4"
+    assert event["budget_share"] == pytest.approx(0.25)
+    assert event["jump"] == pytest.approx(0.3, abs=1e-6)
+    assert 0 < float(str(event["recovery_share"])) < 0.1
+
+
+def test_shared_stages_are_executed_once(tmp_path: Path) -> None:
+    twin = Planted(name="twin", sizes=(toy.SMALL, toy.TARGET))
+    write_records(tmp_path, (*SUITE, twin), seeds=(0,))
+    table = analysis(tmp_path).tables["shared_compute"].set_index("what")
+    assert table.flops["charged"] == pytest.approx(7.75 * toy.BUDGET)
+    assert table.flops["executed"] == pytest.approx(7.5 * toy.BUDGET)
+
+
+def test_refuses_runs_that_differ_outside_method_and_seed(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    path = tmp_path / "runs" / toy.run_id("fast", 0) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["workload"]["batch_size"] = 16
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(RecordError, match=r"differ in workload\.batch_size"):
+        render(tmp_path)
+
+
+def test_refuses_scores_of_different_text(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    events = toy.events(SUITE[-1], 0, 0.0)
+    for event in events:
+        if event["kind"] == "final":
+            event["block_bytes"] = [2048] * 64
+    run = tmp_path / "runs" / toy.run_id("slow", 0)
+    write_run(run, events, toy.config(SUITE[-1], 0, (0, 1, 2)), toy.PROVENANCE)
+    with pytest.raises(RecordError, match="different blocks of the test split"):
+        render(tmp_path)
+
+
+def test_refuses_a_finished_run_without_its_score(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    events = [e for e in toy.events(SUITE[-1], 0, 0.0) if e.get("split") != "test"]
+    run = tmp_path / "runs" / toy.run_id("slow", 0)
+    write_run(run, events, toy.config(SUITE[-1], 0, (0,)), toy.PROVENANCE)
+    with pytest.raises(RecordError, match=r"done, but it has final scores of \['val'\] only"):
+        render(tmp_path)
+
+
+def test_a_suite_that_has_not_run_is_one_clear_line(tmp_path: Path) -> None:
+    write_records(tmp_path, SUITE[:1], seeds=(0,), missing=(("scratch", 0),))
+    with pytest.raises(RecordError, match="none of its 1 runs has records yet"):
+        render(tmp_path)
+
+
+def test_warns_of_repeated_data_and_of_implausible_scores(tmp_path: Path) -> None:
+    lucky = Planted(name="lucky", offset=-1.6, sizes=(toy.NARROW | {"n_layer": 1}, toy.TARGET))
+    write_records(tmp_path, (*SUITE, replace(lucky, budget=1.0)), seeds=(0,))
+    events = toy.events(lucky, 0, 0.0)
+    events[0]["train_bytes"] = 10_000
+    run = tmp_path / "runs" / toy.run_id("lucky", 0)
+    write_run(run, events, toy.config(lucky, 0, (0,)), toy.PROVENANCE)
+    text = page(analysis(tmp_path))
+    assert re.search(r"\*\*Repeated data, up to \d+\.\d\d epochs:\*\* `lucky`", text)
+    assert "suspect leakage: below 0.93 bpb:** `lucky` (done: seed 0)" in text
+
+
+def test_settings_that_differ_are_listed_and_no_others(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    table = analysis(tmp_path).tables["what_differs"].set_index("method")
+    assert set(table.columns) == {"role", "target", "args.at", "budget", "args"}
+    assert table["args.at"]["fast"] == "[0.25]"
+
+
+def test_every_run_id_is_in_the_page(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0, 1), missing=(("slow", 1),))
+    text = page(analysis(tmp_path))
+    assert all(toy.run_id(method.name, seed) in text for method in SUITE for seed in (0, 1))
+
+
+def test_tables_keep_every_digit(tmp_path: Path) -> None:
+    write_records(tmp_path, noise=0.01)
+    runs = pd.read_csv(
+        io.BytesIO(render(tmp_path)["tables/runs.csv"]), float_precision="round_trip"
+    )
+    finals = [e for e in toy.events(SUITE[0], 0, 0.01) if e.get("split") == "test"]
+    assert runs.test_bpb[0] == finals[0]["bpb"]
+
+
+def test_watermarks_change_every_figure(tmp_path: Path) -> None:
+    plain = render(write_records(tmp_path / "a", seeds=(0,)))
+    marked = render(write_records(tmp_path / "b", seeds=(0,), watermark="not a result"))
+    figures = [name for name in plain if name.startswith("figures/")]
+    assert len(figures) == 10
+    assert all(plain[name] != marked[name] for name in figures)
+
+
+def test_labels_are_moved_apart_as_little_as_possible() -> None:
+    assert spread([0.5, 0.1], 0.1) == pytest.approx([0.5, 0.1])
+    assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread([0.0, 0.01, 0.02], 0.1) == pytest.approx([0.0, 0.1, 0.2])
+    crowded = sorted(spread([0.5] * 100, 0.1))
+    assert (crowded[0], crowded[-1]) == (0.0, pytest.approx(1.0))
+    assert spread([], 0.1) == []
+
+
+def test_the_hull_leaves_out_sizes_above_the_line() -> None:
+    sizes, bpb = lower_hull([1.0, 2.0, 4.0, 8.0], [3.0, 2.9, 2.0, 2.5])
+    assert sizes == pytest.approx([1.0, 4.0, 8.0])
+    assert bpb == [3.0, 2.0, 2.5]
+
+
+def test_seeds_that_grow_at_different_times_are_averaged_at_equal_compute() -> None:
+    def points(seed: int, flops: list[float]) -> pd.DataFrame:
+        frame = pd.DataFrame({"flops": flops, "bpb": [5 - x for x in flops]})
+        return frame.assign(seed=seed, tokens=frame.flops, seconds=frame.flops)
+
+    curve = mean_curve(pd.concat([points(0, [1.0, 2.0, 4.0]), points(1, [1.5, 3.0])]))
+    assert list(curve.flops) == [1.5, 2.0, 3.0]
+    assert list(curve.bpb) == pytest.approx([3.5, 3.0, 2.0])
+    assert list(curve.low) == pytest.approx(list(curve.high))
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (formats.bpb(2.69), "2.6900"),
+        (formats.bpb(math.inf), "\N{INFINITY}"),
+        (formats.difference(-0.078, -0.0912, -0.0648), "-0.0780 [-0.0912, -0.0648]"),
+        (formats.difference(-0.00001), "+0.0000"),
+        (formats.flops(2e12), "2.00e12"),
+        (formats.flops(0.0), "0"),
+        (formats.count(1_234_567), "1.23 M"),
+        (formats.count(999), "999"),
+        (formats.seconds(150.0), "2.5 min"),
+        (formats.seconds(math.nan), "\N{EM DASH}"),
+        (formats.percent(0.25), "25.0 %"),
+        (formats.listed(["a", "b", "c"]), "a, b and c"),
+        (formats.plural(1, "seed"), "1 seed"),
+        (formats.table([]), "None."),
+    ],
+)
+def test_numbers_are_shown_one_way(shown: str, text: str) -> None:
+    assert shown == text
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_are_analysed_in_seconds(tmp_path: Path) -> None:
+    many = tuple(Planted(name=f"m{i}", sizes=(toy.SMALL, toy.TARGET)) for i in range(92))
+    write_records(tmp_path, (*SUITE, *many), seeds=tuple(range(10)), noise=0.01)
+    found = analysis(tmp_path)
+    assert len(found.frames.runs) == 1000

@@ -1,0 +1,114 @@
+"""A suite that is interrupted and killed ends with the same bits as one that is left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 120.0
+SUITE = """
+name: tiny
+version: "1.0"
+workload:
+  corpus: {name: letters, kind: file, source: test, licence: none, path: letters.txt,
+           splits: {val_start: 0.9, test_start: 0.95}}
+  batch_size: 4
+  target: {d_model: 32, n_layer: 2, n_head: 4, d_head: 8, d_ff: 64, seq_len: 32}
+protocol: {budget_flops: 1.5e+10, seeds: [0], n_evaluations: 10, curve_bytes: 512, cuts: [0.4]}
+methods: [scratch, stacking]
+run: {workers: 1, device: cpu, checkpoint_seconds: 0.05}
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """`growbench run` in `folder`, in a process group of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmark", "run", "tiny.yaml"],
+        cwd=folder, env=environment, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def prepare(folder: Path) -> Path:
+    """A working folder with the suite and its corpus."""
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(SUITE)
+    letters = torch.randint(97, 123, (200_000,), generator=torch.Generator().manual_seed(0))
+    (folder / "letters.txt").write_bytes(bytes(letters.tolist()))
+    return folder
+
+
+def stop(folder: Path, number: signal.Signals) -> tuple[int, str]:
+    """Start, wait for a fresh checkpoint and a random while, then signal the whole group."""
+    started, process = time.time(), start(folder)
+    while not any(p.stat().st_mtime > started for p in folder.glob("**/progress.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.time() < started + TIMEOUT, "no checkpoint"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.8))  # noqa: S311 - any moment must do
+    os.killpg(process.pid, number)
+    errors = process.communicate(timeout=TIMEOUT)[1]
+    return process.returncode, errors
+
+
+def finish(folder: Path) -> None:
+    process = start(folder)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what depends on the clock and on the memory of the machine."""
+    return {k: v for k, v in record.items() if "seconds" not in k and k != "peak_memory_bytes"}
+
+
+def checkpoints(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Bytes of the weights and of both moments, and the state's header, of every stage."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob(".growbench/stages/*/checkpoint.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118
+            state = json.loads(file.metadata()["state"])
+        kept = {k: v for k, v in state.items() if k not in ("log_bytes", "position", "start")}
+        kept |= {key: timeless(state[key]) for key in ("position", "start")}
+        found[path.parent.name] = tensors | {"state": json.dumps(kept).encode()}
+    return found
+
+
+def events(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every published record, by file."""
+    return {
+        path.relative_to(folder).as_posix(): [
+            timeless(json.loads(line)) for line in path.read_text().splitlines()
+        ]
+        for path in sorted(folder.glob("results/tiny/runs/*/events.jsonl"))
+    }
+
+
+@pytest.mark.slow
+def test_an_interrupted_and_killed_suite_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, broken = prepare(tmp_path / "whole"), prepare(tmp_path / "broken")
+    finish(whole)
+    code, errors = stop(broken, signal.SIGINT)
+    assert code == 130
+    assert errors.splitlines() == [
+        "growbench: interrupted; the same command goes on where it stopped"
+    ]
+    for _ in range(2):
+        assert stop(broken, signal.SIGKILL)[0] == -signal.SIGKILL
+    finish(broken)
+    assert len(checkpoints(whole)) == 8
+    assert checkpoints(broken) == checkpoints(whole)
+    assert len(events(whole)) == 2
+    assert events(broken) == events(whole)

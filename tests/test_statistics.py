@@ -1,0 +1,211 @@
+"""Statistics against numbers worked out by hand, other implementations and simulations."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from benchmark.statistics import (
+    Estimate,
+    Verdict,
+    compare,
+    cost_to_target,
+    deviation,
+    hierarchical_bootstrap,
+    holm,
+    is_significant,
+    joint_verdict,
+    mean_interval,
+    minimum_detectable_effect,
+    sign_flip,
+    speed_up,
+    verdict,
+)
+
+numbers = st.floats(-10, 10).map(lambda x: round(x, 3))
+
+
+def test_interval_of_one_two_three_is_two_plus_minus_4_303_over_root_three() -> None:
+    estimate = mean_interval([1.0, 2.0, 3.0])
+    assert estimate.value == 2.0
+    assert estimate.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert 2.0 - estimate.low == pytest.approx(estimate.high - 2.0)
+
+
+@given(st.lists(numbers, min_size=3, max_size=9))
+def test_interval_agrees_with_scipy(values: list[float]) -> None:
+    estimate = mean_interval(values)
+    if deviation(values) > 0:
+        interval = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (estimate.low, estimate.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [1.0, math.inf, 2.0]])
+def test_no_interval_from_too_few_or_infinite_values(values: list[float]) -> None:
+    estimate = mean_interval(values)
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
+    assert estimate.value == pytest.approx(sum(values) / len(values))
+
+
+def test_comparison_is_paired_and_signed_method_minus_control() -> None:
+    comparison = compare([1.0, 2.0, 3.5], [1.5, 2.5, 4.0])
+    assert comparison.difference.value == pytest.approx(-0.5)
+    assert comparison.sd == pytest.approx(0.0, abs=1e-12)
+    assert comparison.correlation == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="longer"):
+        compare([1.0], [1.0, 2.0])
+
+
+def test_sign_flip_counts_patterns() -> None:
+    assert sign_flip([1.0, 2.0, 3.0]) == 2 / 8
+    assert sign_flip([1.0, 2.0, -3.0]) == 1.0
+    assert sign_flip([1.0, -2.0, 4.0]) == 6 / 8  # |+-1 +-2 +-4| >= 3 fails for two of eight
+    assert sign_flip([1.0] * 6) == 2 / 64
+    assert sign_flip([0.0, 0.0]) == 1.0
+
+
+@given(st.lists(numbers, min_size=1, max_size=7))
+def test_sign_flip_agrees_with_a_naive_loop(values: list[float]) -> None:
+    patterns = itertools.product([1, -1], repeat=len(values))
+    sums = [abs(math.fsum(s * v for s, v in zip(signs, values, strict=True))) for signs in patterns]
+    naive = sum(total >= abs(math.fsum(values)) - 1e-9 for total in sums) / len(sums)
+    assert sign_flip(values) == naive
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    adjusted = holm([math.nan, 0.02])
+    assert math.isnan(adjusted[0])
+    assert adjusted[1] == 0.02
+
+
+def test_minimum_detectable_effect_is_2_8_standard_errors() -> None:
+    assert minimum_detectable_effect(0.01, 4) == pytest.approx(2.8016 * 0.005, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "word"),
+    [
+        ([1.0, 1.1, 1.05], "better"),
+        ([3.0, 3.1, 3.05], "worse"),
+        ([1.0, 3.0, 2.0], "no evidence"),
+        ([2.0, 2.0, 2.0], "no evidence"),
+        ([1.0, 1.1], "insufficient seeds"),
+        ([1.0, math.inf, 1.1], "worse"),
+    ],
+)
+def test_verdict_words(method: list[float], word: Verdict) -> None:
+    assert verdict(compare(method, [2.0] * len(method))) == word
+
+
+def test_better_means_better_than_every_control() -> None:
+    assert joint_verdict(["better", "better"]) == "better"
+    assert joint_verdict(["better", "no evidence"]) == "no evidence"
+    assert joint_verdict(["no evidence", "worse"]) == "worse"
+    assert joint_verdict(["worse", "insufficient seeds"]) == "insufficient seeds"
+
+
+def test_significance_needs_six_seeds() -> None:
+    assert not is_significant(5, 0.0)
+    assert is_significant(6, 2 / 64)
+    assert not is_significant(6, 0.06)
+    assert not is_significant(6, math.nan)
+
+
+def test_cost_to_target_interpolates_log_linearly_between_the_evaluations_around_it() -> None:
+    assert cost_to_target([1.0, 4.0], [3.0, 1.0], 2.0) == pytest.approx(2.0)
+    assert cost_to_target([1.0, 4.0, 16.0], [3.0, 2.0, 1.0], 2.0) == 4.0
+
+
+def test_cost_to_target_never_extrapolates() -> None:
+    assert cost_to_target([1.0, 2.0], [3.0, 2.5], 2.4) == math.inf
+    assert cost_to_target([8.0, 16.0], [3.0, 2.0], 5.0) == 8.0
+    assert cost_to_target([], [], 1.0) == math.inf
+
+
+def test_cost_to_target_follows_the_running_minimum() -> None:
+    noisy = cost_to_target([1.0, 2.0, 4.0, 8.0], [3.0, 2.0, 2.9, 1.0], 1.5)
+    assert noisy == pytest.approx(cost_to_target([4.0, 8.0], [2.0, 1.0], 1.5))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_curve_that_is_not_finite_reaches_nothing(bad: float) -> None:
+    assert cost_to_target([1.0, 2.0, 3.0], [3.0, bad, 1.0], 2.0) == math.inf
+
+
+def test_a_target_reached_at_no_cost_is_not_interpolated() -> None:
+    assert cost_to_target([0.0, 4.0], [3.0, 1.0], 2.0) == 4.0
+
+
+def test_faster_methods_have_speed_ups_above_one() -> None:
+    faster = speed_up([4.0, 4.0, 4.0], [2.0, 2.0, 2.0])
+    assert faster.estimate == Estimate(n=3, value=2.0, low=2.0, high=2.0)
+    assert faster.n_reached == 3
+
+
+def test_speed_up_is_a_geometric_mean_with_a_t_interval_of_its_logarithm() -> None:
+    result = speed_up([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]).estimate
+    half = 4.302653 * math.log(2) / math.sqrt(3)
+    assert result.value == pytest.approx(2.0)
+    assert math.log(result.high / 2) == pytest.approx(half, rel=1e-6)
+    assert math.log(2 / result.low) == pytest.approx(half, rel=1e-6)
+
+
+def test_a_seed_that_did_not_reach_the_loss_turns_the_mean_into_a_median() -> None:
+    censored = speed_up([4.0, 4.0, 4.0], [2.0, math.inf, 1.0])
+    assert (censored.estimate.value, censored.n_reached) == (2.0, 2)
+    assert math.isnan(censored.estimate.low)
+    never = speed_up([4.0, math.inf], [math.inf, math.inf])
+    assert (never.estimate.value, never.n_reached) == (0.0, 0)
+
+
+def test_finds_a_planted_speed_up_of_1_3() -> None:
+    compute = np.geomspace(0.05, 1.0, 24)
+
+    def curve(speed: float) -> list[float]:
+        return [float(1.5 + (speed * c) ** -0.25) for c in compute]
+
+    target = curve(1.0)[-1]
+    costs = [cost_to_target(list(compute), curve(speed), target) for speed in (1.0, 1.3)]
+    assert speed_up([costs[0]], [costs[1]]).estimate.value == pytest.approx(1.3, abs=1e-3)
+
+
+def test_bootstrap_estimate_is_the_micro_average_in_bits_per_byte() -> None:
+    nats, sizes = [[2.0, 4.0], [4.0, 8.0], [3.0, 6.0]], [10, 20]
+    estimate = hierarchical_bootstrap(nats, sizes)
+    assert estimate.value == pytest.approx(9.0 / 30 / math.log(2))
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate == hierarchical_bootstrap(nats, sizes)
+
+
+def test_bootstrap_over_seeds_alone_is_about_as_wide_as_the_t_interval() -> None:
+    per_seed = np.random.default_rng(0).normal(0.1, 0.05, 5)
+    nats = per_seed[:, None] * math.log(2) * np.ones(40)
+    boot, exact = hierarchical_bootstrap(nats, np.ones(40)), mean_interval(list(per_seed))
+    assert boot.value == pytest.approx(exact.value)
+    assert boot.high - boot.low == pytest.approx(exact.high - exact.low, rel=0.12)
+
+
+def test_bootstrap_merges_neighbouring_blocks_without_changing_the_estimate() -> None:
+    nats = np.random.default_rng(0).normal(1.0, 0.3, (3, 1000))
+    estimate = hierarchical_bootstrap(nats, np.full(1000, 4096), resamples=200)
+    assert estimate.value == pytest.approx(nats.sum() / 3 / (1000 * 4096 * math.log(2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds: int) -> None:
+    rng, n_trials, hits = np.random.default_rng(n_seeds), 2000, np.zeros(2)
+    for _ in range(n_trials):
+        seeds, blocks = rng.normal(0, 1, (n_seeds, 1)), rng.normal(0, 0.5, (n_seeds, 50))
+        nats = (seeds + blocks) * math.log(2)
+        bits = [float(x) for x in nats.mean(axis=1) / math.log(2)]
+        estimates = mean_interval(bits), hierarchical_bootstrap(nats, np.ones(50), resamples=1000)
+        hits += [estimate.low <= 0 <= estimate.high for estimate in estimates]
+    assert np.all((hits / n_trials > 0.93) & (hits / n_trials < 0.975))
