@@ -6,6 +6,7 @@ importable function of progress: that is the ladder's choice, not the method's.
 Deviations: none; this is nobody's published method.
 """
 
+import copy
 import importlib
 from typing import Any
 
@@ -18,7 +19,8 @@ class Compound(Baseline):
     """Grow by the listed operators, in order.
 
     Args:
-        operators: each {"target": "package.module:Class", "args": {...}}.
+        operators: each {"target": "package.module:Class", "args": {...}, "sizes": [...]}; `sizes`
+            leaves an operator only some of those it could grow.
     """
 
     def __init__(self, operators: list[dict[str, Any]]) -> None:
@@ -26,7 +28,9 @@ class Compound(Baseline):
         self.operators = tuple(_operator(**entry) for entry in operators)
 
 
-def _operator(target: str, args: dict[str, Any] | None = None) -> GrowthOperator:
+def _operator(
+    target: str, args: dict[str, Any] | None = None, sizes: list[str] | None = None
+) -> GrowthOperator:
     module, _, name = target.partition(":")
     try:
         operator = getattr(importlib.import_module(module), name)(**(args or {}))
@@ -34,4 +38,10 @@ def _operator(target: str, args: dict[str, Any] | None = None) -> GrowthOperator
         raise ConfigError(f"cannot build operator {target!r}: {error}") from error
     if not isinstance(operator, GrowthOperator):
         raise ConfigError(f"{target} is not a growth operator")
-    return operator
+    if sizes is None:
+        return operator
+    if not operator.grows.issuperset(sizes):
+        raise ConfigError(f"{target} grows {sorted(operator.grows)}, not all of {sizes}")
+    narrowed = copy.copy(operator)
+    object.__setattr__(narrowed, "grows", frozenset(sizes))
+    return narrowed

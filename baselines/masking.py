@@ -121,6 +121,11 @@ class MaskedTransformer(Transformer):
         for mask in self.masks.values():
             mask.open(m)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this is the plain transformer."""
+        return all(mask.is_open for mask in self.masks.values())
+
     @classmethod
     def hide(cls, small: ModelConfig, large: ModelConfig) -> dict[str, Tensor]:
         """Masks of a large model that hide all that a small one does not have.
@@ -129,13 +134,20 @@ class MaskedTransformer(Transformer):
         """
         hidden: dict[str, Tensor] = {}
         for name, mask in cls.shell(large).masks.items():
-            axes = mask.axes["value"]
-            old = tuple(slice(size) for size in axes.shape(small))
-            is_in_new_block = (
-                name.startswith("blocks.") and int(name.split(".")[1]) >= small.n_layer
-            )
-            value = torch.full(axes.shape(large), float(is_in_new_block and bool(axes.names)))
-            if not is_in_new_block:
-                value[old] = 1.0
-            hidden[name] = value.view(mask.value.shape)
+            axes, value = mask.axes["value"], torch.zeros(mask.value.shape)
+            if not is_new_block(name, small):
+                corner(value, axes, small, large).fill_(1.0)
+            elif axes.names:
+                value.fill_(1.0)
+            hidden[name] = value
         return hidden
+
+
+def corner(tensor: Tensor, axes: Axes, small: ModelConfig, large: ModelConfig) -> Tensor:
+    """View of the coordinates of a large tensor that a small one has, unflattened."""
+    return tensor.view(axes.shape(large))[tuple(slice(size) for size in axes.shape(small))]
+
+
+def is_new_block(name: str, small: ModelConfig) -> bool:
+    """Whether the tensor belongs to a block that a small model does not have."""
+    return name.startswith("blocks.") and int(name.split(".")[1]) >= small.n_layer

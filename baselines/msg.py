@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from baselines.masking import MaskedTransformer
+from baselines.masking import MaskedTransformer, corner, is_new_block
 from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import GrowthOperator, Resources, Transfer, Weights
@@ -26,66 +26,59 @@ from benchmark.model import ModelConfig, Transformer
 class MaskedGrowth(GrowthOperator):
     """Old weights in the corner of each tensor, ordinary random ones around it, behind masks.
 
-    Args:
-        copies_blocks: whether new blocks repeat the old stack, and its last blocks where it does
-            not fit as a whole; they are random otherwise.
+    New blocks repeat the old stack; where it does not fit as a whole, its last blocks.
     """
 
     grows = frozenset({"d_model", "n_head", "d_ff", "n_layer"})
     preserves_function = True
-    copies_blocks: bool = True
 
     @override
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        if isinstance(small, MaskedTransformer) and not all(
-            m.is_open for m in small.masks.values()
-        ):
+        if isinstance(small, MaskedTransformer) and not small.is_open:
             raise GrowthError("masks of the last growth are not open: shorten ramp, or grow later")
-        return _Corner(small.config, MaskedTransformer.shell(target), self.copies_blocks)
+        return _Corner(small.config, target)
 
 
 @dataclass(frozen=True)
 class _Corner(Transfer):
     small: ModelConfig
-    large: MaskedTransformer
-    copies_blocks: bool
+    large: ModelConfig
 
-    def _origin(self, name: str) -> tuple[str, bool]:
-        """Small tensor that a large one starts from, and whether it is part of a new block."""
+    def _origin(self, name: str) -> str:
         if not name.startswith("blocks."):
-            return name, False
+            return name
         layer, rest = name.removeprefix("blocks.").split(".", 1)
-        i, n_small, n_large = int(layer), self.small.n_layer, self.large.config.n_layer
+        i, n_small, n_large = int(layer), self.small.n_layer, self.large.n_layer
         source = i % n_small if i < n_large // n_small * n_small else n_small - n_large + i
-        return f"blocks.{source}.{rest}", i >= n_small
+        return f"blocks.{source}.{rest}"
 
-    def _place(self, small: Weights, large: Weights, *, copies_blocks: bool) -> Weights:
+    def _place(self, small: Weights, large: Weights) -> Weights:
+        axes = MaskedTransformer.shell(self.large).axes()
         for name, tensor in large.items():
-            origin, is_new = self._origin(name)
-            if origin in small and (copies_blocks or not is_new):
-                axes = self.large.axes()[name]
-                old = tuple(slice(size) for size in axes.shape(self.small))
-                corner = tensor.view(axes.shape(self.large.config))[old]
-                corner.copy_(small[origin].view(corner.shape))
+            if (origin := self._origin(name)) in small:
+                old = corner(tensor, axes[name], self.small, self.large)
+                old.copy_(small[origin].view(old.shape))
         return large
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        copies = {name: tensor.clone() for name, tensor in fresh.items()}
-        grown = self._place(small, copies, copies_blocks=self.copies_blocks)
-        return grown | MaskedTransformer.hide(self.small, self.large.config)
+        grown = self._place(small, {name: tensor.clone() for name, tensor in fresh.items()})
+        return grown | MaskedTransformer.hide(self.small, self.large)
 
     @override
     def moments(self, small: Weights, power: int) -> Weights:
-        some = next(iter(small.values()))
-        zeros = {name: some.new_zeros(p.shape) for name, p in self.large.named_parameters()}
-        return self._place(small, zeros, copies_blocks=False)
+        new, some = self.is_new(), next(iter(small.values()))
+        grown = self._place(small, {name: some.new_zeros(mask.shape) for name, mask in new.items()})
+        return {n: moment.masked_fill(new[n].to(moment.device), 0.0) for n, moment in grown.items()}
 
     @override
     def is_new(self) -> Weights:
-        small = Transformer.shell(self.small).named_parameters()
-        ones = {name: torch.ones(parameter.shape) for name, parameter in small}
-        return {name: moment == 0 for name, moment in self.moments(ones, 0).items()}
+        named = Transformer.shell(self.large).named_parameters()
+        new = {name: torch.ones(like.shape, dtype=torch.bool) for name, like in named}
+        axes = Transformer.shell(self.large).axes()
+        for name, mask in new.items():
+            corner(mask, axes[name], self.small, self.large).fill_(is_new_block(name, self.small))
+        return new
 
 
 class MSG(Baseline):
@@ -94,12 +87,12 @@ class MSG(Baseline):
     model_class: ClassVar[type[Transformer]] = MaskedTransformer
     source_class: ClassVar[type[Transformer] | None] = Transformer
 
-    def __init__(self, ramp: float = 0.05, *, copies_blocks: bool = True) -> None:
+    def __init__(self, ramp: float = 0.05) -> None:
         super().__init__()
         if ramp <= 0:
             raise ConfigError(f"ramp must be above 0, got {ramp}")
         self.ramp = ramp
-        self.operators = (MaskedGrowth(copies_blocks),)
+        self.operators = (MaskedGrowth(),)
 
     @override
     def on_progress(self, since_growth: float) -> None:

@@ -378,7 +378,7 @@ class _Nothing(Transfer):
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        return small
+        return {**fresh, **small}
 
     @override
     def moments(self, small: Weights, power: int) -> Weights:

@@ -111,7 +111,7 @@ class _Stage:
             error=error,
             end=state.position,
             points=state.points,
-            peak_memory_bytes=_peak_memory(state.model.device),
+            peak_memory_bytes=_peak_memory(torch.device(self.context.device)),
             executed_seconds=time.perf_counter() - started,
         )
 
@@ -225,7 +225,7 @@ class _Stage:
             try:
                 trainer.fit(self.baseline, Batches(self.stream(state.position), n_left))
             except DivergenceError as error:
-                return meter.snapshot(), str(error)
+                return meter.charged(), str(error)
         return meter.finish(), None
 
     def stream(self, position: Position) -> ByteStream:
@@ -399,6 +399,10 @@ class Meter(pl.Callback):
         """Evaluate the end of the stage, record its cost, and return its last state."""
         self.state.model.to(self.stage.context.device)  # Lightning leaves it on the CPU
         self.evaluate()
+        return self.charged()
+
+    def charged(self) -> State:
+        """Record what the stage cost, and return its last state."""
         state = self.snapshot()
         tokens = state.position.tokens - state.start.tokens
         unmasked = tokens * training_flops_per_token(state.model, causal=False)

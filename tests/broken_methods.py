@@ -1,14 +1,12 @@
 """Methods that break one promise each; the contract must catch every one, by the check meant for it.
 
-Each is what an author might well write: the fault is a line, the rest is sound.
+Each could have been written in good faith: the fault is a line or two, the rest is sound.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from baselines.identity_depth import IdentityBlocks
@@ -24,7 +22,7 @@ from benchmark.growth import (
     Weights,
     WidthOperator,
 )
-from benchmark.model import Axes, Block, Kind, ModelConfig, Transformer
+from benchmark.model import Axes, Kind, Linear, ModelConfig, Transformer
 
 EPSILON = torch.tensor(1e-5, dtype=torch.float64)
 
@@ -140,13 +138,13 @@ class _Tile(WidthOperator):
 
 
 class CopiesMomentsLikeWeights(Baseline):
-    """Gives copies of a unit the whole moments of their source, as if gradients were not shared."""
+    """Gives each copy of a unit its source's whole moments, as if gradients were not shared."""
 
     leaves_copies_equal = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.operators = (_Wrapped(_Undivided),)
+        self.operators = (_TileWithWholeMoments(),)
 
 
 class RemembersWeights(Baseline):
@@ -154,7 +152,7 @@ class RemembersWeights(Baseline):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operators = (_Wrapped(_Remembered, IdentityBlocks()),)
+        self.operators = (_RememberedIdentityBlocks(),)
 
 
 class LearnsForFree(Baseline):
@@ -162,11 +160,11 @@ class LearnsForFree(Baseline):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operators = (_Wrapped(_Calibrated, RepeatBlocks()),)
+        self.operators = (_CalibratedStacking(),)
 
 
-@dataclass
-class _Inner(Transfer):
+@dataclass(frozen=True)
+class _Delegating(Transfer):
     inner: Transfer
     small: Transformer
     resources: Resources
@@ -184,49 +182,142 @@ class _Inner(Transfer):
         return self.inner.is_new()
 
 
-class _Undivided(_Inner):
+class _WholeMoments(_Delegating):
     @override
     def moments(self, small: Weights, power: int) -> Weights:
         return self.inner.moments(small, 0)
 
 
-class _Remembered(_Inner):
+class _Remembered(_Delegating):
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
         return self.inner.weights(self.small.state_dict(), fresh)
 
 
-class _Calibrated(_Inner):
+class _Calibrated(_Delegating):
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        ids = next(self.resources.batches)[:, :-1]
-        scale = float(self.small(ids).std())
+        spread = self.small(next(self.resources.batches)[:, :-1]).std()
         grown = self.inner.weights(small, fresh)
-        return {**grown, "norm_head.weight": grown["norm_head.weight"] / scale}
+        return {**grown, "norm_head.weight": grown["norm_head.weight"] / spread}
 
 
-@dataclass(frozen=True)
-class _Wrapped(GrowthOperator):
-    transfer: type[_Inner]
-    operator: GrowthOperator = field(default_factory=_Tile)
-
-    def __post_init__(self) -> None:
-        vars(self)["grows"] = self.operator.grows
-        vars(self)["preserves_function"] = self.operator.preserves_function
+class _TileWithWholeMoments(GrowthOperator):
+    grows = frozenset({"d_ff"})
+    preserves_function = True
 
     @override
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return self.transfer(self.operator.prepare(small, target, resources), small, resources)
+        return _WholeMoments(_Tile().prepare(small, target, resources), small, resources)
+
+
+class _RememberedIdentityBlocks(GrowthOperator):
+    grows = frozenset({"n_layer"})
+    preserves_function = True
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        return _Remembered(IdentityBlocks().prepare(small, target, resources), small, resources)
+
+
+class _CalibratedStacking(GrowthOperator):
+    grows = frozenset({"n_layer"})
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        return _Calibrated(RepeatBlocks().prepare(small, target, resources), small, resources)
+
+
+class GrowsMoreThanItSays(Baseline):
+    """Says that it grows in depth, and widens too if asked."""
+
+    grows = frozenset({"n_layer"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (IdentityBlocks(), _Tile())
+
+
+class _OneEpsilon(Transformer):
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.norm_head.register_buffer("eps", EPSILON)
 
 
 class SharesAnEpsilon(_Deeper):
     """All models have one epsilon between them."""
 
-    class model_class(Transformer):  # noqa: N801 - the name that Baseline gives it
-        """Its last norm's epsilon is a module-level tensor."""
+    model_class = _OneEpsilon
 
-        def __init__(
-            self, config: ModelConfig, *, generator: torch.Generator | None = None
-        ) -> None:
-            super().__init__(config, generator=generator)
-            self.norm_head.register_buffer("eps", EPSILON)
+
+class _LooksAhead(Transformer):
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV = super().forward(ids_BT)
+        return logits_BTV - logits_BTV.mean(1, keepdim=True)
+
+
+class LooksAhead(_Deeper):
+    """Centres the logits over the whole text, the part to be predicted included."""
+
+    model_class = _LooksAhead
+
+
+class _HalfPrice(Transformer):
+    @property
+    @override
+    def linear_macs(self) -> int:
+        return super().linear_macs // 2
+
+
+class TellsHalfItsCost(_Deeper):
+    """States half of its multiply-accumulates."""
+
+    model_class = _HalfPrice
+
+
+class _Hoarder(Transformer):
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.hoard = [torch.zeros(config.vocab_size, requires_grad=True)]
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return super().forward(ids_BT) + self.hoard[0]
+
+
+class HoardsAWeight(_Deeper):
+    """Keeps a weight where no optimizer finds it."""
+
+    model_class = _Hoarder
+
+
+class _OwnHead(Transformer):
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.head = Linear(config, ("vocab_size",), ("d_model",))
+        self.head.init_weights(generator, config.n_layer)
+
+
+class UntiesTheHead(_Deeper):
+    """Gives a tied model a head of its own."""
+
+    model_class = _OwnHead
+
+
+class _Ageing(Transformer):
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.register_buffer("age", torch.zeros(()), persistent=False)
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        if self.training:
+            self.age += 1
+        return super().forward(ids_BT) / (1 + 0.1 * self.age)
+
+
+class ForgetsABuffer(_Deeper):
+    """Its logits cool as it ages, and no checkpoint holds its age."""
+
+    model_class = _Ageing

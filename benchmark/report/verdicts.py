@@ -54,7 +54,8 @@ class Controls:
 
     def names(self) -> dict[str, str | None]:
         """Method behind each control of a verdict."""
-        return {SCRATCH: SCRATCH, BEST_FIXED: self.best_fixed}
+        scratch = SCRATCH if SCRATCH in self.fixed else None
+        return {SCRATCH: scratch, BEST_FIXED: self.best_fixed}
 
 
 def controls(frames: Frames) -> Controls:
@@ -147,6 +148,7 @@ def speed_ups(frames: Frames) -> pd.DataFrame:
     seeds would be out of reach for about half of scratch's own runs.
     """
     rungs = frames.methods("rung") + [m for m in frames.methods("control") if m == SCRATCH]
+    rungs = [rung for rung in rungs if len(results(frames, rung))]
     budgets = {rung: frames.of(rung).budget_flops.max() / frames.budget_flops for rung in rungs}
     curves = {
         str(run_id): (list(points.flops), list(points.bpb))
