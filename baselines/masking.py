@@ -87,16 +87,16 @@ class MaskedBlock(Block):
         self.mask_block = Mask(config)
 
     @override
-    def attend(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
-        return self.mask_heads(super().attend(x_BTD, rotation_2T1k))
+    def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        return self.mask_heads(super().attend(x_BTD, rotation_Tk2))
 
     @override
     def activate(self, up: Tensor) -> Tensor:
         return self.mask_hidden(super().activate(up))
 
     @override
-    def forward(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
-        y_BTD = super().forward(x_BTD, rotation_2T1k)
+    def forward(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        y_BTD = super().forward(x_BTD, rotation_Tk2)
         return y_BTD if self.mask_block.is_open else x_BTD.lerp(y_BTD, self.mask_block.value)
 
 

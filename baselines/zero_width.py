@@ -26,7 +26,7 @@ class ZeroPad(WidthOperator):
     """Keep every old coordinate, add coordinates without a source."""
 
     preserves_function = True
-    inexact_for = (("norm", "layernorm"),)
+    inexact_for = (("d_model", "norm", "layernorm"),)
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:

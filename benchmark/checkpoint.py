@@ -1,14 +1,18 @@
 """The state of a stage on disk, and the store of finished stages."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from benchmark.cost import Position
+from benchmark.data.download import shown
+from benchmark.errors import RecordError
 from benchmark.growth import Moments, Weights
 from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import StageResult
@@ -74,9 +78,13 @@ def save_state(path: Path, state: State) -> None:
 
 
 def load_state(path: Path, model_class: type[Transformer], device: str | torch.device) -> State:
-    """Read a state written by `save_state`."""
+    """Read a state written by `save_state`.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
     groups: dict[str, Weights] = {"weights": {}, "exp_avg": {}, "exp_avg_sq": {}, "is_new": {}}
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with _damage(path), safe_open(path, framework="pt", device=str(device)) as file:
         header = json.loads(file.metadata()["state"])
         for key in list(file.keys()):
             group, _, name = key.partition("/")
@@ -97,6 +105,17 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
     )
 
 
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what a damaged file makes its reader raise into one line."""
+    try:
+        yield
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{shown(path)}: damaged; delete the folder {shown(path.parent)} and run again"
+        ) from error
+
+
 class StageStore:
     """Stages on disk, by id: specification, events, checkpoint, and the result once finished."""
 
@@ -112,9 +131,10 @@ class StageStore:
         path = self.folder(stage) / "result.json"
         if not path.is_file():
             return None
-        raw = json.loads(path.read_text())
-        points = tuple(Point(**point) for point in raw["points"])
-        return StageResult(**raw | {"end": Position(**raw["end"]), "points": points})
+        with _damage(path):
+            raw = json.loads(path.read_text())
+            points = tuple(Point(**point) for point in raw["points"])
+            return StageResult(**raw | {"end": Position(**raw["end"]), "points": points})
 
     def write_result(self, stage: str, result: StageResult) -> None:
         """Mark a stage as finished."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmark.errors import BenchmarkError
 
@@ -70,7 +71,7 @@ def plan(
     method: Methods = None,
     probe: Annotated[bool, typer.Option(help="Time a few steps to predict the duration.")] = True,
 ) -> None:
-    """Show what a suite would train, what is shared, what it costs; train nothing."""
+    """Show what a suite would train and what it costs; train nothing."""
     from benchmark import listing
     from benchmark.session import Session
 
@@ -78,14 +79,15 @@ def plan(
     console = _console()
     console.print(listing.matrix(session))
     for line in listing.totals(session, with_time=probe):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
 def run(suite: SuiteName, overrides: Overrides = None, method: Methods = None) -> None:
-    """Train what is not trained yet and write the report; the same command continues a stopped one.
+    """Train what is not trained yet and write the report.
 
-    Exit code 1 means that a run failed; it has a row in the report.
+    The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
+    has a row in the report.
     """
     try:
         code = _run(suite, overrides, method)
@@ -102,7 +104,7 @@ def report(
         bool, typer.Option("--check", help="Change nothing; fail if a file is out of date.")
     ] = False,
 ) -> None:
-    """Render the report, tables and figures of a results folder from its records."""
+    """Render the report of a results folder from its records."""
     from benchmark import report
 
     if not check:
@@ -120,14 +122,14 @@ def check(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.")
     ] = None,
 ) -> None:
-    """Test that a method keeps what it declares; exit code 1 if it does not."""
+    """Hold a method to what it declares; exit code 1 if it fails."""
     from benchmark import contract
     from benchmark.config import parse
 
     results = contract.check(target, parse(arguments or ()))
-    table = Table("", "check", "detail", box=None)
+    table = Table("", "check", "detail", box=None, header_style="bold")
     for result in results:
-        mark = "[green]passed[/]" if result.passed else "[red]failed[/]"
+        mark = Text("passed", "green") if result.passed else Text("failed", "red")
         table.add_row(mark, result.name, result.detail)
     _console().print(table)
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
@@ -161,5 +163,5 @@ def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "S
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, markup=False, emoji=False, highlight=False)

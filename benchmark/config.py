@@ -246,13 +246,14 @@ def import_class(target: str, base: type[T], where: str) -> type[T]:
     return cls
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ending of a message about an unknown name: the near ones, or all."""
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Ending of a message about an unknown name: the near ones, or all; each after `prefix`."""
     allowed = sorted(known)
     near = difflib.get_close_matches(name, allowed, n=3)
+    names = [prefix + other for other in near or allowed]
     if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; allowed: {', '.join(allowed)}"
+        return f"; did you mean {' or '.join(names)}?"
+    return f"; allowed: {', '.join(names)}"
 
 
 def as_dict(config: object) -> dict[str, Any]:
@@ -321,9 +322,9 @@ def _merge(base: DictConfig, where: str, *layers: Mapping[str, Any] | DictConfig
         return cast(DictConfig, OmegaConf.merge(base, *layers))
     except ConfigKeyError as error:
         full_key = str(error.full_key)
-        prefix = full_key.rpartition(".")[0]
-        known = _keys(OmegaConf.get_type(base), prefix.split(".") if prefix else [])
-        hint = did_you_mean(full_key, known)
+        *path, name = full_key.split(".")
+        known = _keys(OmegaConf.get_type(base), path)
+        hint = did_you_mean(name, known, "".join(f"{part}." for part in path))
         raise ConfigError(f"{where}unknown key {full_key}{hint}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}{_reason(error)}") from error
@@ -336,7 +337,7 @@ def _reason(error: OmegaConfBaseException) -> str:
 
 
 def _keys(schema: object, path: Sequence[str]) -> list[str]:
-    """Full keys of the fields of the dataclass at `path` inside `schema`."""
+    """Names of the fields of the dataclass at `path` inside `schema`."""
     node: Any = schema
     for name in path:
         hints = inspect.get_annotations(node, eval_str=True)
@@ -345,7 +346,7 @@ def _keys(schema: object, path: Sequence[str]) -> list[str]:
         node = next((t for t in candidates if is_dataclass(t)), None)
         if node is None:
             return []
-    return [".".join([*path, entry.name]) for entry in fields(node)]
+    return [entry.name for entry in fields(node)]
 
 
 def _to_object(config: DictConfig, where: str) -> object:

@@ -103,7 +103,7 @@ class Lines(Display):
             self._say(self.progress(tracks))
 
     def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(line, soft_wrap=True)
         self.last_line = time.monotonic()
 
 

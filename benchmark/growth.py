@@ -6,12 +6,14 @@ of the gradient that its readers give it; repeat a contracted coordinate and eve
 whole gradient although its weight is divided (chain rule; proved in tests/test_growth.py).
 """
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Literal, final
+from functools import cached_property
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor
@@ -62,7 +64,13 @@ class Transfer(ABC):
 
     @abstractmethod
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        """Large tensors from the small ones and a freshly initialised large model."""
+        """Every large tensor.
+
+        Args:
+            small: tensors of the small model; may be returned, must not be changed.
+            fresh: those of a freshly initialised large model that `needs_fresh` asks for; theirs
+                to change and to return.
+        """
 
     @abstractmethod
     def moments(self, small: Weights, power: int) -> Weights:
@@ -71,6 +79,20 @@ class Transfer(ABC):
     @abstractmethod
     def is_new(self) -> Weights:
         """For every large parameter, which entries are not the first image of a small entry."""
+
+    def needs_fresh(self, name: str) -> bool:
+        """Whether `weights` reads this large tensor from `fresh`; others need not be drawn."""
+        return True
+
+    def first_images(self, small: Weights) -> Weights:
+        """Large tensors that hold every small entry once; zero where `is_new` is true."""
+        new, repeated = self.is_new(), self.moments(small, 0)
+        return {n: m.masked_fill(new[n].to(m.device), 0.0) for n, m in repeated.items()}
+
+    def steps(self, small: "Moments") -> dict[str, float]:
+        """How many updates each large tensor's moments average; of several sources the most."""
+        ages = {n: torch.full_like(m, small.step[n]) for n, m in small.exp_avg.items()}
+        return {name: float(age.max()) for name, age in self.moments(ages, 0).items()}
 
 
 class GrowthOperator(ABC):
@@ -86,8 +108,9 @@ class GrowthOperator(ABC):
     preserves_function: ClassVar[bool] = False
     """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
 
-    inexact_for: ClassVar[tuple[tuple[str, object], ...]] = ()
-    """Choices of the model for which that is not claimed, such as (("norm", "layernorm"),)."""
+    inexact_for: ClassVar[tuple[tuple[str, str, object], ...]] = ()
+    """Exceptions from that claim: a size that grows, and a choice of the model with its value, such
+    as ("d_model", "norm", "layernorm")."""
 
     @property
     def moments_are_exact(self) -> bool:
@@ -173,8 +196,17 @@ class _DepthTransfer(Transfer):
                 some = next(iter(small.values()))
                 grown[name] = torch.zeros(like.shape, dtype=some.dtype, device=some.device)
             else:
-                grown[name] = small[origin].clone()
+                grown[name] = small[origin]
         return grown
+
+    @override
+    def needs_fresh(self, name: str) -> bool:
+        return self._origin(name)[0] is None
+
+    @override
+    def steps(self, small: "Moments") -> dict[str, float]:
+        origins = {name: self._origin(name)[0] for name, _ in self.shell.named_parameters()}
+        return {name: small.step[old] if old else 0.0 for name, old in origins.items()}
 
     @override
     def is_new(self) -> Weights:
@@ -203,7 +235,7 @@ class AxisMap:
         share[source >= 0] = 1.0 / counts[old].double()
         return cls(source, share)
 
-    @property
+    @cached_property
     def is_new(self) -> Tensor:
         """Which of the new coordinates, bool (new,), are not the first to repeat their source."""
         position = torch.arange(len(self.source))
@@ -213,22 +245,56 @@ class AxisMap:
         )
         return (self.source < 0) | (position != first[self.source.clamp(min=0)])
 
+    @cached_property
+    def sourced(self) -> Tensor:
+        """Positions of the coordinates that have a source."""
+        return (self.source >= 0).nonzero()[:, 0]
+
+    @cached_property
+    def firsts(self) -> Tensor:
+        """Positions of the first image of every old coordinate."""
+        return (~self.is_new).nonzero()[:, 0]
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether any source is repeated."""
+        return len(self.firsts) < len(self.sourced)
+
+    @cached_property
+    def next_copy(self) -> Tensor:
+        """For each coordinate the next one with the same source, in a cycle; itself if alone."""
+        following = torch.arange(len(self.source))
+        order = self.sourced[self.source[self.sourced].argsort(stable=True)]
+        _, counts = self.source[order].unique_consecutive(return_counts=True)
+        for group in order.split(counts.tolist()):
+            following[group] = group.roll(-1)
+        return following
+
+
+Fill = Literal["zero", "fresh", "mean"]
+Pick = Callable[[AxisMap], Tensor]
+Factor = Callable[[Side, AxisMap], Tensor | None]
+
 
 class WidthOperator(GrowthOperator):
     """Grows named axes by repeating coordinates, or by adding ones without a source.
 
-    A coordinate without a source is zero on one side of each product (`zeroed`) and freshly
+    By default a coordinate without a source is zero on one side of each product and freshly
     initialised on the other, so that it changes nothing and can still learn.
     """
 
     grows = frozenset({"d_model", "n_head", "d_ff"})
 
-    zeroed: ClassVar[Mapping[str, Side]] = {"d_model": "out", "n_head": "into", "d_ff": "into"}
-    """Which side of a product is zero along coordinates without a source."""
-
     @abstractmethod
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
         """Sources and shares of the `new` coordinates of an axis that had `old`."""
+
+    def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
+        """What a linear map or a table holds along coordinates of `axis` without a source.
+
+        "mean" is the mean over all coordinates with one. Gains of such coordinates are fresh.
+        """
+        return "zero" if (axis == "d_model") == (side == "out") else "fresh"
 
     def gain_scale(self, small: ModelConfig, large: ModelConfig) -> float:
         """Factor on every norm's gain; its square scales the norm's epsilon."""
@@ -246,121 +312,221 @@ class WidthOperator(GrowthOperator):
         """
         return weight
 
-    @final
     @override
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        maps = {
-            axis: self.axis_map(
-                axis, small.config.size(axis), target.size(axis), resources.generator
-            )
-            for axis in sorted(self.grows)
-            if target.size(axis) > small.config.size(axis)
-        }
-        return _WidthTransfer(self, maps, small.config, small.shell(target), resources.generator)
+        return WidthTransfer.of(self, small, target, resources)
 
 
 @dataclass(frozen=True)
-class _WidthTransfer(Transfer):
+class WidthTransfer(Transfer):
+    """What a `WidthOperator` does, tensor by tensor."""
+
     operator: WidthOperator
     maps: dict[str, AxisMap]
     small: ModelConfig
     shell: Transformer
+    """The large model, without memory."""
+
     generator: torch.Generator
 
-    def _sides(self, axes: Axes) -> list[tuple[int, AxisMap, str, Side]]:
+    @classmethod
+    def of(
+        cls, operator: WidthOperator, small: Transformer, target: ModelConfig, resources: Resources
+    ) -> Self:
+        """Make the random choices of growing `small` to `target`."""
+        old, source = small.config, resources.generator
+        maps = {
+            axis: operator.axis_map(axis, old.size(axis), target.size(axis), source)
+            for axis in sorted(operator.grows)
+            if target.size(axis) > old.size(axis)
+        }
+        return cls(operator, maps, old, small.shell(target), source)
+
+    @cached_property
+    def axes(self) -> dict[str, Axes]:
+        """Axes of every large tensor."""
+        return self.shell.axes()
+
+    def sides(self, name: str) -> list[tuple[int, str, Side, AxisMap]]:
+        """Of every dimension of a tensor that grows: number, axis, side and map."""
+        axes = self.axes[name]
         return [
-            (dim, self.maps[axis], axis, "out" if dim < len(axes.out) else "into")
+            (dim, axis, "out" if dim < len(axes.out) else "into", self.maps[axis])
             for dim, axis in enumerate(axes.names)
             if axis in self.maps
         ]
 
-    def _gather(self, tensor: Tensor, axes: Axes) -> Tensor:
-        tensor = tensor.reshape(axes.shape(self.small))
-        for dim, axis_map, _, _ in self._sides(axes):
-            index = axis_map.source.clamp(min=0).to(tensor.device)
-            tensor = tensor.index_select(dim, index)
-        return tensor
+    def repeated(self, name: str) -> dict[int, AxisMap]:
+        """The contracted dimensions of a tensor along which coordinates are repeated."""
+        return {
+            dim: axis_map
+            for dim, _, side, axis_map in self.sides(name)
+            if side == "into" and axis_map.has_copies
+        }
 
-    def _grow(self, name: str, axes: Axes, small: Weights, fresh: Weights) -> Tensor:
-        scale = self.operator.gain_scale(self.small, self.shell.config)
-        if axes.kind is Kind.CONSTANT:
+    def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
+        """A large tensor, unflattened, that shares no memory with a small one it grows from."""
+        scale, kind = self.operator.gain_scale(self.small, self.shell.config), self.axes[name].kind
+        if kind is Kind.CONSTANT:
             return small[name] * scale**2
-        weight = self._gather(small[name], axes)
-        new = fresh[name].view(weight.shape)
-        repeated: dict[int, AxisMap] = {}
-        sides = self._sides(axes)
-        for dim, axis_map, _, side in sides:
-            if side == "into":
-                weight = weight * _along(axis_map.share, dim, weight)
-                if axis_map.is_new[axis_map.source >= 0].any():
-                    repeated[dim] = axis_map
-        if axes.kind is Kind.GAIN:
+        weight = self._image(name, small[name], lambda m: m.sourced, _share_of_readers)
+        if kind is Kind.GAIN and scale != 1:
             weight = weight * scale
-        for dim, axis_map, _, _ in sides:
-            brand_new = (axis_map.source < 0).nonzero()[:, 0].to(weight.device)
-            weight = weight.index_copy(dim, brand_new, new.index_select(dim, brand_new))
-        for dim, axis_map, axis, side in sides:
-            if self.operator.zeroed[axis] == side and axes.kind is not Kind.GAIN:
-                brand_new = (axis_map.source < 0).nonzero()[:, 0].to(weight.device)
-                weight = weight.index_fill(dim, brand_new, 0.0)
-        if axes.kind is Kind.MAP and repeated:
+        weight = self._fill(name, weight, fresh)
+        if kind is Kind.MAP and (repeated := self.repeated(name)):
             weight = self.operator.perturb(weight, repeated, self.generator)
         return weight
+
+    def moment(self, name: str, small: Weights, power: int) -> Tensor:
+        """A large moment, unflattened."""
+        image = self._image(
+            name,
+            small[name],
+            lambda m: m.sourced,
+            lambda side, m: m.share**power if power and side == "out" else None,
+        )
+        if power and self.axes[name].kind is Kind.GAIN:
+            image = image / self.operator.gain_scale(self.small, self.shell.config) ** power
+        return self._among_zeros(name, image, lambda m: m.sourced)
+
+    def _image(self, name: str, tensor: Tensor, pick: Pick, factor: Factor) -> Tensor:
+        """The large tensor on the coordinates that `pick` chooses along every growing dimension.
+
+        Contracted dimensions come first: while the tensor is small, scaling is cheap.
+        """
+        image = tensor.reshape(self.axes[name].shape(self.small))
+        for dim, _, side, axis_map in reversed(self.sides(name)):
+            chosen = pick(axis_map)
+            image = image.index_select(dim, axis_map.source[chosen].to(image.device))
+            by = factor(side, axis_map)
+            if by is not None and bool((by != 1).any()):
+                image.mul_(_along(by[chosen], dim, image))
+        return image
+
+    def _fill(self, name: str, image: Tensor, fresh: Weights) -> Tensor:
+        """`image` beside coordinates without a source."""
+        gaps = self._gaps(name)
+        if not gaps:
+            return image
+        if "fresh" in gaps.values():
+            weight = fresh[name].view(self.axes[name].shape(self.shell.config))
+            _place(image, weight, self._positions(name, lambda m: m.sourced))
+        else:
+            weight = self._among_zeros(name, image, lambda m: m.sourced)
+        for dim, _, _, axis_map in self.sides(name):
+            gap = (axis_map.source < 0).nonzero()[:, 0].to(weight.device)
+            if gaps.get(dim) == "zero":
+                weight.index_fill_(dim, gap, 0.0)
+            elif gaps.get(dim) == "mean":
+                sourced = weight.index_select(dim, axis_map.sourced.to(weight.device))
+                mean = sourced.mean(dim, keepdim=True)
+                weight.index_copy_(dim, gap, mean.repeat_interleave(len(gap), dim))
+        return weight
+
+    def _gaps(self, name: str) -> dict[int, Fill]:
+        """What fills each dimension that has coordinates without a source."""
+        is_gain = self.axes[name].kind is Kind.GAIN
+        return {
+            dim: "fresh" if is_gain else self.operator.fill(axis, side, self.small)
+            for dim, axis, side, axis_map in self.sides(name)
+            if len(axis_map.sourced) < len(axis_map.source)
+        }
+
+    def _among_zeros(self, name: str, image: Tensor, pick: Pick) -> Tensor:
+        shape = self.axes[name].shape(self.shell.config)
+        if image.shape == shape:
+            return image
+        zeros = image.new_zeros(shape)
+        _place(image, zeros, self._positions(name, pick))
+        return zeros
+
+    def _positions(self, name: str, pick: Pick) -> dict[int, Tensor]:
+        return {dim: pick(axis_map) for dim, _, _, axis_map in self.sides(name)}
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
         return {
-            name: self._grow(name, axes, small, fresh).reshape(fresh[name].shape)
-            for name, axes in self.shell.axes().items()
+            name: self.weight(name, small, fresh).reshape(like.shape)
+            for name, like in self.shell.state_dict().items()
         }
 
     @override
     def moments(self, small: Weights, power: int) -> Weights:
-        scale = self.operator.gain_scale(self.small, self.shell.config)
-        axes_of, grown = self.shell.axes(), dict[str, Tensor]()
+        return {
+            name: self.moment(name, small, power).reshape(like.shape)
+            for name, like in self.shell.named_parameters()
+        }
+
+    @override
+    def first_images(self, small: Weights) -> Weights:
+        grown: Weights = {}
         for name, like in self.shell.named_parameters():
-            axes = axes_of[name]
-            moment = self._gather(small[name], axes)
-            for dim, axis_map, _, side in self._sides(axes):
-                factor = axis_map.share**power if side == "out" else torch.ones(())
-                factor = factor.expand_as(axis_map.source) * (axis_map.source >= 0)
-                moment = moment * _along(factor, dim, moment)
-            if axes.kind is Kind.GAIN:
-                moment = moment / scale**power
-            grown[name] = moment.reshape(like.shape)
+            image = self._image(name, small[name], lambda m: m.firsts, lambda *_: None)
+            grown[name] = self._among_zeros(name, image, lambda m: m.firsts).reshape(like.shape)
         return grown
 
     @override
+    def steps(self, small: "Moments") -> dict[str, float]:
+        return small.step
+
+    @override
+    def needs_fresh(self, name: str) -> bool:
+        return "fresh" in self._gaps(name).values()
+
+    @override
     def is_new(self) -> Weights:
-        axes_of, grown = self.shell.axes(), dict[str, Tensor]()
+        grown: Weights = {}
         for name, like in self.shell.named_parameters():
-            new = torch.zeros(axes_of[name].shape(self.shell.config), dtype=torch.bool)
-            for dim, axis_map, _, _ in self._sides(axes_of[name]):
+            new = torch.zeros(self.axes[name].shape(self.shell.config), dtype=torch.bool)
+            for dim, _, _, axis_map in self.sides(name):
                 new |= _along(axis_map.is_new, dim, new)
             grown[name] = new.reshape(like.shape)
         return grown
 
 
+def _share_of_readers(side: Side, axis_map: AxisMap) -> Tensor | None:
+    return axis_map.share if side == "into" else None
+
+
+def _place(block: Tensor, into: Tensor, positions: Mapping[int, Tensor]) -> None:
+    """Write `block` at the given coordinates of `into`, in place."""
+    if not positions:
+        into.copy_(block)
+        return
+    (dim, index), *rest = positions.items()
+    if torch.equal(index, torch.arange(len(index))):
+        _place(block, into.narrow(dim, 0, len(index)), dict(rest))
+    else:
+        part = into.index_select(dim, index.to(into.device))
+        _place(block, part, dict(rest))
+        into.index_copy_(dim, index.to(into.device), part)
+
+
+def split_noise(like: Tensor, dim: int, axis_map: AxisMap, generator: torch.Generator) -> Tensor:
+    """Noise of unit variance that cancels in the sum over the copies of every coordinate.
+
+    Each copy gets the difference of its random number and the next copy's, a coordinate without
+    copies gets none. Numbers are bytes: random bits are what growing spends most time on.
+    """
+    n_words = -(-like.numel() // 8)
+    words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    number = words.view(torch.int8)[: like.numel()].view(like.shape)
+    noise = number.to(like.dtype)
+    noise.sub_(number.index_select(dim, axis_map.next_copy))
+    return noise.div_(math.sqrt((256**2 - 1) / 6)).to(like.device)
+
+
 def add_split_noise(
     weight: Tensor, repeated: Mapping[int, AxisMap], ratio: float, generator: torch.Generator
 ) -> Tensor:
-    """Noise that tells copies apart and cancels in every sum over them.
+    """Noise that tells copies apart and cancels in every sum over them, added in place.
 
-    Along each repeated dimension it is centred over the copies of a coordinate, so that a reader of
-    equal copies is unchanged; its root mean square is `ratio` times the weight's.
+    Along each repeated dimension a reader of equal copies is unchanged; the noise's root mean
+    square is `ratio` times the weight's.
     """
     for dim, axis_map in repeated.items():
-        source = axis_map.source.to(weight.device)
-        counts = torch.bincount(source[source >= 0])
-        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
-        noise = noise * _along(source >= 0, dim, weight)
-        total = torch.zeros_like(noise).index_add(dim, source.clamp(min=0), noise)
-        mean = total.index_select(dim, source.clamp(min=0))
-        copies = counts[source.clamp(min=0)] * (source >= 0)
-        is_copied = _along((copies > 1).double(), dim, weight)
-        spread = _along((copies / (copies - 1).clamp(min=1)).sqrt(), dim, weight)
-        centred = (noise - mean / _along(copies.clamp(min=1).double(), dim, weight)) * spread
-        weight = weight + centred * is_copied * (ratio * weight.square().mean().sqrt())
+        scale = ratio * float(weight.detach().norm()) / math.sqrt(weight.numel())
+        weight.add_(split_noise(weight, dim, axis_map, generator), alpha=scale)
     return weight
 
 
@@ -444,11 +610,7 @@ def grow(
         GrowthError: `target` shrinks a size, or enlarges one that no operator grows.
     """
     check_reach(small.config, target, operators)
-    state = Grown(
-        small,
-        moments,
-        {n: torch.zeros_like(p, dtype=torch.bool) for n, p in small.named_parameters()},
-    )
+    state = Grown(small, moments, {})
     for operator in operators:
         sizes = {name: target.size(name) for name in operator.grows if name in target.sizes()}
         middle = state.model.config.resized(sizes)
@@ -461,6 +623,7 @@ def grow(
     return state
 
 
+@torch.no_grad()
 def _apply(
     state: Grown,
     transfer: Transfer,
@@ -468,35 +631,68 @@ def _apply(
     policy: StatePolicy,
     resources: Resources,
 ) -> Grown:
-    model_class = resources.model_class or type(state.model)
-    large = model_class(target, generator=resources.generator)
-    large = large.to(device=state.model.device, dtype=state.model.embed.weight.dtype)
-    with torch.no_grad():
-        large.load_state_dict(transfer.weights(state.model.state_dict(), large.state_dict()))
-    new = {name: mask.to(large.device) for name, mask in transfer.is_new().items()}
-    first, second = {
-        StatePolicy.RESET: (0, 0),
-        StatePolicy.CARRY: (0, 0),
-        StatePolicy.SCALED: (1, 2),
-        StatePolicy.ASYMMETRIC: (0, 0),
-    }[policy]
+    small, moments = state.model.state_dict(), state.moments
+    taken = {_address(t) for group in (small, moments.exp_avg, moments.exp_avg_sq)
+             for t in group.values()}  # fmt: skip
+    large = _large_model(state.model, transfer, target, resources, taken)
+    if policy is StatePolicy.RESET:
+        grown_moments = Moments.zeros(large)
+    else:
+        first, second = (1, 2) if policy is StatePolicy.SCALED else (0, 0)
+        if policy is StatePolicy.ASYMMETRIC:
+            exp_avg = transfer.first_images(moments.exp_avg)
+            exp_avg_sq = transfer.first_images(moments.exp_avg_sq)
+        else:
+            exp_avg = transfer.moments(moments.exp_avg, first)
+            exp_avg_sq = transfer.moments(moments.exp_avg_sq, second)
+        exp_avg, exp_avg_sq = _own(exp_avg, taken), _own(exp_avg_sq, taken)
+        steps = transfer.steps(moments)
+        step = {n: steps[n] if bool(v.any()) else 0.0 for n, v in exp_avg_sq.items()}
+        grown_moments = Moments(exp_avg, exp_avg_sq, step)
+    is_new = {name: mask.to(large.device) for name, mask in transfer.is_new().items()}
+    if any(bool(mask.any()) for mask in state.is_new.values()):
+        was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
+        is_new = {name: mask | was_new[name].bool() for name, mask in is_new.items()}
+    return Grown(large, grown_moments, is_new, state.flops + transfer.flops)
 
-    def keep(name: str, moment: Tensor) -> Tensor:
-        if policy is StatePolicy.RESET:
-            return torch.zeros_like(moment)
-        return moment.masked_fill(new[name] & (policy is StatePolicy.ASYMMETRIC), 0.0)
 
-    exp_avg = transfer.moments(state.moments.exp_avg, first)
-    exp_avg_sq = transfer.moments(state.moments.exp_avg_sq, second)
-    exp_avg = {name: keep(name, moment) for name, moment in exp_avg.items()}
-    exp_avg_sq = {name: keep(name, moment) for name, moment in exp_avg_sq.items()}
-    like = dict(state.model.named_parameters())
-    ages = {n: torch.full(like[n].shape, age) for n, age in state.moments.step.items()}
-    aged = transfer.moments(ages, 0)
-    step = {n: float(aged[n].max()) if bool(v.any()) else 0.0 for n, v in exp_avg_sq.items()}
-    was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
-    is_new = {name: mask | was_new[name].bool() for name, mask in new.items()}
-    return Grown(large, Moments(exp_avg, exp_avg_sq, step), is_new, state.flops + transfer.flops)
+def _large_model(
+    small: Transformer,
+    transfer: Transfer,
+    target: ModelConfig,
+    resources: Resources,
+    taken: set[int],
+) -> Transformer:
+    """The grown model: what it needs is drawn, and every parameter is moved into it uncopied."""
+    large = (resources.model_class or type(small))(target)
+    large.init_weights(resources.generator, transfer.needs_fresh)
+    like, state = small.embed.weight, large.state_dict()
+    is_parameter = dict(large.named_parameters()).__contains__
+    fresh = {
+        name: tensor.to(like.device, like.dtype if is_parameter(name) else tensor.dtype)
+        for name, tensor in state.items()
+        if transfer.needs_fresh(name)
+    }
+    weights = _own(transfer.weights(small.state_dict(), fresh), taken)
+    for name in state.keys() & weights.keys():
+        if not is_parameter(name):
+            weights[name] = state[name].copy_(weights[name])
+    large.load_state_dict(weights, assign=True)
+    return large.to(like.device)
+
+
+def _own(tensors: Weights, taken: set[int]) -> Weights:
+    """The tensors, copied where they are memory that is `taken`; takes what they occupy."""
+    owned: Weights = {}
+    for name, tensor in tensors.items():
+        is_whole = tensor.is_contiguous() and _address(tensor) not in taken
+        owned[name] = tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)
+        taken.add(_address(owned[name]))
+    return owned
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def check_reach(

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.errors import ConfigError
-from benchmark.product import linear
+from benchmark.kernels import linear, rms_norm, rotate
 
-FIXED_AXES = {"qkv": 3, "gate_up": 2}
+FIXED_AXES = {"qkv": 3, "gate_up": 2, "token_group": 4}
 """Axes that no method grows, and their lengths."""
 
 CHOICES = {
@@ -81,8 +81,15 @@ class ModelConfig:
         return ModelConfig(**{**vars(self), **sizes})
 
     def size(self, axis: str) -> int:
-        """Length of a named parameter axis."""
-        return FIXED_AXES.get(axis) or int(getattr(self, axis))
+        """Length of a named parameter axis.
+
+        Raises:
+            ConfigError: the size is left out, and this architecture has the axis.
+        """
+        size = FIXED_AXES.get(axis) or getattr(self, axis)
+        if size is None:
+            raise ConfigError(f"this architecture needs the model size {axis}, got none")
+        return int(size)
 
 
 class Kind(Enum):
@@ -92,6 +99,7 @@ class Kind(Enum):
     TABLE = "look-up table"
     GAIN = "elementwise gain of a norm"
     CONSTANT = "scalar that is no parameter, such as the epsilon of a norm"
+    TEMPERATURE = "squared temperature of an attention to parameters; no parameter either"
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,16 @@ class Part(nn.Module, ABC):
         """Draw the initial weights of a model `n_layer` blocks deep."""
 
 
+def draw_map(weight: Tensor, axes: Axes, generator: torch.Generator | None, n_layer: int) -> Tensor:
+    """Fill a linear map: normal, variance 1 / fan-in, residual writes a further 1 / (2 n_layer).
+
+    The depth factor is that of GPT-2 (Radford et al. 2019), section 2.3.
+    """
+    is_residual_write = axes.out == ("d_model",)
+    std = weight.shape[1] ** -0.5 / math.sqrt(2 * n_layer if is_residual_write else 1)
+    return nn.init.normal_(weight, std=std, generator=generator)
+
+
 class Linear(Part):
     """Bias-free linear map from the axes `into` to the axes `out`."""
 
@@ -150,13 +168,7 @@ class Linear(Part):
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
-        """Normal with variance 1 / fan-in, residual writes a further 1 / (2 n_layer).
-
-        The depth factor is that of GPT-2 (Radford et al. 2019), section 2.3.
-        """
-        is_residual_write = self.axes["weight"].out == ("d_model",)
-        std = self.weight.shape[1] ** -0.5 / math.sqrt(2 * n_layer if is_residual_write else 1)
-        nn.init.normal_(self.weight, std=std, generator=generator)
+        draw_map(self.weight, self.axes["weight"], generator, n_layer)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -224,24 +236,16 @@ class Norm(Part):
     @override
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.is_rms:
-            return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.epsilon)
+            return rms_norm(x_BTD, self.weight, self.epsilon)
         return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.epsilon)
 
 
 def rotation(config: ModelConfig) -> Tensor:
-    """Rotary angles as cosine and sine, (2, T, 1, K / 2) (Su et al. 2021, arXiv:2104.09864)."""
+    """Cosine and sine of the rotary angles, (T, K / 2, 2) (Su et al. 2021, arXiv:2104.09864)."""
     half = config.d_head // 2
     frequency = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angle = torch.outer(torch.arange(config.seq_len, dtype=torch.float64), frequency)
-    return torch.stack((angle.cos(), angle.sin()))[:, :, None, :]
-
-
-def rotate(x: Tensor, rotation_2T1k: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + K/2]) of (B, T, ..., H, K) by their position's angles."""
-    shape = (x.shape[1],) + (1,) * (x.ndim - 4) + rotation_2T1k.shape[2:]
-    cos, sin = rotation_2T1k[:, : x.shape[1]].to(x.dtype).view(2, *shape)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1)
 
 
 class Block(nn.Module):
@@ -258,13 +262,13 @@ class Block(nn.Module):
         self.up = make.linear(config, up, ("d_model",))
         self.down = make.linear(config, ("d_model",), ("d_ff",))
 
-    def attend(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
+    def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
         """Causal multi-head self-attention, before the output map: (B, T, H K)."""
         B, T, _ = x_BTD.shape
         qkv_BT3HK = self.qkv(x_BTD).view(B, T, 3, self.n_head, -1)
         qk_BT2HK, v_BTHK = qkv_BT3HK[:, :, :2], qkv_BT3HK[:, :, 2]
-        if rotation_2T1k is not None:
-            qk_BT2HK = rotate(qk_BT2HK, rotation_2T1k)
+        if rotation_Tk2 is not None:
+            qk_BT2HK = rotate(qk_BT2HK, rotation_Tk2)
         q_BTHK, k_BTHK = qk_BT2HK.unbind(2)
         y_BHTK = F.scaled_dot_product_attention(
             q_BTHK.transpose(1, 2), k_BTHK.transpose(1, 2), v_BTHK.transpose(1, 2), is_causal=True
@@ -279,13 +283,19 @@ class Block(nn.Module):
         return F.silu(gate) * value
 
     @override
-    def forward(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
-        x_BTD = x_BTD + self.o(self.attend(self.norm_attn(x_BTD), rotation_2T1k))
+    def forward(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.o(self.attend(self.norm_attn(x_BTD), rotation_Tk2))
         return x_BTD + self.down(self.activate(self.up(self.norm_mlp(x_BTD))))
 
 
 class Transformer(nn.Module):
-    """Token ids (B, T) to next-token logits (B, T, V)."""
+    """Token ids (B, T) to next-token logits (B, T, V).
+
+    Args:
+        config: sizes and variant.
+        generator: draws the initial weights; without one they hold whatever the memory held, for a
+            model that is about to be loaded.
+    """
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -297,8 +307,16 @@ class Transformer(nn.Module):
         self.head = None if config.tied else Linear(config, ("vocab_size",), ("d_model",))
         rotations = rotation(config) if config.positions == "rotary" else None
         self.register_buffer("rotation", rotations, persistent=False)
-        for _, part in self.parts():
-            part.init_weights(generator, config.n_layer)
+        if generator is not None:
+            self.init_weights(generator)
+
+    def init_weights(
+        self, generator: torch.Generator, needed: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """Draw the initial weights of every part, or of those with a tensor that is `needed`."""
+        for path, part in self.parts():
+            if any(needed(f"{path}.{name}") for name in part.axes):
+                part.init_weights(generator, self.config.n_layer)
 
     def linear(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> Part:
         """Make a linear map of a block; subclasses return another parametrisation of it."""

@@ -39,6 +39,7 @@ SCIENCE = (
     "data.stream",
     "evaluate",
     "growth",
+    "kernels",
     "model",
     "optim",
     "runner",
@@ -169,9 +170,10 @@ class Run:
         return rungs
 
     def _check_budget(self) -> None:
-        """Refuse a budget that leaves no step for the last size or for the decay."""
+        """Refuse a budget that leaves no step for a size or for the decay."""
         stages = self.predicted()
-        if not stages or not stages[-1][0].is_last or stages[-1][0].rung < self.n_growths:
+        is_whole = stages and stages[-1][0].is_last and stages[-1][0].rung == self.n_growths
+        if not is_whole or self._grows_late(stages):
             decay = self.suite.protocol.learning_rate.decay
             raise ConfigError(
                 f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
@@ -179,6 +181,14 @@ class Run:
                 f"last {100 * decay:g} %; a step of its largest model takes "
                 f"{self._step_flops(self.n_growths):.3g}"
             )
+
+    def _grows_late(self, stages: Done) -> bool:
+        """Whether two growths are so close that no step fits between them."""
+        times = self.schedule.times(self.n_growths) if self.schedule is not None else None
+        return times is not None and any(
+            after.grows_from is not None and end.end.flops > times[after.rung - 1] * self.budget
+            for (_, end), (after, _) in pairwise(stages)
+        )
 
     def _schedule(self, where: str) -> GrowthSchedule | None:
         if self.n_growths == 0:
@@ -238,7 +248,7 @@ class Run:
             return None
         has_grown = rung > 0
         rate, optimizer = self.suite.protocol.learning_rate, self.suite.protocol.optimizer
-        decay = ((1 - rate.decay) * self.budget, self.budget)
+        decay = (self._decay_start(self.method.budget), self.budget)
         c_star = self.suite.protocol.budget_flops
         return StageSpec(
             code=science_digest(),
@@ -298,19 +308,21 @@ class Run:
         if times is not None:
             at = times[rung] * self.budget
             return affordable_steps(spent, at, self._step_flops(rung)) == 0
-        history = [point for _, result in done for point in result.points]
+        next_end = min(self.budget, spent + self._step_flops(rung))
         return self.schedule.due(
             Progress(
-                spent=spent / self.budget, n_grown=rung, n_growths=self.n_growths, history=history
+                spent=next_end / self.budget,
+                n_grown=rung,
+                n_growths=self.n_growths,
+                history=[point for _, result in done for point in result.points],
             )
         )
 
     def _marks(self, rung: int) -> list[float]:
         """FLOPs where a stage at this rung must end, rising; the last is the budget."""
         protocol = self.suite.protocol
-        decay_starts = [(1 - protocol.learning_rate.decay) * rung for rung in protocol.rungs]
-        marks = {cut * protocol.budget_flops for cut in [*protocol.cuts, *decay_starts]}
-        marks.add((1 - protocol.learning_rate.decay) * self.budget)
+        marks = {cut * protocol.budget_flops for cut in protocol.cuts}
+        marks |= {self._decay_start(rung) for rung in [*protocol.rungs, self.method.budget]}
         if self.schedule is not None and rung < self.n_growths:
             times = self.schedule.times(self.n_growths)
             if times is None:
@@ -318,6 +330,11 @@ class Run:
             else:
                 marks.add(times[rung] * self.budget)
         return [*sorted(mark for mark in marks if mark < self.budget), self.budget]
+
+    def _decay_start(self, rung: float) -> float:
+        """FLOPs where a run with this fraction of C* starts to decay its learning rate."""
+        protocol = self.suite.protocol
+        return (1 - protocol.learning_rate.decay) * (rung * protocol.budget_flops)
 
     def _evaluations(self) -> list[float]:
         protocol = self.suite.protocol

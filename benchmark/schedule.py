@@ -150,7 +150,7 @@ class Progress:
     """Everything a schedule may look at."""
 
     spent: float
-    """u = C / C*, between 0 and 1."""
+    """u = C / C* at the end of the coming step, between 0 and 1."""
 
     n_grown: int
     n_growths: int

@@ -6,13 +6,14 @@ Each could have been written in good faith: the fault is a line or two, the rest
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from baselines.identity_depth import IdentityBlocks
 from baselines.net2net import tiled
 from baselines.stacking import RepeatBlocks
 from benchmark.baseline import Baseline
+from benchmark.contract.subject import SIZES
 from benchmark.growth import (
     AxisMap,
     GrowthOperator,
@@ -24,7 +25,7 @@ from benchmark.growth import (
 )
 from benchmark.model import Axes, Kind, Linear, ModelConfig, Transformer
 
-EPSILON = torch.tensor(1e-5, dtype=torch.float64)
+GAIN = nn.Parameter(torch.ones(SIZES["d_model"], dtype=torch.float64), requires_grad=False)
 
 
 class _Deeper(Baseline):
@@ -238,16 +239,16 @@ class GrowsMoreThanItSays(Baseline):
         self.operators = (IdentityBlocks(), _Tile())
 
 
-class _OneEpsilon(Transformer):
+class _OneGain(Transformer):
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator=generator)
-        self.norm_head.register_buffer("eps", EPSILON)
+        self.norm_head.register_parameter("weight", GAIN)
 
 
-class SharesAnEpsilon(_Deeper):
-    """All models have one epsilon between them."""
+class SharesAGain(_Deeper):
+    """All models have one frozen gain between them."""
 
-    model_class = _OneEpsilon
+    model_class = _OneGain
 
 
 class _LooksAhead(Transformer):

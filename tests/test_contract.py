@@ -16,7 +16,7 @@ BROKEN = {
     "BuriesBlocks": "no dead entries",
     "LocksCopies": "copies separate",
     "TouchesTheSmallModel": "small model untouched",
-    "SharesAnEpsilon": "no shared storage",
+    "SharesAGain": "no shared storage",
     "DrawsItsOwnSeed": "same seed, same bits",
     "SeedsTheWorld": "global randomness untouched",
     "UntiesTheHead": "tied head",

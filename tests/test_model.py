@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.errors import ConfigError
-from benchmark.model import Block, Kind, ModelConfig, Norm, Transformer, rotate, rotation
+from benchmark.kernels import rotate
+from benchmark.model import Block, Kind, ModelConfig, Norm, Transformer, rotation
 
 
 class PeekingBlock(Block):
     """Broken on purpose: attention without the causal mask."""
 
     @override
-    def attend(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
+    def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
         B, T, _ = x_BTD.shape
         qkv_BT3HK = self.qkv(x_BTD).view(B, T, 3, self.n_head, -1)
         q_BHTK, k_BHTK, v_BHTK = (x.transpose(1, 2) for x in qkv_BT3HK.unbind(2))
@@ -56,12 +57,13 @@ def test_a_model_that_looks_ahead_is_noticed() -> None:
 
 
 def rotation_matrix(position: int, size: int) -> Tensor:
-    """R of one position: coordinates i and i + size / 2 turn by position / 10000^(2 i / size)."""
-    turn, half = torch.eye(size, dtype=torch.float64), size // 2
-    for i in range(half):
+    """R of one position: coordinates 2 i and 2 i + 1 turn by position / 10000^(2 i / size)."""
+    turn = torch.eye(size, dtype=torch.float64)
+    for i in range(size // 2):
+        a, b = 2 * i, 2 * i + 1
         angle = position * 10_000.0 ** (-2 * i / size)
-        turn[i, i] = turn[i + half, i + half] = math.cos(angle)
-        turn[i, i + half], turn[i + half, i] = -math.sin(angle), math.sin(angle)
+        turn[a, a] = turn[b, b] = math.cos(angle)
+        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
     return turn
 
 
@@ -141,7 +143,7 @@ def shifted_by(model: Transformer, n: int) -> Tensor:
     assert isinstance(block, Block)
     x_BTD = torch.randn(2, T, model.config.d_model, generator=generator(), dtype=torch.float64)
     with torch.no_grad():
-        return block.attend(x_BTD, rotation(model.config)[:, n : n + T])
+        return block.attend(x_BTD, rotation(model.config)[n : n + T])
 
 
 def test_rotary_attention_depends_on_distance_alone() -> None:
@@ -149,7 +151,7 @@ def test_rotary_attention_depends_on_distance_alone() -> None:
     model = trained_like(config)
     for n in (1, 5, 60):
         assert gap(shifted_by(model, n), shifted_by(model, 0)) < 1e-12
-    at_zero = rotation(config)[:, :1].expand(-1, 64, -1, -1)  # broken: nobody is turned
+    at_zero = rotation(config)[:1].expand(64, -1, -1)  # broken: nobody is turned
     block = model.blocks[0]
     assert isinstance(block, Block)
     x = torch.randn(1, 64, config.d_model, generator=generator(), dtype=torch.float64)

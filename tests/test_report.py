@@ -113,6 +113,11 @@ def test_a_method_must_also_beat_the_best_fixed_size(tmp_path: Path) -> None:
     assert "The target is **larger than compute-optimal** at C*" in page(found)
 
 
+def test_one_seed_cannot_tell_that_the_target_is_oversized(tmp_path: Path) -> None:
+    write_records(tmp_path, (SUITE[0], replace(SUITE[1], offset=-0.1), *SUITE[2:]), seeds=(0,))
+    assert "**The target seems oversized at this budget:**" in answer(analysis(tmp_path))
+
+
 def test_the_best_fixed_size_is_chosen_on_validation_text(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0,))
     run = tmp_path / "runs" / toy.run_id("scratch_small", 0)

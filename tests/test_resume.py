@@ -11,23 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors import safe_open
+from tiny_suite import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 120.0
-SUITE = """
-name: tiny
-version: "1.0"
-workload:
-  corpus: {name: letters, kind: file, source: test, licence: none, path: letters.txt,
-           splits: {val_start: 0.9, test_start: 0.95}}
-  batch_size: 4
-  target: {d_model: 32, n_layer: 2, n_head: 4, d_head: 8, d_ff: 64, seq_len: 32}
-protocol: {budget_flops: 1.5e+10, seeds: [0], n_evaluations: 10, curve_bytes: 512, cuts: [0.4]}
-methods: [scratch, stacking]
-run: {workers: 1, device: cpu, checkpoint_seconds: 0.05}
-"""
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -40,15 +28,6 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def prepare(folder: Path) -> Path:
-    """A working folder with the suite and its corpus."""
-    folder.mkdir()
-    (folder / "tiny.yaml").write_text(SUITE)
-    letters = torch.randint(97, 123, (200_000,), generator=torch.Generator().manual_seed(0))
-    (folder / "letters.txt").write_bytes(bytes(letters.tolist()))
-    return folder
-
-
 def stop(folder: Path, number: signal.Signals) -> tuple[int, str]:
     """Start, wait for a fresh checkpoint and a random while, then signal the whole group."""
     started, process = time.time(), start(folder)
@@ -56,7 +35,7 @@ def stop(folder: Path, number: signal.Signals) -> tuple[int, str]:
         assert process.poll() is None, process.communicate()
         assert time.time() < started + TIMEOUT, "no checkpoint"
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 3))  # noqa: S311 - any moment must do
+    time.sleep(random.uniform(0, 3))
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=TIMEOUT)[1]
     return process.returncode, errors
@@ -98,7 +77,7 @@ def events(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.slow
 def test_an_interrupted_and_killed_suite_ends_with_the_same_bits(tmp_path: Path) -> None:
-    whole, broken = prepare(tmp_path / "whole"), prepare(tmp_path / "broken")
+    whole, broken = (prepare(tmp_path / name, budget=1.5e10) for name in ("whole", "broken"))
     finish(whole)
     code, errors = stop(broken, signal.SIGINT)
     assert code == 130

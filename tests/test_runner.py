@@ -408,7 +408,7 @@ def test_a_stage_killed_before_its_first_checkpoint_starts_again(
     assert steps == sorted(set(steps))
 
 
-def test_a_checkpoint_that_is_ignored_would_leave_a_trace(
+def test_a_checkpoint_that_lost_a_moment_would_leave_a_trace(
     corpus: CorpusConfig, context: Context, tmp_path: Path
 ) -> None:
     """The comparison above notices a state that lost a moment."""

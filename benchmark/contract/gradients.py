@@ -177,7 +177,7 @@ class _ExactGrowth:
 
 def _exact_growths(subject: Subject) -> list[_ExactGrowth]:
     """Every growth of `pairs` that is declared exact and is; the others break another check."""
-    claimed = [pair for pair in subject.pairs if subject.claims(pair[0])]
+    claimed = [pair for pair in subject.pairs if subject.claims(*pair)]
     return [growth for pair in claimed if (growth := _exact_growth(subject, *pair))]
 
 

@@ -1,5 +1,6 @@
 """Saving, loading and going on is the same as never having stopped."""
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from benchmark.checkpoint import State, load_state, save_state
 from benchmark.contract.subject import Subject, Verdict, describe, logits
 from benchmark.cost import Position
 from benchmark.growth import Grown, Moments
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model import Transformer
 
 N_STEPS = 6
 
@@ -18,7 +19,8 @@ def resumption(subject: Subject) -> Verdict:
     """After a growth, three steps, a checkpoint and three steps give the bits of six steps."""
     for small, large in subject.corners:
         rewarm = subject.baseline.rewarm
-        whole, parts = _grown(subject, small, large), _grown(subject, small, large)
+        whole = subject.grow(subject.small(small, torch.float32), large)
+        parts = copy.deepcopy(whole)
         whole_moments = subject.train(whole, range(N_STEPS), rewarm)
         moments = subject.train(parts, range(N_STEPS // 2), rewarm)
         loaded = _through_disk(Grown(parts.model, moments, parts.is_new))
@@ -29,10 +31,6 @@ def resumption(subject: Subject) -> Verdict:
             detail = f"{name} differs from training without a stop: {describe(small, large)}"
             return Verdict(False, detail)
     return Verdict(True, f"bit for bit after {N_STEPS} steps")
-
-
-def _grown(subject: Subject, small: ModelConfig, large: ModelConfig) -> Grown:
-    return subject.grow(subject.small(small, torch.float32), large)
 
 
 def _through_disk(grown: Grown) -> Grown:

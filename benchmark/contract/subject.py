@@ -131,11 +131,12 @@ class Subject:
             except GrowthError:
                 continue
 
-    def claims(self, config: ModelConfig) -> bool:
-        """Whether growth of this variant is declared to keep the function."""
-        excepted = [choice for op in self.baseline.operators for choice in op.inexact_for]
+    def claims(self, small: ModelConfig, large: ModelConfig) -> bool:
+        """Whether this growth is declared to keep the function."""
+        exceptions = [entry for op in self.baseline.operators for entry in op.inexact_for]
         return self.baseline.preserves_function and not any(
-            getattr(config, name) == value for name, value in excepted
+            large.size(size) != small.size(size) and getattr(small, choice) == value
+            for size, choice, value in exceptions
         )
 
     def small(self, config: ModelConfig, dtype: torch.dtype = torch.float64) -> Transformer:
@@ -143,7 +144,7 @@ class Subject:
         model = self.source_class(config, generator=generator(0, "init")).to(dtype=dtype)
         noise = generator(0, "trained")
         with torch.no_grad():
-            for weight in model.parameters():
+            for weight in filter(lambda parameter: parameter.requires_grad, model.parameters()):
                 weight.add_(0.2 * torch.randn(weight.shape, generator=noise, dtype=dtype))
         return model
 

@@ -40,7 +40,7 @@ def analyse(suite: Suite) -> Analysis:
         words=words,
         tables={
             "summary": summary,
-            "comparisons": _ranked(compared, summary, "against"),
+            "comparisons": _ranked(compared, summary),
             "compute_matched": _ranked(tables.compute_matched(data), summary),
             "speed_ups": _ranked(faster, summary),
             "growth_events": _ranked(tables.growth_events(data), summary),
@@ -57,8 +57,8 @@ def analyse(suite: Suite) -> Analysis:
     )
 
 
-def _ranked(table: pd.DataFrame, summary: pd.DataFrame, *first: str) -> pd.DataFrame:
+def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     rank = {method: i for i, method in enumerate(summary.method)}
     by_rank = table.assign(rank=table.method.map(rank).fillna(len(rank)))
-    ordered = by_rank.sort_values([*first, "rank"], kind="stable", ignore_index=True)
+    ordered = by_rank.sort_values("rank", kind="stable", ignore_index=True)
     return ordered.drop(columns="rank")

@@ -11,6 +11,9 @@ from benchmark.report.sections import Section
 COMPUTING = ("numpy", "pytorch-lightning", "safetensors", "torch")
 """Packages that a number may depend on; the others are in the CSV only."""
 
+DESCRIBING = ("summary", "paper")
+"""Settings of a method that are text for a reader."""
+
 
 def shared_compute(analysis: Analysis) -> list[str]:
     """How much training was shared, and how long evaluation took."""
@@ -42,11 +45,24 @@ def settings(analysis: Analysis) -> list[str]:
 
 def what_differs(analysis: Analysis) -> list[str]:
     """Everything in which methods differ; nothing else may."""
+    table = analysis.tables["what_differs"]
+    keys = [key for key in table.columns if key not in ("method", *DESCRIBING)]
+    usual = {key: table[key].mode().iloc[0] for key in keys}
     shown = []
-    for row in rows(analysis.tables["what_differs"]):
-        mine = [f"{key} = {value}" for key, value in row.items() if value and key != "method"]
-        shown.append({"method": f"`{row['method']}`", "settings": "; ".join(mine)})
-    return [formats.table(shown, alignment="left")]
+    for row in rows(table):
+        unusual = [f"{k} = {row[k] or 'none'}" for k, value in usual.items() if row[k] != value]
+        shown.append(
+            {
+                "method": f"`{row['method']}`",
+                "what it is": "; ".join(filter(None, (row.get(key, "") for key in DESCRIBING))),
+                "settings": "; ".join(unusual),
+            }
+        )
+    return [
+        "Settings that are not those of most methods; all of them are in "
+        "`tables/what_differs.csv`.",
+        formats.table(shown, alignment="left"),
+    ]
 
 
 def failures(analysis: Analysis) -> list[str]:

@@ -191,7 +191,8 @@ def hull(drawing: Drawing) -> Figure:
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.15)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(sizes.n_params), [formats.count(n) for n in sizes.n_params])
+    ticks = _apart(list(sizes.n_params))
+    axes.set_xticks(ticks, [formats.count(n) for n in ticks])
     axes.set_xlabel("parameters")
     axes.set_ylabel("bits per byte, test; bar: lowest to highest seed")
     axes.legend(fontsize=7.5)
@@ -212,3 +213,11 @@ def _gap_or_status(row: Row) -> str:
         return str(row["status"])
     names = (f"vs_{SCRATCH}{side}" for side in ("", "_low", "_high"))
     return formats.difference(*(row[name] for name in names))
+
+
+def _apart(sizes: list[float]) -> list[float]:
+    kept: list[float] = []
+    for size in sizes:
+        if not kept or size > kept[-1] * (sizes[-1] / sizes[0]) ** 0.07:
+            kept.append(size)
+    return kept

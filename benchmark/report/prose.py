@@ -9,7 +9,7 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import ABSENT, Row, rows
 from benchmark.report.verdicts import BEST_FIXED, SCRATCH, mean_test_bpb, oversized, results
-from benchmark.statistics import MIN_SEEDS
+from benchmark.statistics import MIN_SEEDS, verdict
 
 PLAUSIBLE_BPB = 0.93
 """About the best published on enwik8; below it on real text, suspect that the text was seen."""
@@ -100,11 +100,12 @@ def _oversize(analysis: Analysis) -> str:
         return ""
     name, comparison = beating[0]
     share = formats.percent(frames.of(name).n_params.max() / n_params)
-    gap = comparison.difference
+    gap, is_sure = comparison.difference, verdict(comparison) == "better"
+    shown = formats.difference(gap.value, gap.low, gap.high)
     return (
-        f"**The target is oversized at this budget:** `{name}`, with {share} of its parameters and "
-        f"no growth, differs from {SCRATCH} by {formats.difference(gap.value, gap.low, gap.high)}, "
-        f"so that beating {SCRATCH} does not show that growing helps."
+        f"**The target {'is' if is_sure else 'seems'} oversized at this budget:** `{name}`, with "
+        f"{share} of its parameters and no growth, differs from {SCRATCH} by {shown}, so that "
+        f"beating {SCRATCH} does not show that growing helps."
     )
 
 
@@ -119,12 +120,12 @@ def _verdicts(summary: Sequence[Row]) -> list[str]:
         for word in ("significantly better", "better")
         if word in groups
     ]
-    if methods and not better:
+    few = groups.get("insufficient seeds", [])
+    if not better and len(few) < len(methods):
         n_methods = formats.plural(len(methods), "method")
         better = [f"**None of {n_methods} is shown to be better than both controls.**"]
     unsure = groups.get("no evidence", [])
     worse = groups.get("significantly worse", []) + groups.get("worse", [])
-    few = groups.get("insufficient seeds", [])
     others = {
         f"No evidence against at least one control: {_names(unsure)}.": unsure,
         f"Worse than {SCRATCH} or than the best fixed size: {_names(worse)}.": worse,

@@ -150,6 +150,8 @@ def literal(value: object) -> str:
         return format(value, ".10g")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{key}: {literal(item)}' for key, item in value.items())}}}"
     return "" if value is None or value in ({}, "") else str(value)
 
 

@@ -222,6 +222,7 @@ def _speed_up(frames: Frames, curves: Curves, method: str, reference: str) -> Ro
         [_cost(curves, runs.loc[s], theirs.curve_bpb[s]) for s in seeds] for runs in (theirs, ours)
     ]
     result = speed_up(costs[0], costs[1])
+    value = result.estimate.value
     return {
         "method": method,
         "role": ours.role.iloc[0],
@@ -229,10 +230,10 @@ def _speed_up(frames: Frames, curves: Curves, method: str, reference: str) -> Ro
         "loss": mean_interval([theirs.curve_bpb[s] for s in seeds]).value,
         "n": result.estimate.n,
         "n_reached": result.n_reached,
-        "speed_up": result.estimate.value,
+        "speed_up": value,
         "low": result.estimate.low,
         "high": result.estimate.high,
-        "saving": 1 - 1 / result.estimate.value if math.isfinite(result.estimate.low) else math.nan,
+        "saving": 1 - 1 / value if value and result.n_reached == len(seeds) else math.nan,
     }
 
 

@@ -1,0 +1,23 @@
+"""The growth recipe of FLM-101B (Li et al. 2023, arXiv:2309.03852), scaled down.
+
+Masked growth in three stages, 16B, 51B and 101B parameters there, of 79, 13 and 9 % of the tokens;
+the rate at the start of the second is 0.85 and of the third 0.5 of the first one's, each after a
+short warm-up. Nothing of it is released; the masks are those of MSG.
+
+Deviations: the rates are factors on the protocol's curve; the paper's are read off one cosine. The
+sizes are nearer to one another than 16 : 51 : 101, for at equal compute a source six times smaller
+than the target would read more than one epoch of a small corpus; the configuration's growth times
+spend the paper's token shares at suite `cpu`. Warm-up lasts 1 % of C*; there, 0.15 % of the tokens.
+"""
+
+from baselines.msg import MSG
+from benchmark.optim import Rewarm
+
+
+class FLM101B(MSG):
+    """MSG with a lower rate after every growth."""
+
+    rewarm = Rewarm(which="all", ratios=[0.85, 0.5], length=0.01)
+
+    def __init__(self, ramp: float = 0.03) -> None:
+        super().__init__(ramp)

@@ -1,0 +1,85 @@
+"""The fast operations compute what PyTorch's own compute, forward and backward."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.kernels import linear, rms_norm, rotate
+from benchmark.seeding import generator
+
+SHAPES = [(3, 5), (2, 3, 5), (1, 1, 1, 5)]
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    tensor = torch.randn(shape, generator=generator(0, *shape), dtype=dtype)
+    return tensor.requires_grad_()
+
+
+def gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:
+    seed = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view_as(result)
+    return [result, *torch.autograd.grad(result, inputs, seed)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear_is_the_product(shape: tuple[int, ...]) -> None:
+    x, weight = draw(*shape), draw(7, 5)
+    for ours, theirs in zip(
+        gradients(linear(x, weight), x, weight), gradients(F.linear(x, weight), x, weight),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_linear_leaves_other_types_and_autocast_to_pytorch() -> None:
+    x, weight = draw(2, 5, dtype=torch.float64), draw(7, 5, dtype=torch.float64)
+    assert torch.equal(linear(x, weight), F.linear(x, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(draw(2, 5), draw(7, 5)).dtype == torch.bfloat16
+
+
+def test_linear_computes_only_the_gradients_that_are_asked_for() -> None:
+    x, weight = draw(2, 5).detach(), draw(7, 5)
+    assert torch.autograd.grad(linear(x, weight).sum(), weight)[0].shape == weight.shape
+    x = draw(2, 5)
+    assert torch.autograd.grad(linear(x, weight.detach()).sum(), x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rms_norm_is_the_definition(shape: tuple[int, ...]) -> None:
+    x, gain = draw(*shape, dtype=torch.float64), draw(5, dtype=torch.float64)
+    eps = 0.3
+    expected = gain * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+    for ours, theirs in zip(
+        gradients(rms_norm(x, gain, eps), x, gain), gradients(expected, x, gain), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_rms_norm_passes_finite_differences() -> None:
+    x, gain = draw(2, 3, 5, dtype=torch.float64), draw(5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x, gain: rms_norm(x, gain, 1e-5), (x, gain))
+
+
+def test_a_wrong_backward_would_be_noticed() -> None:
+    x = draw(2, 5, dtype=torch.float64)
+    detached = rms_norm(x, torch.ones(5, dtype=torch.float64), 1e-5).detach()
+    assert not torch.autograd.gradcheck(
+        lambda x: x * (detached / x).detach(), x, raise_exception=False
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 2, 5, 4)], ids=str)
+def test_rotate_turns_pairs(shape: tuple[int, ...]) -> None:
+    angle = torch.tensor([[0.0, 0.0], [0.5, 0.1], [1.0, 0.2], [9.0, 9.0]], dtype=torch.float64)
+    x = draw(*shape, dtype=torch.float64)
+    turned = rotate(x, torch.stack((angle.cos(), angle.sin()), -1))
+    a, b = x[..., 0::2].transpose(1, -2), x[..., 1::2].transpose(1, -2)
+    cos, sin = angle[:3].cos(), angle[:3].sin()
+    expected = torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).transpose(1, -2)
+    torch.testing.assert_close(turned, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_rotate_keeps_a_narrow_type() -> None:
+    angle = torch.zeros(3, 2, 2)
+    assert rotate(draw(1, 3, 4).bfloat16(), angle).dtype == torch.bfloat16

@@ -1,0 +1,37 @@
+"""A suite that trains in a second, on a file of random letters; no test lives here."""
+
+from pathlib import Path
+
+import torch
+
+SUITE = """
+name: tiny
+version: "1.0"
+workload:
+  corpus:
+    name: letters
+    kind: file
+    source: drawn at random
+    licence: CC0-1.0
+    path: letters.txt
+    splits: {{val_start: 0.9, test_start: 0.95}}
+  batch_size: 4
+  target: {{d_model: 32, n_layer: 2, n_head: 4, d_head: 8, d_ff: 64, seq_len: 32}}
+protocol:
+  budget_flops: {budget}
+  seeds: [0]
+  n_evaluations: 10
+  curve_bytes: 512
+  cuts: [0.4]
+methods: [scratch, stacking]
+run: {{workers: 1, device: cpu, checkpoint_seconds: 0.05, retries: 0}}
+"""
+
+
+def prepare(folder: Path, budget: float = 5e8) -> Path:
+    """Make a working folder with tiny.yaml and its corpus."""
+    folder.mkdir(exist_ok=True)
+    (folder / "tiny.yaml").write_text(SUITE.format(budget=repr(budget)))
+    letters = torch.randint(97, 123, (200_000,), generator=torch.Generator().manual_seed(0))
+    (folder / "letters.txt").write_bytes(bytes(letters.tolist()))
+    return folder
