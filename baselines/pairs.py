@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from benchmark.kernels import linear
 from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part
-from benchmark.product import linear
 
 
 class Pair(Part):

@@ -1,13 +1,14 @@
 """The architecture of TokenFormer (Wang et al. 2025, arXiv:2410.23168): attention to parameters.
 
 Every linear map of a block is y = Theta(x K^T) V with n_token rows of keys K and of values V; the
-whole MLP is one such map with four times as many. What the number of tokens sets in the paper, the
-temperature tau = sqrt(n) inside Theta, is state of each map here: growth decides whether it follows.
+whole MLP is one such map with four times as many. In the paper the number of tokens n sets the
+temperature tau = sqrt(n) in Theta; here tau is state of each map, and growth decides about it.
 
 `activation` and `d_ff` of a config have no meaning for this architecture.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -48,11 +49,88 @@ class _Normalise(torch.autograd.Function):
 
 def normalise(x: Tensor, tau2: int) -> Tensor:
     """Rows of x scaled to mean square 1 over tau2 coordinates."""
-    return _Normalise.apply(x, tau2)  # type: ignore[no-any-return, no-untyped-call]
+    return _Normalise.apply(x, tau2)  # type: ignore[no-untyped-call]
 
 
-THETAS = {
+THETAS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "l2_norm_gelu": lambda scores, tau2: F.gelu(normalise(scores, tau2)),
     "gelu_l2_norm": lambda scores, tau2: normalise(F.gelu(scores), tau2),
     "softmax": lambda scores, tau2: tau2 * scores.softmax(-1),
 }
+"""Activations of token-parameter attention, given tau squared."""
+
+
+class Pattention(Pair):
+    """Attention of the features `ends.into` to tokens; `read` holds the keys, `write` the values.
+
+    The squared temperature is an integer, so that no cast of the model can round it.
+    """
+
+    def __init__(
+        self, config: ModelConfig, ends: Axes, tokens: tuple[str, ...], theta: str
+    ) -> None:
+        super().__init__(config, ends, tokens)
+        self.theta = THETAS[theta]
+        self.axes["tau2"] = Axes(kind=Kind.TEMPERATURE)
+        self.squared = math.prod(map(config.size, tokens))  # tau2, read without a device sync
+        self.register_buffer("tau2", torch.tensor(self.squared))
+        self.register_load_state_dict_post_hook(Pattention._read_tau2)  # type: ignore[no-untyped-call]
+
+    def _read_tau2(self, _: object) -> None:
+        self.squared = int(self.get_buffer("tau2"))
+
+    @override
+    def between(self, hidden: Tensor) -> Tensor:
+        return self.theta(hidden, self.squared)
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        for name in ("read", "write"):
+            draw_map(self.get_parameter(name), self.axes[name], generator, n_layer)
+
+
+class TokenBlock(Block):
+    """A block without an MLP: the whole of it is one token-parameter attention."""
+
+    def __init__(self, make: "TokenFormer", config: ModelConfig) -> None:
+        super().__init__(make, config)
+        del self.up, self.down
+        stream = Axes(("d_model",), ("d_model",))
+        self.mlp = Pattention(config, stream, ("token_group", "n_token"), make.theta)
+
+    @override
+    def forward(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.o(self.attend(self.norm_attn(x_BTD), rotation_2T1k))
+        return x_BTD + self.mlp(self.norm_mlp(x_BTD))
+
+
+class TokenFormer(Transformer):
+    """Token ids to logits through `l2_norm_gelu`, which every released configuration uses."""
+
+    theta: ClassVar[str] = "l2_norm_gelu"
+
+    @override
+    def linear(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> Part:
+        return Pattention(config, Axes(out, into), ("n_token",), self.theta)
+
+    @override
+    def block(self, config: ModelConfig) -> TokenBlock:
+        return TokenBlock(self, config)
+
+
+class GeluFirstTokenFormer(TokenFormer):
+    """The same with the activation before the norm."""
+
+    theta = "gelu_l2_norm"
+
+
+class SoftmaxTokenFormer(TokenFormer):
+    """The same with a softmax times the number of tokens."""
+
+    theta = "softmax"
+
+
+MODELS: dict[str, type[TokenFormer]] = {
+    model.theta: model for model in (TokenFormer, GeluFirstTokenFormer, SoftmaxTokenFormer)
+}
+"""Model classes by the name of their activation."""

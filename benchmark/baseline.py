@@ -57,8 +57,8 @@ class Fit:
 class Baseline(pl.LightningModule, ABC):
     """One growth method, wrapped for Lightning."""
 
-    model_class: ClassVar[type[Transformer]] = Transformer
-    """The architecture the method trains."""
+    model_class: type[Transformer] = Transformer
+    """The architecture the method trains; an argument may choose it."""
 
     source_class: ClassVar[type[Transformer] | None] = None
     """The architecture before the first growth, if it is another one."""

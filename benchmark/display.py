@@ -1,5 +1,6 @@
 """What a person sees of a suite at work: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -23,7 +24,7 @@ STYLES = {"done": "green", "running": "cyan", "waiting": "dim", "diverged": "red
 ENDED = ("done", "diverged", "failed")
 HEARTBEAT_SECONDS = 30.0
 BAR_WIDTH = 16
-FRAME_LINES = 6
+FRAME_LINES = 4
 """Lines of the live table that are not rows."""
 
 
@@ -120,23 +121,26 @@ class LiveTable(Display):
     def show(self, tracks: Sequence[Track]) -> None:
         self.tracks = tracks
         n_rows = max(1, self.console.size.height - FRAME_LINES)
-        self.live.update(self.table(tracks, n_rows), refresh=True)
+        self.live.update(self._picture(n_rows), refresh=True)
 
     def _finish(self) -> None:
         """Leave a table of all runs behind."""
         if self.tracks:
-            self.live.update(self.table(self.tracks, len(self.tracks)))
+            self.live.update(self._picture(len(self.tracks)))
+
+    def _picture(self, n_rows: int) -> Group:
+        ended = sum(track.status in ENDED for track in self.tracks)
+        line = f"{ended} of {len(self.tracks)} runs ended; {self.progress(self.tracks)}"
+        if n_rows < len(self.tracks):
+            line += f"; {len(self.tracks) - n_rows} runs not shown"
+        return Group(self.table(self.tracks, n_rows), line)
 
     def table(self, tracks: Sequence[Track], n_rows: int) -> Table:
         """At most `n_rows` runs in display order, those that move and those in trouble first."""
         urgency = ("running", "failed", "diverged", "waiting", "done")
         by_urgency = sorted(tracks, key=lambda track: urgency.index(track.status))
         chosen = {track.run.id for track in by_urgency[:n_rows]}
-        ended = sum(track.status in ENDED for track in tracks)
-        caption = f"{ended} of {len(tracks)} runs ended; {self.progress(tracks)}"
-        if len(chosen) < len(tracks):
-            caption += f"; {len(tracks) - len(chosen)} runs not shown"
-        table = Table(box=None, caption=caption, caption_justify="left")
+        table = Table(box=None, header_style="bold")
         for name in ("method", "seed", "status", "progress", "", "bpb", "FLOPs"):
             table.add_column(name, justify="left" if name in ("method", "status") else "right")
         for track in tracks:
@@ -189,12 +193,13 @@ def troubles(tracks: Sequence[Track], cache: Path) -> Iterator[str]:
 
 def _row(track: Track) -> list[Text | ProgressBar | str]:
     flops = track.position.flops
+    share = 1.0 if track.status == "done" else flops / track.run.budget
     return [
         track.run.method.name,
         str(track.run.seed),
         Text(track.status, style=STYLES[track.status]),
-        ProgressBar(total=track.run.budget, completed=flops, width=BAR_WIDTH),
-        f"{100 * flops / track.run.budget:.0f} %",
+        ProgressBar(total=1.0, completed=share, width=BAR_WIDTH),
+        f"{100 * share:.0f} %",
         "" if track.bpb is None else formats.bpb(track.bpb),
         formats.flops(flops),
     ]
@@ -203,4 +208,6 @@ def _row(track: Track) -> list[Text | ProgressBar | str]:
 def _sentence(track: Track) -> str:
     text = f"{track.run.method.name} seed {track.run.seed} {track.status}"
     text += f" at {formats.flops(track.position.flops)} FLOPs"
-    return text if track.bpb is None else f"{text}, {formats.bpb(track.bpb)} bpb on the curve slice"
+    if track.bpb is None or not math.isfinite(track.bpb):
+        return text
+    return f"{text}, {formats.bpb(track.bpb)} bpb on the curve slice"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, Literal, Self, final
 
 import torch
@@ -271,6 +272,9 @@ class AxisMap:
         return following
 
 
+MOST_RUNS = 64
+"""Beyond so many pieces, copying them one by one is slower than picking coordinates."""
+
 Fill = Literal["zero", "fresh", "mean"]
 Pick = Callable[[AxisMap], Tensor]
 Factor = Callable[[Side, AxisMap], Tensor | None]
@@ -365,7 +369,7 @@ class WidthTransfer(Transfer):
         }
 
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
-        """A large tensor, unflattened, that shares no memory with a small one it grows from."""
+        """A large tensor, unflattened."""
         scale, kind = self.operator.gain_scale(self.small, self.shell.config), self.axes[name].kind
         if kind is Kind.CONSTANT:
             return small[name] * scale**2
@@ -397,10 +401,10 @@ class WidthTransfer(Transfer):
         image = tensor.reshape(self.axes[name].shape(self.small))
         for dim, _, side, axis_map in reversed(self.sides(name)):
             chosen = pick(axis_map)
-            image = image.index_select(dim, axis_map.source[chosen].to(image.device))
+            image = _take(image, dim, axis_map.source[chosen])
             by = factor(side, axis_map)
             if by is not None and bool((by != 1).any()):
-                image.mul_(_along(by[chosen], dim, image))
+                image = image * _along(by[chosen], dim, image)
         return image
 
     def _fill(self, name: str, image: Tensor, fresh: Weights) -> Tensor:
@@ -418,8 +422,7 @@ class WidthTransfer(Transfer):
             if gaps.get(dim) == "zero":
                 weight.index_fill_(dim, gap, 0.0)
             elif gaps.get(dim) == "mean":
-                sourced = weight.index_select(dim, axis_map.sourced.to(weight.device))
-                mean = sourced.mean(dim, keepdim=True)
+                mean = _take(weight, dim, axis_map.sourced).mean(dim, keepdim=True)
                 weight.index_copy_(dim, gap, mean.repeat_interleave(len(gap), dim))
         return weight
 
@@ -477,10 +480,11 @@ class WidthTransfer(Transfer):
     def is_new(self) -> Weights:
         grown: Weights = {}
         for name, like in self.shell.named_parameters():
-            new = torch.zeros(self.axes[name].shape(self.shell.config), dtype=torch.bool)
+            shape = self.axes[name].shape(self.shell.config)
+            new = torch.zeros([1] * len(shape), dtype=torch.bool)
             for dim, _, _, axis_map in self.sides(name):
-                new |= _along(axis_map.is_new, dim, new)
-            grown[name] = new.reshape(like.shape)
+                new = new | _along(axis_map.is_new, dim, new)
+            grown[name] = new.expand(shape).reshape(like.shape)
         return grown
 
 
@@ -497,9 +501,22 @@ def _place(block: Tensor, into: Tensor, positions: Mapping[int, Tensor]) -> None
     if torch.equal(index, torch.arange(len(index))):
         _place(block, into.narrow(dim, 0, len(index)), dict(rest))
     else:
-        part = into.index_select(dim, index.to(into.device))
+        part = _take(into, dim, index)
         _place(block, part, dict(rest))
         into.index_copy_(dim, index.to(into.device), part)
+
+
+def _take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """`index_select`, or a view or a few large copies where the index is made of long runs."""
+    starts = [0, *((index.diff() != 1).nonzero()[:, 0] + 1).tolist()]
+    if len(starts) > MOST_RUNS:
+        return tensor.index_select(dim, index.to(tensor.device))
+    lengths = [end - start for start, end in pairwise([*starts, len(index)])]
+    runs = [
+        tensor.narrow(dim, first, length)
+        for first, length in zip(index[starts].tolist(), lengths, strict=True)
+    ]
+    return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
 
 
 def split_noise(like: Tensor, dim: int, axis_map: AxisMap, generator: torch.Generator) -> Tensor:
@@ -510,10 +527,9 @@ def split_noise(like: Tensor, dim: int, axis_map: AxisMap, generator: torch.Gene
     """
     n_words = -(-like.numel() // 8)
     words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    number = words.view(torch.int8)[: like.numel()].view(like.shape)
-    noise = number.to(like.dtype)
-    noise.sub_(number.index_select(dim, axis_map.next_copy))
-    return noise.div_(math.sqrt((256**2 - 1) / 6)).to(like.device)
+    number = words.view(torch.int8)[: like.numel()].view(like.shape).to(like)
+    noise = number - _take(number, dim, axis_map.next_copy)
+    return noise.div_(math.sqrt((256**2 - 1) / 6))
 
 
 def add_split_noise(

@@ -14,11 +14,12 @@ from benchmark.config import (
     available,
     build,
     find,
+    import_class,
     load_method,
     load_suite,
     read,
 )
-from benchmark.model import ModelConfig
+from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import Done, Run, Sharing, StageResult, StageSpec
 from benchmark.probe import Probe, predict
 from benchmark.report import formats
@@ -111,7 +112,7 @@ def matrix(session: Session) -> Table:
             run.method.role,
             " ".join(str(outlook.run.seed) for outlook in seeds),
             "; ".join(_changes(seeds[0].stages)) or MISSING,
-            " ".join(dict.fromkeys(formats.count(_n_params(run, rung)) for rung in run.rungs)),
+            " ".join(dict.fromkeys(formats.count(_n_params(spec)) for spec, _ in seeds[0].stages)),
             formats.flops(end.flops),
             formats.count(end.tokens),
             formats.number(end.tokens / len(session.corpus.train)),
@@ -187,8 +188,9 @@ def _changes(stages: Done) -> Iterator[str]:
         start = result.end.flops
 
 
-def _n_params(run: Run, config: ModelConfig) -> int:
-    return sum(p.numel() for p in run.baseline.model_class.shell(config).parameters())
+def _n_params(spec: StageSpec) -> int:
+    model_class = import_class(spec.model_class, Transformer, "model_class")
+    return sum(p.numel() for p in model_class.shell(ModelConfig(**spec.model)).parameters())
 
 
 def _baseline(method: MethodConfig) -> Baseline:

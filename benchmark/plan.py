@@ -192,6 +192,8 @@ class Run:
 
     def _schedule(self, where: str) -> GrowthSchedule | None:
         if self.n_growths == 0:
+            if self.method.schedule is not None:
+                raise ConfigError(f"{where}.schedule is set, but {where}.ladder.n_growths is 0")
             return None
         if self.method.schedule is None:
             raise ConfigError(f"{where}.schedule is missing: when does it grow?")

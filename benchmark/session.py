@@ -70,7 +70,12 @@ class Session:
             )
             executor = LocalExecutor(context, self.workers, self.suite.run.retries)
             self.provenance = provenance(
-                device=self.device, precision=self.suite.protocol.precision, threads=1
+                device=self.device.partition(":")[0],
+                precision=self.suite.protocol.precision,
+                threads=1,
+                deterministic=True,
+                gpu=torch.cuda.get_device_name() if self.device.startswith("cuda") else None,
+                driver=torch.version.cuda if self.device.startswith("cuda") else None,
             )
             return executor.run(self.runs, on_change, self._publish)
 

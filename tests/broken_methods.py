@@ -1,4 +1,4 @@
-"""Methods that break one promise each; the contract must catch every one, by the check meant for it.
+"""Methods that break one promise each, for the contract to catch, and a few that look suspicious.
 
 Each could have been written in good faith: the fault is a line or two, the rest is sound.
 """
@@ -6,14 +6,14 @@ Each could have been written in good faith: the fault is a line or two, the rest
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from baselines.identity_depth import IdentityBlocks
 from baselines.net2net import tiled
 from baselines.stacking import RepeatBlocks
 from benchmark.baseline import Baseline
-from benchmark.contract.subject import SIZES
+from benchmark.cost import forward_flops_per_token
 from benchmark.growth import (
     AxisMap,
     GrowthOperator,
@@ -23,9 +23,9 @@ from benchmark.growth import (
     Weights,
     WidthOperator,
 )
-from benchmark.model import Axes, Kind, Linear, ModelConfig, Transformer
+from benchmark.model import Axes, Kind, Linear, ModelConfig, Part, Transformer
 
-GAIN = nn.Parameter(torch.ones(SIZES["d_model"], dtype=torch.float64), requires_grad=False)
+FACTOR = torch.tensor(0.5, dtype=torch.float64)
 
 
 class _Deeper(Baseline):
@@ -148,6 +148,28 @@ class CopiesMomentsLikeWeights(Baseline):
         self.operators = (_TileWithWholeMoments(),)
 
 
+class AdmitsWhatIsNotSo(Baseline):
+    """Sound, but declares every exception there is."""
+
+    leaves_dead_entries = True
+    leaves_copies_equal = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_HumbleIdentityBlocks(),)
+
+
+class _HumbleIdentityBlocks(IdentityBlocks):
+    inexact_for = (("n_layer", "norm", "layernorm"),)
+    moments_are_exact = False
+
+
+class BuriesBlocksAndSaysSo(BuriesBlocks):
+    """Not broken: a control whose new blocks are meant to be dead."""
+
+    leaves_dead_entries = True
+
+
 class RemembersWeights(Baseline):
     """Exact for the weights it was prepared with, and for no others."""
 
@@ -162,6 +184,28 @@ class LearnsForFree(Baseline):
     def __init__(self) -> None:
         super().__init__()
         self.operators = (_CalibratedStacking(),)
+
+
+class LearnsAndPays(Baseline):
+    """Not broken: as `LearnsForFree`, with its bill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_CalibratedStacking(pays=True),)
+
+
+class Crashes(Baseline):
+    """Fails with an error of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_Crash(),)
+
+
+class _Crash(RepeatBlocks):
+    @override
+    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
+        raise KeyError("no such thing")
 
 
 @dataclass(frozen=True)
@@ -198,7 +242,8 @@ class _Remembered(_Delegating):
 class _Calibrated(_Delegating):
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        spread = self.small(next(self.resources.batches)[:, :-1]).std()
+        ids = next(self.resources.batches)[:, :-1]
+        spread = self.small(ids).std()
         grown = self.inner.weights(small, fresh)
         return {**grown, "norm_head.weight": grown["norm_head.weight"] / spread}
 
@@ -221,12 +266,22 @@ class _RememberedIdentityBlocks(GrowthOperator):
         return _Remembered(IdentityBlocks().prepare(small, target, resources), small, resources)
 
 
+class _CalibratedAndPaid(_Calibrated):
+    @property
+    @override
+    def flops(self) -> float:  # type: ignore[override]
+        return forward_flops_per_token(self.small) * 4 * self.small.config.seq_len
+
+
+@dataclass(frozen=True)
 class _CalibratedStacking(GrowthOperator):
     grows = frozenset({"n_layer"})
+    pays: bool = False
 
     @override
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _Calibrated(RepeatBlocks().prepare(small, target, resources), small, resources)
+        transfer = _CalibratedAndPaid if self.pays else _Calibrated
+        return transfer(RepeatBlocks().prepare(small, target, resources), small, resources)
 
 
 class GrowsMoreThanItSays(Baseline):
@@ -239,16 +294,37 @@ class GrowsMoreThanItSays(Baseline):
         self.operators = (IdentityBlocks(), _Tile())
 
 
-class _OneGain(Transformer):
+class _Scale(Part):
+    macs = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.axes = {"factor": Axes(kind=Kind.CONSTANT)}
+        self.register_buffer("factor", FACTOR)
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        """Nothing is random."""
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.get_buffer("factor")
+
+
+class _OneScale(Transformer):
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator=generator)
-        self.norm_head.register_parameter("weight", GAIN)
+        self.scale = _Scale()
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return self.scale(super().forward(ids_BT))
 
 
-class SharesAGain(_Deeper):
-    """All models have one frozen gain between them."""
+class SharesAScale(_Deeper):
+    """The factor on the logits is one tensor for all models."""
 
-    model_class = _OneGain
+    model_class = _OneScale
 
 
 class _LooksAhead(Transformer):
@@ -297,7 +373,8 @@ class _OwnHead(Transformer):
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator=generator)
         self.head = Linear(config, ("vocab_size",), ("d_model",))
-        self.head.init_weights(generator, config.n_layer)
+        if generator is not None:
+            self.head.init_weights(generator, config.n_layer)
 
 
 class UntiesTheHead(_Deeper):
@@ -313,9 +390,10 @@ class _Ageing(Transformer):
 
     @override
     def forward(self, ids_BT: Tensor) -> Tensor:
+        age = self.get_buffer("age")
         if self.training:
-            self.age += 1
-        return super().forward(ids_BT) / (1 + 0.1 * self.age)
+            age += 1
+        return super().forward(ids_BT) / (1 + 0.1 * age)
 
 
 class ForgetsABuffer(_Deeper):

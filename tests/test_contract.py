@@ -1,4 +1,4 @@
-"""Every method keeps the contract, and every check of the contract catches a method that does not."""
+"""Every method keeps the contract, and every check catches a method that breaks its promise."""
 
 import json
 
@@ -16,7 +16,7 @@ BROKEN = {
     "BuriesBlocks": "no dead entries",
     "LocksCopies": "copies separate",
     "TouchesTheSmallModel": "small model untouched",
-    "SharesAGain": "no shared storage",
+    "SharesAScale": "no shared storage",
     "DrawsItsOwnSeed": "same seed, same bits",
     "SeedsTheWorld": "global randomness untouched",
     "UntiesTheHead": "tied head",
@@ -33,7 +33,9 @@ def distinct_methods() -> list[str]:
     """Names of the configured methods, one for each class with its arguments."""
     names = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
     configs = {name: load_method(name) for name in names}
-    first = {json.dumps([c.target, c.args], sort_keys=True): n for n, c in reversed(configs.items())}
+    first = {
+        json.dumps([c.target, c.args], sort_keys=True): n for n, c in reversed(configs.items())
+    }
     return sorted(first.values())
 
 
@@ -53,6 +55,29 @@ def test_every_method_keeps_the_contract(name: str) -> None:
 @pytest.mark.parametrize(("broken", "name"), BROKEN.items())
 def test_a_broken_method_is_caught_by_the_check_meant_for_it(broken: str, name: str) -> None:
     assert list(failed(check(f"broken_methods:{broken}"))) == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sound", ["BuriesBlocksAndSaysSo", "LearnsAndPays"])
+def test_a_declared_exception_and_a_paid_bill_are_in_order(sound: str) -> None:
+    assert failed(check(f"broken_methods:{sound}")) == {}
+
+
+@pytest.mark.slow
+def test_an_exception_that_is_declared_but_not_there_is_a_fault() -> None:
+    checks = {"exactness", "moments", "no dead entries", "copies separate"}
+    assert set(failed(check("broken_methods:AdmitsWhatIsNotSo"))) == checks
+
+
+@pytest.mark.slow
+def test_without_noise_moments_are_exact_but_two_of_three_copies_never_separate() -> None:
+    results = check("baselines.net2net:Net2Net", {"noise": 0.0})
+    assert list(failed(results)) == ["copies separate"]
+    assert next(result.value for result in results if result.name == "moments") < 1e-12
+
+
+def test_a_method_that_crashes_has_failed_and_its_error_is_told() -> None:
+    assert "KeyError: 'no such thing'" in failed(check("broken_methods:Crashes"))["exactness"]
 
 
 def test_every_check_has_a_broken_method() -> None:

@@ -48,7 +48,7 @@ def bigram_nats(split: list[int]) -> list[float]:
 
 def uniform() -> Transformer:
     """All logits are zero."""
-    model = Transformer(BYTES).double()
+    model = Transformer(BYTES, generator=generator()).double()
     assert model.head is not None
     torch.nn.init.zeros_(model.head.get_parameter("weight"))
     return model

@@ -124,6 +124,17 @@ def test_agrees_with_a_naive_loop(config: ModelConfig) -> None:
         assert gap(model(ids), expected) < 1e-12
 
 
+@every_variant
+def test_in_float32_computes_and_learns_the_same_up_to_rounding(config: ModelConfig) -> None:
+    """Training takes other kernels than the float64 of these tests."""
+    model = trained_like(config)
+    single = trained_like(config).float()
+    torch.testing.assert_close(logits(single).double(), logits(model), rtol=0, atol=2e-4)
+    expected = gradients(model)
+    for name, gradient in gradients(single).items():
+        assert gap(gradient.double(), expected[name]) < 2e-4
+
+
 def test_the_naive_loop_notices_a_missing_mask() -> None:
     model, ids = trained_like(TINY, cls=Peeking), text(TINY, n_windows=1)[:, :-1]
     with torch.no_grad():

@@ -5,6 +5,7 @@ counts attention without the causal mask, so formulas are compared unmasked. At 
 sequence there is nothing to mask, and a learned map must declare exactly what it spent.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,7 +61,7 @@ def growth_flops(subject: Subject) -> Verdict:
     counted = counter.get_total_flops()
     if not declared and reader.n_read:
         return Verdict(False, f"growth reads {reader.n_read} batches and declares no FLOPs", 0.0)
-    if declared and declared != counted:
+    if declared and not math.isclose(declared, counted):
         return Verdict(False, f"growth takes {counted} FLOPs and declares {declared:.0f}", declared)
     return Verdict(True, f"{declared:.0f} declared, {reader.n_read} batches read", declared)
 

@@ -126,20 +126,33 @@ class _Taped(GrowthOperator):
 class _TapedTransfer(Transfer):
     def __init__(self, transfer: Transfer, tape: _Tape) -> None:
         self.transfer, self.tape = transfer, tape
+        self.flops = transfer.flops
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
         with torch.enable_grad():
             self.tape.large = self.transfer.weights({**small, **self.tape.large}, fresh)
-        return {name: weight.detach() for name, weight in self.tape.large.items()}
+        return {name: weight.detach().clone() for name, weight in self.tape.large.items()}
 
     @override
     def moments(self, small: Weights, power: int) -> Weights:
         return self.transfer.moments(small, power)
 
     @override
+    def first_images(self, small: Weights) -> Weights:
+        return self.transfer.first_images(small)
+
+    @override
     def is_new(self) -> Weights:
         return self.transfer.is_new()
+
+    @override
+    def needs_fresh(self, name: str) -> bool:
+        return self.transfer.needs_fresh(name)
+
+    @override
+    def steps(self, small: Moments) -> dict[str, float]:
+        return self.transfer.steps(small)
 
 
 ENTRYWISE = "moments entry by entry"

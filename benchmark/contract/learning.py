@@ -49,7 +49,7 @@ def copies_separate(subject: Subject) -> Verdict:
         copies = list(_copies(subject, config, target))
         if copies:
             subject.train(grown, range(STEPS_TO_SEPARATE), rewarm=subject.baseline.rewarm)
-        weights = dict(grown.model.named_parameters())
+        weights: Weights = dict(grown.model.named_parameters())
         for axis, a, b in copies:
             one, other = _writers(grown.model, weights, axis)[[a, b]]
             distance = float((one - other).norm() / one.norm())

@@ -85,10 +85,10 @@ class Subject:
     @cached_property
     def variants(self) -> list[ModelConfig]:
         """Every combination of norm, positions, activation and head that the model class has."""
-        choices = [[(name, value) for value in values] for name, values in CHOICES.items()]
-        tied = [("tied", False), ("tied", True)]
-        combinations = itertools.product(*choices, tied)
-        return [c for combination in combinations if (c := self._variant(dict(combination)))]
+        choices: dict[str, tuple[str | bool, ...]] = {**CHOICES, "tied": (False, True)}
+        combinations = itertools.product(*choices.values())
+        named = (dict(zip(choices, values, strict=True)) for values in combinations)
+        return [config for choice in named if (config := self._variant(choice))]
 
     def _variant(self, choices: dict[str, str | bool]) -> ModelConfig | None:
         config = self.config(**choices)
@@ -119,9 +119,7 @@ class Subject:
         return [self.pairs[0], self.pairs[-1]]
 
     def growths(self, config: ModelConfig, names: Iterable[str] = ()) -> Iterator[Grown]:
-        """Growths of some sizes, by default of all that the method grows, by each factor that it
-        does not refuse.
-        """
+        """Growths by each factor that the method does not refuse, of all sizes if none is named."""
         small, grown = self.small(config), frozenset(names) or self.baseline.grows
         moments = first_moments(small)
         for factor in FACTORS:
@@ -158,8 +156,9 @@ class Subject:
         operators: Sequence[GrowthOperator] | None = None,
         batches: Iterator[Tensor] | None = None,
     ) -> Grown:
-        """Grow as a run would, always from the same seed; by default with Adam's state after
-        one step, and the method's own policy and operators.
+        """Grow as a run would, always from the same seed.
+
+        What is left out is the method's own, and Adam's state is that after one step.
         """
         stream = self.text(target)
         return grow(
