@@ -15,7 +15,7 @@ from baselines.pairs import Pair
 from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part, Transformer, draw_map
 
 
-class Factors(Pair):
+class LowRankLinear(Pair):
     """A linear map of low rank; `write` is U, `read` is V."""
 
     def __init__(self, config: ModelConfig, ends: Axes) -> None:
@@ -49,4 +49,6 @@ class LowRankTransformer(Transformer):
         m = math.prod(config.size(axis) for axis in out if axis not in FIXED_AXES)
         n = math.prod(config.size(axis) for axis in into)
         is_thin = config.size("rank") * (m + n) < m * n
-        return Factors(config, Axes(out, into)) if is_thin else super().linear(config, out, into)
+        return (
+            LowRankLinear(config, Axes(out, into)) if is_thin else super().linear(config, out, into)
+        )

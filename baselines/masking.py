@@ -55,7 +55,7 @@ class Mask(Part):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.is_open else x * self.value
+        return x if self.is_open else x * self.value.to(x.dtype)
 
 
 class MaskedNorm(Norm):
@@ -69,7 +69,7 @@ class MaskedNorm(Norm):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.mask.is_open:
             return super().forward(x_BTD)
-        mask_D = self.mask.value
+        mask_D = self.mask.value.to(x_BTD.dtype)
         share_D = mask_D / mask_D.sum()
         if not self.is_rms:
             x_BTD = x_BTD - (x_BTD * share_D).sum(-1, keepdim=True)
@@ -97,7 +97,9 @@ class MaskedBlock(Block):
     @override
     def forward(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
         y_BTD = super().forward(x_BTD, rotation_Tk2)
-        return y_BTD if self.mask_block.is_open else x_BTD.lerp(y_BTD, self.mask_block.value)
+        if self.mask_block.is_open:
+            return y_BTD
+        return x_BTD.lerp(y_BTD, self.mask_block.value.to(x_BTD.dtype))
 
 
 class MaskedTransformer(Transformer):

@@ -39,16 +39,19 @@ class Net2Wider(WidthOperator):
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        if axis != "d_model":
-            drawn = torch.randint(old, (new - old,), generator=generator)
-            return AxisMap.evenly(torch.cat((torch.arange(old), drawn)))
-        return AxisMap.evenly(tiled(axis, old, new))
+        is_tiled = axis == "d_model"
+        return AxisMap.evenly(tiled(axis, old, new) if is_tiled else drawn(old, new, generator))
 
     @override
     def perturb(
         self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
     ) -> Tensor:
         return add_split_noise(weight, repeated, self.noise, generator)
+
+
+def drawn(old: int, new: int, generator: torch.Generator) -> Tensor:
+    """Sources 0 1 2 2 0: every coordinate, then randomly drawn ones."""
+    return torch.cat((torch.arange(old), torch.randint(old, (new - old,), generator=generator)))
 
 
 def tiled(axis: str, old: int, new: int) -> Tensor:

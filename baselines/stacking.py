@@ -1,11 +1,20 @@
-"""Stacking: new blocks are copies of trained ones.
+"""Stacking: new blocks are copies of trained ones, and the order of the copies is the method.
 
-G_stack (Du et al. 2024, arXiv:2405.15319; code tongxuluo/prts, commit bf6f774) repeats the whole
-stack; interleaving repeats each block in place. Neither keeps the function.
+- whole: G_stack (Du et al. 2024, arXiv:2405.15319; code tongxuluo/prts, commit bf6f774) and, in
+  stages that double, StackBERT (Gong et al. 2019).
+- interleaved: interpolation in Du et al. 2024.
+- last: copies of the top block.
+- gradual: copies of as many top blocks as are new, stage by stage (Reddi et al. 2023).
+- middle: MIDAS (Saunshi et al. 2024, arXiv:2409.19044), copies of a group in the middle, in place.
 
-Deviations: the paper drops the optimizer's state; here that is the suite's choice.
+None keeps the function.
+
+Deviations: the papers drop or keep the optimizer's state; here that is the suite's choice. A rest
+that the whole stack does not fit into is filled from its top, as bert2BERT does; where groups do
+not divide the depth, the middle one starts at a whole number of groups.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from typing_extensions import override
@@ -14,12 +23,48 @@ from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError
 from benchmark.growth import DepthOperator
 
-ORDERS = ("whole", "interleaved")
+
+def whole(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 -> 0 1 2 0 1 2; a rest is the top of the stack."""
+    n_repeated = n_large // n_small * n_small
+    return layer % n_small if layer < n_repeated else n_small - n_large + layer
+
+
+def interleaved(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 -> 0 0 1 1 2 2."""
+    return layer * n_small // n_large
+
+
+def last(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 -> 0 1 2 2 2 2."""
+    return min(layer, n_small - 1)
+
+
+def gradual(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 3 -> 0 1 2 3 2 3."""
+    group = min(n_large - n_small, n_small)
+    return layer if layer < n_small else n_small - group + (layer - n_small) % group
+
+
+def middle(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 3 4 5 -> 0 1 2 3 2 3 4 5: the group of blocks, of as many as are new, in the middle."""
+    n_new = n_large - n_small
+    n_groups, group = max(n_small // n_new, 1), min(n_new, n_small)
+    start = (n_groups - 1) // 2 * group
+    if layer < start + group:
+        return layer
+    return start + (layer - start) % group if layer < start + group + n_new else layer - n_new
+
+
+ORDERS: Mapping[str, Callable[[int, int, int], int]] = {
+    order.__name__: order for order in (whole, interleaved, last, gradual, middle)
+}
+"""Small block that a large block starts from, given both depths."""
 
 
 @dataclass(frozen=True)
 class RepeatBlocks(DepthOperator):
-    """Whole: 0 1 -> 0 1 0 1. Interleaved: 0 1 -> 0 0 1 1."""
+    """Large blocks are copies of small ones, in one of `ORDERS`."""
 
     order: str = "whole"
 
@@ -29,7 +74,7 @@ class RepeatBlocks(DepthOperator):
 
     @override
     def source(self, layer: int, n_small: int, n_large: int) -> int:
-        return layer % n_small if self.order == "whole" else layer * n_small // n_large
+        return ORDERS[self.order](layer, n_small, n_large)
 
 
 class Stacking(Baseline):

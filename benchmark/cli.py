@@ -37,7 +37,7 @@ SuiteName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the suite to change."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change."),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -119,7 +119,7 @@ def report(
 def check(
     target: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="A method's class.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
     ] = None,
 ) -> None:
     """Hold a method to what it declares; exit code 1 if it fails."""

@@ -67,8 +67,9 @@ class MethodConfig:
     budget: float = 1.0
     """The run's own budget as a fraction of C*; below 1 only for annealed rungs of scratch."""
 
-    sizes: dict[str, int] = field(default_factory=dict[str, int])
-    """Fixed sizes instead of the target's, for points of the iso-FLOP hull."""
+    sizes: dict[str, int | str] = field(default_factory=dict[str, int | str])
+    """Sizes instead of the target's, or beside them for architectures that have others; a text
+    such as "0.75*d_model" is a multiple of one of the target's."""
 
     ladder: Ladder = field(default_factory=lambda: Ladder(n_growths=0))
     schedule: PluginConfig | None = None
@@ -126,7 +127,7 @@ class ExecutionConfig:
 
     device: str = "auto"
     checkpoint_seconds: float = 60.0
-    retries: int = 1
+    retries: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +229,7 @@ def build(plugin: PluginConfig, base: type[T], where: str) -> T:
             )
     try:
         return cls(**plugin.args)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ConfigError) as error:
         raise ConfigError(f"{where}.args: {plugin.target}: {error}") from error
 
 
@@ -237,7 +238,7 @@ def import_class(target: str, base: type[T], where: str) -> type[T]:
     module, _, name = target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ConfigError(
             f"{where}.target: cannot import {target!r}, expected 'package.module:Class': {error}"
         ) from error

@@ -113,6 +113,17 @@ class GrowthOperator(ABC):
     """Exceptions from that claim: a size that grows, and a choice of the model with its value, such
     as ("d_model", "norm", "layernorm")."""
 
+    def keeps_function(self, small: ModelConfig, large: ModelConfig) -> bool:
+        """Whether exactness is claimed for this growth, in the sizes that the operator grows."""
+        grown = {size for size in self.grows if getattr(large, size) != getattr(small, size)}
+        return not grown or (
+            self.preserves_function
+            and not any(
+                size in grown and getattr(small, choice) == value
+                for size, choice, value in self.inexact_for
+            )
+        )
+
     @property
     def moments_are_exact(self) -> bool:
         """Whether moments under `SCALED` equal the large gradient in every entry with a source.
@@ -275,6 +286,9 @@ class AxisMap:
 MOST_RUNS = 64
 """Beyond so many pieces, copying them one by one is slower than picking coordinates."""
 
+ENTRIES_AT_ONCE = 2**17
+"""Noise is made in pieces of this size, which stay in a processor's cache."""
+
 Fill = Literal["zero", "fresh", "mean"]
 Pick = Callable[[AxisMap], Tensor]
 Factor = Callable[[Side, AxisMap], Tensor | None]
@@ -404,7 +418,7 @@ class WidthTransfer(Transfer):
             image = _take(image, dim, axis_map.source[chosen])
             by = factor(side, axis_map)
             if by is not None and bool((by != 1).any()):
-                image = image * _along(by[chosen], dim, image)
+                image = image * along(by[chosen], dim, image)
         return image
 
     def _fill(self, name: str, image: Tensor, fresh: Weights) -> Tensor:
@@ -483,7 +497,7 @@ class WidthTransfer(Transfer):
             shape = self.axes[name].shape(self.shell.config)
             new = torch.zeros([1] * len(shape), dtype=torch.bool)
             for dim, _, _, axis_map in self.sides(name):
-                new = new | _along(axis_map.is_new, dim, new)
+                new = new | along(axis_map.is_new, dim, new)
             grown[name] = new.expand(shape).reshape(like.shape)
         return grown
 
@@ -540,13 +554,16 @@ def add_split_noise(
     Along each repeated dimension a reader of equal copies is unchanged; the noise's root mean
     square is `ratio` times the weight's.
     """
+    n_rows = max(1, ENTRIES_AT_ONCE * len(weight) // weight.numel())
     for dim, axis_map in repeated.items():
         scale = ratio * float(weight.detach().norm()) / math.sqrt(weight.numel())
-        weight.add_(split_noise(weight, dim, axis_map, generator), alpha=scale)
+        for start in range(0, len(weight), n_rows):
+            rows = weight.narrow(0, start, min(n_rows, len(weight) - start))
+            rows.add_(split_noise(rows, dim, axis_map, generator), alpha=scale)
     return weight
 
 
-def _along(vector: Tensor, dim: int, like: Tensor) -> Tensor:
+def along(vector: Tensor, dim: int, like: Tensor) -> Tensor:
     """`vector` shaped to multiply dimension `dim` of `like`; floats take its dtype."""
     shape = [-1 if d == dim else 1 for d in range(like.ndim)]
     return vector.view(shape).to(like.device, like.dtype)

@@ -11,6 +11,7 @@ Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, 
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -28,6 +29,9 @@ from benchmark.kernels import linear, rms_norm, rotate
 
 FIXED_AXES = {"qkv": 3, "gate_up": 2, "token_group": 4}
 """Axes that no method grows, and their lengths."""
+
+MULTIPLE = re.compile(r"((?P<factor>\d+(\.\d+)?) ?\* ?)?(?P<of>[a-z_]+)")
+"""A size that is a multiple of another one."""
 
 CHOICES = {
     "norm": ("rmsnorm", "layernorm"),
@@ -76,9 +80,31 @@ class ModelConfig:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: v for name, v in values.items() if type(v) is int}
 
-    def resized(self, sizes: Mapping[str, int]) -> "ModelConfig":
-        """The same variant with some sizes changed."""
-        return ModelConfig(**{**vars(self), **sizes})
+    def resized(self, sizes: Mapping[str, int | str]) -> "ModelConfig":
+        """The same variant with some sizes changed, to numbers or to multiples of its own sizes.
+
+        Raises:
+            ConfigError: a text that is not like "0.75*d_model", or not a whole number here.
+        """
+        numbers = {n: v if isinstance(v, int) else self._multiple(n, v) for n, v in sizes.items()}
+        return ModelConfig(**{**vars(self), **numbers})
+
+    def _multiple(self, name: str, text: str) -> int:
+        match = MULTIPLE.fullmatch(text)
+        if match is None or match["of"] not in self.sizes():
+            raise ConfigError(
+                f"model size {name} must be an integer or a multiple of one of "
+                f"{list(self.sizes())}, such as '0.75*d_model', got {text!r}"
+            )
+        size = float(match["factor"] or 1) * self.sizes()[match["of"]]
+        if not size.is_integer():
+            raise ConfigError(f"model size {name}={text} is {size:g}, not a whole number")
+        return int(size)
+
+    @classmethod
+    def size_names(cls) -> frozenset[str]:
+        """Names of all sizes, those included that a config may leave out."""
+        return frozenset(field.name for field in fields(cls) if field.type in (int, int | None))
 
     def size(self, axis: str) -> int:
         """Length of a named parameter axis.

@@ -159,8 +159,10 @@ class Run:
 
     def _rungs(self) -> list[ModelConfig]:
         target, where = self.suite.workload.target, f"method.{self.method.name}"
-        if unknown := sorted(self.method.sizes.keys() - target.sizes().keys()):
-            raise ConfigError(f"{where}.sizes {unknown} are not among {sorted(target.sizes())}")
+        if unknown := sorted(self.method.sizes.keys() - target.size_names()):
+            raise ConfigError(
+                f"{where}.sizes {unknown} are not among {sorted(target.size_names())}"
+            )
         try:
             rungs = self.method.ladder.rungs(target.resized(self.method.sizes))
             for small, large in pairwise(rungs):
@@ -414,7 +416,7 @@ def _hull_method(sizes: dict[str, int]) -> MethodConfig:
         role="hull",
         summary="a fixed size of the iso-FLOP hull",
         target="baselines.scratch:Scratch",
-        sizes=dict(sizes),
+        sizes={**sizes},
     )
 
 

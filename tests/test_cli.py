@@ -283,7 +283,7 @@ def tracks(here: Path) -> list[Track]:
 
 def test_a_terminal_shows_a_table_of_what_moves(tracks: list[Track]) -> None:
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=120, height=20)
+    console = Console(file=file, force_terminal=True, width=120, height=20, highlight=False)
     with LiveTable(console, [track.run for track in tracks]) as shown:
         shown.show(tracks)
         moving = shown.table(tracks, n_rows=1)
@@ -389,7 +389,10 @@ METHOD_MISTAKES = {
     ),
     "unknown key": ("ladder: {shrnk: {n_layer: 2}}", "unknown key ladder.shrnk; did you mean "),
     "unknown argument": ("args: {ordr: whole}", "has no 'ordr'; did you mean order?"),
-    "bad argument": ("args: {order: up}", "order must be one of ['whole', 'interleaved']"),
+    "bad argument": (
+        "args: {order: up}",
+        "method.odd.args: baselines.stacking:Stacking: order must",
+    ),
     "unknown policy": (
         f"{LADDER}\nstate_policy: keep",
         "method.odd.state_policy must be one of ['reset'",

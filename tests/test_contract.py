@@ -1,10 +1,12 @@
 """Every method keeps the contract, and every check catches a method that breaks its promise."""
 
+import inspect
 import json
 
 import pytest
 
-from benchmark.config import CONFIGS, load_method
+from benchmark.baseline import Baseline
+from benchmark.config import CONFIGS, import_class, load_method
 from benchmark.contract import CHECKS, CheckResult, check
 from benchmark.errors import ConfigError
 
@@ -48,7 +50,9 @@ def failed(results: list[CheckResult]) -> dict[str, str]:
 @pytest.mark.parametrize("name", distinct_methods())
 def test_every_method_keeps_the_contract(name: str) -> None:
     method = load_method(name)
-    assert failed(check(method.target, dict(method.args))) == {}
+    parameters = inspect.signature(import_class(method.target, Baseline, name)).parameters
+    quickly = {"n_steps": 2} if "n_steps" in parameters else {}  # of a map that is learned
+    assert failed(check(method.target, {**method.args, **quickly})) == {}
 
 
 @pytest.mark.slow
@@ -70,10 +74,9 @@ def test_an_exception_that_is_declared_but_not_there_is_a_fault() -> None:
 
 
 @pytest.mark.slow
-def test_without_noise_moments_are_exact_but_two_of_three_copies_never_separate() -> None:
-    results = check("baselines.net2net:Net2Net", {"noise": 0.0})
+def test_without_noise_two_of_three_clones_never_separate() -> None:
+    results = check("baselines.hypercloning:HyperCloning", {"snr_db": None})
     assert list(failed(results)) == ["copies separate"]
-    assert next(result.value for result in results if result.name == "moments") < 1e-12
 
 
 def test_a_method_that_crashes_has_failed_and_its_error_is_told() -> None:

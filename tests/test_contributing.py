@@ -17,7 +17,8 @@ MAX_LINES = 40
 def example() -> dict[str, str]:
     """Files of the example, by the path that precedes each code block."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    return dict(re.findall(r"^`(mymethods/\S+)`\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    block = re.compile(r"^`(mymethods/\S+)`\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return dict(block.findall(text))
 
 
 def test_the_example_is_short() -> None:

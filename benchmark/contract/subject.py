@@ -115,7 +115,7 @@ class Subject:
 
     @property
     def corners(self) -> list[tuple[ModelConfig, ModelConfig]]:
-        """The two variants that differ most."""
+        """The two variants that differ in every choice."""
         return [self.pairs[0], self.pairs[-1]]
 
     def growths(self, config: ModelConfig, names: Iterable[str] = ()) -> Iterator[Grown]:
@@ -131,11 +131,7 @@ class Subject:
 
     def claims(self, small: ModelConfig, large: ModelConfig) -> bool:
         """Whether this growth is declared to keep the function."""
-        exceptions = [entry for op in self.baseline.operators for entry in op.inexact_for]
-        return self.baseline.preserves_function and not any(
-            large.size(size) != small.size(size) and getattr(small, choice) == value
-            for size, choice, value in exceptions
-        )
+        return all(operator.keeps_function(small, large) for operator in self.baseline.operators)
 
     def small(self, config: ModelConfig, dtype: torch.dtype = torch.float64) -> Transformer:
         """A model with weights that look trained: no gain is one, nothing is zero."""
