@@ -5,9 +5,9 @@ copies. Depth: an identity layer after each old one. First and second moments gr
 1 / k^2, as gradients do: in all k * k blocks of a matrix, or on the diagonal only, as released
 (allenai/staged-training, commit 6c0cf4e). The learning rate ramps up again.
 
-Deviations: an untied head, not the last norm, divides by k. Identity layers zero their residual
-writes, because zero norms leave a bias-free SwiGLU dead for ever; the rest of them is fresh rather
-than eyes, and has no moments. Noise that cancels tells copies apart, where the paper relied on
+Deviations: an untied head, not the last norm, divides by k. Identity layers are copies whose
+residual writes are zero, not eyes under norms of zero, which without biases leave a SwiGLU dead for
+ever; they have no moments. Noise that cancels tells copies apart, where the paper relied on
 dropout: with `noise=0`, as published, they stay equal for ever. The learning rate is a function of
 the budget, so its counter is not set back to S / rho.
 """
@@ -15,7 +15,7 @@ the budget, so its counter is not set back to S / rho.
 from typing_extensions import override
 
 from baselines.block_diagonal import SideBySide
-from baselines.identity_depth import IdentityBlocks
+from baselines.llama_pro import BlockExpansion
 from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.optim import Rewarm
@@ -30,7 +30,7 @@ class StagedTraining(Baseline):
     def __init__(self, noise: float = 0.05, *, released: bool = False) -> None:
         super().__init__()
         self.has_noise = noise > 0
-        self.operators = (SideBySide(noise, released), IdentityBlocks())
+        self.operators = (SideBySide(noise, released), BlockExpansion())
 
     @property
     @override

@@ -20,7 +20,8 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     is_plain = torch.is_autocast_enabled(x.device.type) or not torch.backends.mkldnn.is_available()
     if is_plain or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
         return F.linear(x, weight)
-    return _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+    # oneDNN takes a thousand times as long for a product of rows that are not dense in memory
+    return _Linear.apply(x.contiguous(), weight)  # type: ignore[no-untyped-call]
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -60,6 +61,7 @@ class _Linear(torch.autograd.Function):
     @override
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
         needs_x, needs_weight = ctx.needs_input_grad
         grad_x = _multiply(grad, weight.t()) if needs_x else None
         grad_weight = (

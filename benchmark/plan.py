@@ -251,9 +251,6 @@ class Run:
         if until is None:
             return None
         has_grown = rung > 0
-        rate, optimizer = self.suite.protocol.learning_rate, self.suite.protocol.optimizer
-        decay = (self._decay_start(self.method.budget), self.budget)
-        c_star = self.suite.protocol.budget_flops
         return StageSpec(
             code=science_digest(),
             seed=self.seed,
@@ -269,15 +266,9 @@ class Run:
             rung=rung,
             state_policy=self.policy.value if has_grown else "",
             rewarm=self._rewarm(rung),
-            optimizer=asdict(optimizer),
-            rate=asdict(
-                RateCurve(
-                    peak=rate.peak,
-                    warmup_flops=rate.warmup * c_star,
-                    decay=decay if until > decay[0] else None,
-                )
-            ),
-            budget_flops=c_star,
+            optimizer=asdict(self.suite.protocol.optimizer),
+            rate=asdict(self._rate(until)),
+            budget_flops=self.suite.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
             is_last=until == self.budget,
@@ -305,6 +296,15 @@ class Run:
             )
             done.append((spec, StageResult(status="done", end=end)))
         return done
+
+    def _rate(self, until: float) -> RateCurve:
+        """The learning rate of a stage that ends at `until`."""
+        rate, decay_start = self.suite.protocol.learning_rate, self._decay_start(self.method.budget)
+        return RateCurve(
+            peak=rate.peak,
+            warmup_flops=rate.warmup * self.suite.protocol.budget_flops,
+            decay=(decay_start, self.budget) if until > decay_start else None,
+        )
 
     def _is_due(self, spent: float, rung: int, done: Done) -> bool:
         assert self.schedule is not None

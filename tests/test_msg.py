@@ -34,8 +34,9 @@ each_growth = pytest.mark.parametrize("sizes", [LARGE, *ALONE], ids="-".join)
 
 def marked(model: Transformer) -> Moments:
     """Adam state of which no entry is zero."""
-    ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    return Moments(ones, ones, dict.fromkeys(ones, 7.0))
+    first = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    second = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    return Moments(first, second, dict.fromkeys(first, 7.0))
 
 
 def grown_from(
@@ -114,7 +115,7 @@ def test_norms_weigh_features_by_their_masks(norm: str) -> None:
     mean = 0.0 if norm == "rmsnorm" else (3.0 - 1.0 + 0.5 * 2.0) / 2.5
     square = sum(w * (v - mean) ** 2 for w, v in zip(c, x, strict=True)) / 2.5
     by_hand = [w * (v - mean) / (square + 1e-5) ** 0.5 for w, v in zip(c, x, strict=True)]
-    found = part(torch.tensor(x, dtype=torch.float64))
+    found = part(torch.tensor(x, dtype=torch.float64)).detach()
     assert gap(found, torch.tensor(by_hand, dtype=torch.float64)) < EXACT
 
 
@@ -127,7 +128,8 @@ def test_new_weights_have_no_gradient_until_masks_leave_zero(config: ModelConfig
     ajar = gradients(grown.model)
     for name, new in grown.is_new.items():
         assert not shut[name][new].any(), name
-        assert ajar[name][new].all() or name == "positions.weight", name
+        is_table = name in ("embed.weight", "positions.weight")  # not every row is looked up
+        assert ajar[name][new].any() if is_table else ajar[name][new].all(), name
 
 
 def test_old_moments_are_kept_and_new_ones_are_zero() -> None:
@@ -161,13 +163,13 @@ def test_a_new_weight_is_drawn_like_any_other() -> None:
 
 
 def test_masks_survive_a_checkpoint(tmp_path: Path) -> None:
-    model = masked()
+    model = masked().float()
     model.open(0.25)
     state = State(
         model=model, moments=marked(model), is_new={}, position=Position(), start=Position()
     )
     save_state(tmp_path / "state", state)
-    loaded = load_state(tmp_path / "state", MaskedTransformer, "cpu").model.double()
+    loaded = load_state(tmp_path / "state", MaskedTransformer, "cpu").model
     assert torch.equal(logits(loaded), logits(model))
     assert isinstance(loaded, MaskedTransformer)
     for either in (model, loaded):

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from benchmark.plan import Run, StageResult, StageSpec
 from benchmark.records import Event, read_events
 from benchmark.runner import Context, Tick, execute
 from benchmark.schedule import Ladder
+from benchmark.seeding import generator
 
 TARGET = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=16, seq_len=8)
 BATCH = 4
@@ -64,6 +66,16 @@ class Deeper(Baseline):
     def __init__(self) -> None:
         super().__init__()
         self.operators = (Insert(),)
+
+
+class Following(Deeper):
+    """Keeps the positions at which it is asked to adapt its model."""
+
+    asked: ClassVar[list[float]] = []
+
+    @override
+    def on_progress(self, since_growth: float) -> None:
+        self.asked.append(since_growth)
 
 
 class Fixed(Baseline):
@@ -347,6 +359,20 @@ def test_a_slower_rate_of_new_entries_changes_the_outcome(
     assert {name for name in masks if ends[1][name].any()} == {n for n in masks if "blocks.1." in n}
 
 
+def test_a_method_is_told_before_every_step_how_much_was_spent_since_growth(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    Following.asked.clear()
+    done = finish(run_of(corpus, "Following", protocol=protocol(cuts=[0.6])), context)
+    grown = next(result for spec, result in done if spec.rung == 0).end
+    expected: list[float] = []
+    for (_, before), (_, after) in pairwise(done):  # each stage begins where the last one ended
+        steps = range(before.end.step, after.end.step + 1)
+        expected += [(step - grown.step) * STEP / BUDGET for step in steps]
+    assert Following.asked == pytest.approx(expected, abs=1e-12)
+    assert Following.asked[0] == 0.0
+
+
 # Interruptions
 
 
@@ -390,6 +416,22 @@ def test_interruptions_leave_no_trace(
     ]
     assert [r.points for _, r in done] == [r.points for _, r in whole]
     assert [s.id for s, _ in done] == [s.id for s, _ in whole]
+
+
+def test_a_loss_averaged_over_an_interruption_is_the_same(
+    corpus: CorpusConfig, context: Context, tmp_path: Path
+) -> None:
+    """There are a hundred records of the loss per C*: here each is a mean of two or three steps."""
+    busy = protocol(budget_flops=250.5 * STEP, rungs=[], **BUSY)
+    run = run_of(corpus, "Fixed", at=(), protocol=busy)
+    whole = of_kind("train", finish(run, context), context)
+    broken = replace(context, cache=tmp_path / "broken", checkpoint_seconds=0.0)
+    for n_ticks in (5, 8, 7):
+        with pytest.raises(Interrupted):
+            finish(run, replace(broken, on_tick=killed_after(n_ticks)))
+    again = of_kind("train", finish(run, broken), broken)
+    assert [timeless(event) for event in again] == [timeless(event) for event in whole]
+    assert whole[1]["step"] - whole[0]["step"] > 1
 
 
 @pytest.mark.parametrize("n_ticks", [0, 1])
@@ -490,6 +532,9 @@ def test_an_untrained_source_grows_before_the_first_step(
 ) -> None:
     done = finish(run_of(corpus, "Deeper", at=(0.0,)), context)
     (growth,) = of_kind("growth", done, context)
+    source = Transformer(replace(TARGET, n_layer=1), generator=generator(0, "init"))
+    expected = score(source, load(corpus, context.cache).val[:200], 7).bits_per_byte
+    assert growth["bpb_before"] == pytest.approx(expected, rel=1e-6)  # that of every method
     assert (growth["step"], growth["flops"], growth["tokens"]) == (0, 0.0, 0)
     assert growth["bpb_before"] == pytest.approx(growth["bpb_after"], abs=1e-5)
     assert done[0][1].end.step == 32

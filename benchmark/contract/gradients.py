@@ -36,7 +36,6 @@ from benchmark.model import ModelConfig, Transformer
 ROUNDING = 1e-12
 """Largest error of a float64 gradient, relative to the largest gradient of its model."""
 
-
 NOT_EXACT = "no exact growth to hold to the rule"
 
 
@@ -229,4 +228,4 @@ def _error(found: Weights, expected: Weights) -> float:
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b.reshape(a.shape)).abs().max())
+    return float((a - b.reshape(a.shape)).abs().nan_to_num(torch.inf).max())
