@@ -4,7 +4,7 @@ AKI, advanced knowledge initialisation, differs from FPI (fpi.py) in that what i
 layer above, and loses the function. It has been read in two ways. "literal": every new row is the
 next layer's, residual writes included, and columns are this layer's, as in LEMON's comparison
 (YiteWang/lemon-pytorch, commit a73f0b6). "hidden": new heads and units of the next layer bring
-their own columns of the residual writes, as in the MindSpore port. No official code exists.
+their own columns of the residual writes, as in the MindSpore port. No official code is known.
 
 Deviations: those of FPI. The last layer has none above it and keeps FPI. Two-stage training, whose
 first stage trains sub-models, is not here: all methods train alike.

@@ -42,8 +42,9 @@ class FactorisedMap(Transfer):
         for kind, layers in self.layers.items():
             for layer, weight in enumerate(self._map(kind, layers).unbind()):
                 name = kind.replace("*", str(layer))
-                like = self.shell.get_parameter(name)
-                grown[name] = weight.reshape(like.shape).contiguous()
+                flat = weight.reshape(self.shell.get_parameter(name).shape)
+                # aligned memory of its own, as a module's, gives products the same rounding
+                grown[name] = flat.clone(memory_format=torch.contiguous_format)
         return grown
 
     def logits(self, ids_BT: Tensor) -> Tensor:

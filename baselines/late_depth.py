@@ -4,9 +4,8 @@ A model of one layer or none is trained for most of the run and then expanded to
 step, at an unchanged learning rate. New layers are random, or copies of the old one. The function
 is lost in either case; the paper finds that zeroing them to keep it hurts.
 
-Deviations: the source has one layer, the least that our models can have; AdamW and not Muon; the
-protocol's decay over the last fifth, so that growth comes at 0.7 of the budget rather than at 0.8.
-No official code exists.
+Deviations: the source has one layer, the least that our models can have; AdamW and not Muon; growth
+comes before 0.8 of the run where the protocol's decay does. No official code is known.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmark.kernels import linear
+from benchmark.kernels import grouped_linear, linear
 from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part
 
 
@@ -48,6 +48,4 @@ class Pair(Part):
         hidden = linear(x, self.read)
         if self.n_group == 1:
             return linear(self.between(hidden), self.write)
-        groups = self.between(hidden.unflatten(-1, (self.n_group, -1))).unbind(-2)
-        writes = self.write.chunk(self.n_group)
-        return torch.cat([linear(x, w) for x, w in zip(groups, writes, strict=True)], dim=-1)
+        return grouped_linear(self.between(hidden.unflatten(-1, (self.n_group, -1))), self.write)

@@ -6,7 +6,7 @@ half and exact. New entries start with moments of zero while old ones keep their
 learn up to 1.3 times as fast.
 
 Deviations: at most twice as wide, because two new copies of one coordinate would never separate;
-with a tied head the last norm is scaled, not the logits. No official code exists.
+with a tied head the last norm is scaled, not the logits. No official code is known.
 """
 
 import math

@@ -17,11 +17,26 @@ from typing_extensions import override
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T` for x (..., n_in) and weight (n_out, n_in)."""
-    is_plain = torch.is_autocast_enabled(x.device.type) or not torch.backends.mkldnn.is_available()
-    if is_plain or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
+    if not _is_for_onednn(x, weight):
         return F.linear(x, weight)
-    # oneDNN takes a thousand times as long for a product of rows that are not dense in memory
     return _Linear.apply(x.contiguous(), weight)  # type: ignore[no-untyped-call]
+
+
+def grouped_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """A product of its own for each group.
+
+    Args:
+        x: (..., G, n_in).
+        weight: (G n_out, n_in).
+
+    Returns:
+        (..., G n_out).
+    """
+    if not _is_for_onednn(x, weight):
+        return torch.einsum("...gi,goi->...go", x, weight.unflatten(0, (x.shape[-2], -1))).flatten(
+            -2
+        )
+    return _GroupedLinear.apply(x, weight)  # type: ignore[no-untyped-call]
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -45,7 +60,13 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * factor).flatten(-2).to(x.dtype)
 
 
+def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
+    is_plain = torch.is_autocast_enabled(x.device.type) or not torch.backends.mkldnn.is_available()
+    return not is_plain and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+
+
 def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+    # takes a thousand times as long if the rows of an argument are not dense in memory
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
@@ -68,6 +89,30 @@ class _Linear(torch.autograd.Function):
             _multiply(grad.flatten(0, -2).t(), x.flatten(0, -2).t()) if needs_weight else None
         )
         return grad_x, grad_weight
+
+
+class _GroupedLinear(torch.autograd.Function):
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        groups = [group.contiguous() for group in x.unbind(-2)]
+        weights = weight.chunk(len(groups))
+        ctx.save_for_backward(*groups, *weights)
+        return torch.cat([_multiply(*pair) for pair in zip(groups, weights, strict=True)], dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    @override
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        n = len(ctx.saved_tensors) // 2
+        groups, weights = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        grads = [part.contiguous() for part in grad.chunk(n, dim=-1)]
+        grad_x = [_multiply(g, w.t()) for g, w in zip(grads, weights, strict=True)]
+        grad_weight = [
+            _multiply(g.flatten(0, -2).t(), x.flatten(0, -2).t())
+            for g, x in zip(grads, groups, strict=True)
+        ]
+        return torch.stack(grad_x, dim=-2), torch.cat(grad_weight)
 
 
 class _RMSNorm(torch.autograd.Function):

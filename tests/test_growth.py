@@ -495,11 +495,23 @@ def test_asymmetric_keeps_the_first_image_only() -> None:
     assert set(after.moments.step.values()) == {5.0}  # the tensor is warm: some entries are old
 
 
-@pytest.mark.parametrize("policy", [StatePolicy.CARRY, StatePolicy.ASYMMETRIC, StatePolicy.SCALED])
-def test_bias_correction_restarts_where_no_moment_is_left(policy: StatePolicy) -> None:
-    after = grown(trained_like(TINY), replace(TINY, n_layer=3), Append(), policy=policy)
+@pytest.mark.parametrize(
+    ("operator", "policy", "new_block"),
+    [
+        (Append(), StatePolicy.CARRY, 2),
+        (Append(), StatePolicy.SCALED, 2),
+        (Append(), StatePolicy.ASYMMETRIC, 2),
+        (Insert(), StatePolicy.CARRY, 1),  # copies whose moments would mean nothing
+        (Stack(), StatePolicy.ASYMMETRIC, 2),
+        (Stack(), StatePolicy.CARRY, None),  # the copy goes on with its source's moments
+    ],
+)
+def test_bias_correction_restarts_where_no_moment_is_left(
+    operator: GrowthOperator, policy: StatePolicy, new_block: int | None
+) -> None:
+    after = grown(trained_like(TINY), replace(TINY, n_layer=3), operator, policy=policy)
     for name, step in after.moments.step.items():
-        assert step == (0.0 if name.startswith("blocks.2.") else 5.0)
+        assert step == (0.0 if name.startswith(f"blocks.{new_block}.") else 5.0)
 
 
 @pytest.mark.parametrize(

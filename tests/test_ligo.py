@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import TINY, every_variant, gap, generator, logits, text, trained_like
+from tiny_suite import finish, run_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +19,7 @@ from benchmark.cost import training_flops_per_token
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, Weights, grow
 from benchmark.model import ModelConfig, Transformer
+from benchmark.records import read_events
 
 EXACT = 1e-12
 LARGE = {"d_model": 9, "n_head": 5, "d_ff": 17, "n_layer": 5}
@@ -71,10 +73,10 @@ def by_hand(small: Weights, factors: dict[str, Tensor], layer: int) -> Weights:
     def blended(part: str) -> Tensor:
         blend = factors[f"blocks.*.{part}"][..., layer, :]
         layers = torch.stack([small[f"blocks.{i}.{part}"] for i in range(TINY.n_layer)])
-        if blend.ndim == 1:
-            return sum(w * x for w, x in zip(blend, layers, strict=True))  # type: ignore[return-value]
-        thirds = layers.view(TINY.n_layer, 3, -1, TINY.d_model)
-        return torch.cat([sum(w * x for w, x in zip(blend[p], thirds[:, p])) for p in range(3)])
+        if part != "qkv.weight":
+            return blend[0] * layers[0] + blend[1] * layers[1]
+        thirds = zip(blend, layers.chunk(3, dim=1), strict=True)
+        return torch.cat([w[0] * third[0] + w[1] * third[1] for w, third in thirds])
 
     q, k, v = (B @ W @ E.T for B, W in zip(heads, blended("qkv.weight").chunk(3), strict=True))
     return {
@@ -232,3 +234,32 @@ def test_blends_of_layers_start_close_to_copies(order: str, sources: list[int]) 
 def test_refuses_an_unknown_start(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of .*, got '{value}'"):
         LiGO(**{name: value})  # type: ignore[arg-type]
+
+
+METHOD = """
+name: ligo
+target: baselines.ligo:LiGO
+args: {{n_steps: {n_steps}}}
+ladder: {{n_growths: 1, shrink: {{d_model: 2, n_layer: 2}}}}
+schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [0.5]}}}}
+"""
+
+
+def test_bytes_and_flops_of_learning_are_charged_to_the_run(tmp_path: Path) -> None:
+    run, context = run_of(tmp_path, METHOD.format(n_steps=3))
+    done = finish(run, context)
+    opening = next(i for i, (spec, _) in enumerate(done) if spec.grows_from)
+    source, (spec, grown) = done[opening - 1][1].end, done[opening]
+    events = list(read_events(context.cache / "stages" / spec.id / "events.jsonl"))
+    growth = next(event for event in events if event["kind"] == "growth")
+    trained = next(e for e in events if e["kind"] == "charge" and e["what"] == "train")
+    assert growth["growth_tokens"] == 3 * 4 * 32
+    assert growth["growth_flops"] > 3 * spec.step_flops
+    assert growth["flops"] == source.flops + growth["growth_flops"]
+    assert grown.end.window == source.window + 4 * (3 + trained["steps"])
+    assert run.budget - spec.step_flops < done[-1][1].end.flops <= run.budget
+
+
+def test_a_map_that_eats_the_budget_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GrowthError, match="leaves no step of the budget"):
+        finish(*run_of(tmp_path, METHOD.format(n_steps=12)))

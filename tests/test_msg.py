@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import TINY, every_variant, gap, generator, gradients, logits, loss, text, trained_like
+from tiny_suite import finish, run_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +24,7 @@ from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
 from benchmark.model import ModelConfig, Norm, Part, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve
 from benchmark.plan import Run
+from benchmark.records import read_events
 
 EXACT = 1e-12
 LARGE = {"d_model": 9, "n_head": 5, "d_ff": 17, "n_layer": 5}
@@ -256,3 +258,35 @@ def test_flm101b_lowers_its_rate_after_every_growth() -> None:
     ratios = {spec.rung: spec.rewarm["ratio"] if spec.rewarm else None for spec in specs}
     assert ratios == {0: None, 1: 0.85, 2: 0.5}
     assert FLM101B().preserves_function
+
+
+METHOD = """
+name: msg
+target: baselines.msg:MSG
+args: {ramp: 0.3}
+ladder: {n_growths: 1, shrink: {d_model: 2, n_layer: 2}}
+schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.2]}}
+"""
+
+
+def test_a_run_shuts_opens_and_saves_its_masks_with_the_position(tmp_path: Path) -> None:
+    run, context = run_of(tmp_path, METHOD)
+    done = finish(run, context)
+    events = [
+        e
+        for spec, _ in done
+        for e in read_events(context.cache / "stages" / spec.id / "events.jsonl")
+    ]
+    growth = next(event for event in events if event["kind"] == "growth")
+    assert growth["bpb_after"] == pytest.approx(growth["bpb_before"], rel=1e-6)
+    seen = []
+    for spec, result in done:
+        if spec.rung == 1:
+            path = context.cache / "stages" / spec.id / "checkpoint.safetensors"
+            model = load_state(path, MaskedTransformer, "cpu").model
+            m = min(1.0, (result.end.flops - growth["flops"]) / run.budget / 0.3)
+            seen.append(m)
+            mask = model.state_dict()["norm_head.mask.value"]
+            torch.testing.assert_close(mask, torch.tensor([1.0] * 16 + [m] * 16))
+    assert 0 < seen[0] < 1
+    assert seen[-1] == 1

@@ -41,7 +41,7 @@ from benchmark.seeding import generator
 TARGET = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=16, seq_len=8)
 BATCH = 4
 STEP = BATCH * TARGET.seq_len * training_flops_per_token(Transformer.shell(TARGET))
-BUDGET = 40.5 * STEP
+BUDGET = 30.5 * STEP
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def test_rates_are_those_of_one_curve_read_in_the_middle_of_each_step(
 ) -> None:
     done = finish(run_of(corpus, "Fixed", at=()), context)
     found = rates(done, context)
-    assert set(found) == set(range(1, 41))  # the log is finer than the steps
+    assert set(found) == set(range(1, 31))  # the log is finer than the steps
     for step, rate in found.items():
         u = (step - 0.5) * STEP / BUDGET
         assert rate == pytest.approx(1e-2 * min(1, u / 0.1) * min(1, (1 - u) / 0.2), rel=1e-9)
@@ -418,11 +418,12 @@ def test_interruptions_leave_no_trace(
     assert [s.id for s, _ in done] == [s.id for s, _ in whole]
 
 
+@pytest.mark.slow
 def test_a_loss_averaged_over_an_interruption_is_the_same(
     corpus: CorpusConfig, context: Context, tmp_path: Path
 ) -> None:
-    """There are a hundred records of the loss per C*: here each is a mean of two or three steps."""
-    busy = protocol(budget_flops=250.5 * STEP, rungs=[], **BUSY)
+    """There are a hundred records of the loss per C*: here some are means of two steps."""
+    busy = protocol(budget_flops=140.5 * STEP, rungs=[], **BUSY)
     run = run_of(corpus, "Fixed", at=(), protocol=busy)
     whole = of_kind("train", finish(run, context), context)
     broken = replace(context, cache=tmp_path / "broken", checkpoint_seconds=0.0)
@@ -431,7 +432,7 @@ def test_a_loss_averaged_over_an_interruption_is_the_same(
             finish(run, replace(broken, on_tick=killed_after(n_ticks)))
     again = of_kind("train", finish(run, broken), broken)
     assert [timeless(event) for event in again] == [timeless(event) for event in whole]
-    assert whole[1]["step"] - whole[0]["step"] > 1
+    assert len(whole) == 100 < whole[-1]["step"] == 140
 
 
 @pytest.mark.parametrize("n_ticks", [0, 1])
@@ -504,7 +505,7 @@ def test_every_method_sees_the_same_bytes_in_the_same_order(
 ) -> None:
     grown = bytes_seen(run_of(corpus, "WatchedDeeper"), context)
     fixed = bytes_seen(run_of(corpus, "WatchedFixed", at=()), context)
-    assert len(grown) > len(fixed) == 40 * BATCH  # smaller steps, hence more of them
+    assert len(grown) > len(fixed) == 30 * BATCH  # smaller steps, hence more of them
     assert torch.equal(grown[: len(fixed)], fixed)
     stream = ByteStream(load(corpus, context.cache).train, TARGET.seq_len, 1, seed=0)
     expected = torch.cat([stream[i] for i in range(len(grown))])[:, :-1]
@@ -537,7 +538,7 @@ def test_an_untrained_source_grows_before_the_first_step(
     assert growth["bpb_before"] == pytest.approx(expected, rel=1e-6)  # that of every method
     assert (growth["step"], growth["flops"], growth["tokens"]) == (0, 0.0, 0)
     assert growth["bpb_before"] == pytest.approx(growth["bpb_after"], abs=1e-5)
-    assert done[0][1].end.step == 32
+    assert done[-1][1].end.step == 30  # nothing was spent on the source
 
 
 # Failure

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import torch
 
+from benchmark.config import load_suite
+from benchmark.plan import Run, StageResult, StageSpec
+from benchmark.runner import Context, execute
+from benchmark.session import Session
+
 SUITE = """
 name: tiny
 version: "1.0"
@@ -35,3 +40,24 @@ def prepare(folder: Path, budget: float = 5e8) -> Path:
     letters = torch.randint(97, 123, (200_000,), generator=torch.Generator().manual_seed(0))
     (folder / "letters.txt").write_bytes(bytes(letters.tolist()))
     return folder
+
+
+def run_of(folder: Path, method: str) -> tuple[Run, Context]:
+    """The run of a method, given as YAML, and where to execute it."""
+    prepare(folder)
+    (folder / "method.yaml").write_text(method)
+    overrides = [
+        f"methods=[{folder / 'method.yaml'}]",
+        f"run.cache={folder / 'cache'}",
+        f"workload.corpus.path={folder / 'letters.txt'}",
+    ]
+    session = Session(load_suite(str(folder / "tiny.yaml"), overrides))
+    return session.runs[0], Context(corpus=session.suite.workload.corpus, cache=session.cache)
+
+
+def finish(run: Run, context: Context) -> list[tuple[StageSpec, StageResult]]:
+    """Execute every stage of a run."""
+    done: list[tuple[StageSpec, StageResult]] = []
+    while (spec := run.next_stage(done)) is not None:
+        done.append((spec, execute(spec, context)))
+    return done
