@@ -1,6 +1,7 @@
 """The state of a stage on disk, and the store of finished stages."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -74,6 +75,8 @@ def save_state(path: Path, state: State) -> None:
     }
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"state": json.dumps(header)})
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

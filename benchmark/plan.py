@@ -221,9 +221,11 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        """Content address of the run: everything in its configuration, data and code."""
+        """Content address of the run: its configuration but for the other seeds, data and code."""
+        config = self.config()
+        config["protocol"].pop("seeds")
         text = json.dumps(
-            [self.config(), self.data, science_digest(), self._method_code()], sort_keys=True
+            [config, self.data, science_digest(), self._method_code()], sort_keys=True
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -336,6 +336,8 @@ class Meter(pl.Callback):
         self.loss += outputs["loss"]
         self.n_losses += 1
         self.n_done += 1
+        if self.loss.is_cuda and self.n_done in self.records | self.evaluations:
+            torch.cuda.synchronize(self.loss.device)  # or the clock stops before the work does
         now = time.perf_counter()
         self.seconds += now - self.started
         if self.n_done in self.records:
