@@ -25,17 +25,17 @@ EPS = 1e-6
 
 
 def l2_norm_gelu(scores: Tensor, tau2: int) -> Tensor:
-    """gelu(tau A / |A|): what every released configuration uses."""
+    """Scores gelu(tau A / |A|): what every released configuration uses."""
     return _NormGelu.apply(scores, tau2)  # type: ignore[no-untyped-call]
 
 
 def gelu_l2_norm(scores: Tensor, tau2: int) -> Tensor:
-    """tau gelu(A) / |gelu(A)|."""
+    """Scores tau gelu(A) / |gelu(A)|."""
     return _GeluNorm.apply(scores, tau2)  # type: ignore[no-untyped-call]
 
 
 def softmax(scores: Tensor, tau2: int) -> Tensor:
-    """tau^2 exp(A) / sum exp(A)."""
+    """Scores tau^2 exp(A) / sum exp(A)."""
     return tau2 * scores.softmax(-1)
 
 

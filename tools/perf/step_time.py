@@ -56,6 +56,11 @@ def reference_model(config: ModelConfig) -> ReferenceGPT:
     )
 
 
+def drawn(config: ModelConfig) -> Transformer:
+    """Our model with random weights."""
+    return Transformer(config, generator=torch.Generator().manual_seed(0))
+
+
 def plain_steps(model: nn.Module, config: ModelConfig) -> Turn:
     """Train `model` in the plain loop, on random bytes."""
     optimizer = adamw(model)
@@ -130,8 +135,8 @@ def measure(config: ModelConfig, cache: Path, *, n_rounds: int, n_steps: int) ->
     same = replace(config, norm=SAME.norm, positions=SAME.positions, tied=SAME.tied)
     turns = {
         REFERENCE: plain_steps(reference_model(config), config),
-        SAME_LAYERS: plain_steps(Transformer(same), config),
-        PLAIN: plain_steps(Transformer(config), config),
+        SAME_LAYERS: plain_steps(drawn(same), config),
+        PLAIN: plain_steps(drawn(config), config),
         HARNESS: harness_steps(config, cache),
     }
     rounds = Rounds({name: [] for name in turns}, [])

@@ -1,0 +1,310 @@
+"""TokenFormer: attention to parameters as the paper defines it, and which growth of it is exact.
+
+The numbers are derived by hand: what happens to a row of scores of variance one if the temperature
+follows the number of tokens, at the growth steps of the paper and of the released configurations.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import TINY, gap, generator, gradients, label, logits, loss, text, trained_like
+from torch import Tensor
+
+from baselines.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
+from baselines.token_parameters import MODELS, THETAS, Pattention, TokenFormer
+from baselines.tokenformer import MODES, TokenFormerGrowth
+from benchmark.contract import check
+from benchmark.errors import ConfigError, GrowthError
+from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
+from benchmark.model import ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, build_optimizer
+
+SMALL = replace(TINY, n_token=5)
+LARGE = replace(TINY, n_token=10)
+EXACT_UNDER = {
+    "paper": set[str](),
+    "exact": {"l2_norm_gelu", "gelu_l2_norm"},
+    "rotated": {"l2_norm_gelu"},
+    "duplicate": {"l2_norm_gelu", "gelu_l2_norm", "softmax"},
+    "dead": {"l2_norm_gelu", "gelu_l2_norm"},
+}
+every_mode = pytest.mark.parametrize("mode", MODES)
+every_theta = pytest.mark.parametrize("theta", THETAS)
+
+
+def by_definition(theta: str, scores: Tensor) -> Tensor:
+    """Theta as the authors write it, with the number of tokens in place of tau squared."""
+    n = scores.shape[-1]
+    if theta == "l2_norm_gelu":
+        return F.gelu(math.sqrt(n) * scores / scores.norm(dim=-1, keepdim=True))
+    if theta == "gelu_l2_norm":
+        return math.sqrt(n) * F.gelu(scores) / F.gelu(scores).norm(dim=-1, keepdim=True)
+    return n * scores.exp() / scores.exp().sum(-1, keepdim=True)
+
+
+def scores(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator(7), dtype=torch.float64)
+
+
+def grown_by(
+    operator: RandomTokens, small: Transformer, moments: Moments | None = None, n_token: int = 10
+) -> Grown:
+    return grow(
+        small,
+        moments or Moments.zeros(small),
+        small.config.resized({"n_token": n_token}),
+        [operator],
+        StatePolicy.SCALED,
+        Resources(generator(3)),
+    )
+
+
+def tokens(model: Transformer) -> list[Pattention]:
+    return [part for _, part in model.parts() if isinstance(part, Pattention)]
+
+
+def train(model: Transformer, n_steps: int) -> None:
+    optimizer = build_optimizer(model, OptimizerConfig(), Moments.zeros(model))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    for step in range(n_steps):
+        optimizer.zero_grad()
+        loss(model, text(model.config, seed=step)).backward()
+        optimizer.step()
+
+
+@every_theta
+def test_theta_is_what_the_paper_defines(theta: str) -> None:
+    a = scores(4, 3, 9)
+    assert gap(THETAS[theta](a, 9), by_definition(theta, a)) < 1e-4  # an epsilon of 1e-6
+
+
+@every_theta
+def test_theta_passes_finite_differences(theta: str) -> None:
+    a = scores(2, 3, 4).requires_grad_()
+    torch.autograd.gradcheck(lambda x: THETAS[theta](x, 7), (a,))
+    torch.autograd.gradcheck(lambda x: THETAS[theta](x.transpose(0, 2), 7), (a,))
+
+
+@every_theta
+def test_theta_of_no_score_at_all_is_finite(theta: str) -> None:
+    a = torch.zeros(2, 4, requires_grad=True)
+    THETAS[theta](a, 4).sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+
+
+@every_theta
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_map_of_a_block_attends_to_tokens_of_its_own(theta: str, dtype: torch.dtype) -> None:
+    model = trained_like(SMALL, cls=MODELS[theta]).to(dtype)
+    for part in tokens(model):
+        x = scores(2, 3, part.read.shape[1]).to(dtype)
+        pairs = zip(part.read.chunk(part.n_group), part.write.chunk(part.n_group), strict=True)
+        with torch.no_grad():
+            expected = torch.cat([by_definition(theta, x @ k.T) @ v.T for k, v in pairs], -1)
+            assert gap(part(x), expected) < 1e-3
+    names = [name for name, part in model.parts() if isinstance(part, Pattention)]
+    assert names[:3] == ["blocks.0.qkv", "blocks.0.o", "blocks.0.mlp"]
+    assert [part.n_group for part in tokens(model)] == [3, 1, 1] * SMALL.n_layer
+    assert [part.read.shape[0] for part in tokens(model)] == [15, 5, 20] * SMALL.n_layer
+
+
+def test_a_block_has_16_d_n_weights_and_three_quarters_of_d_make_it_a_dense_one() -> None:
+    config = ModelConfig(d_model=32, n_layer=3, n_head=2, d_head=16, d_ff=128, n_token=24)
+    shell, dense = TokenFormer.shell(config), Transformer.shell(config)
+    maps = sum(part.read.numel() + part.write.numel() for part in tokens(shell))
+    assert maps == 16 * 3 * 32 * 24
+    assert shell.linear_macs == dense.linear_macs
+    assert sum(p.numel() for p in shell.parameters()) == sum(p.numel() for p in dense.parameters())
+
+
+def test_a_model_without_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs the model size n_token"):
+        TokenFormer(TINY)
+
+
+@every_mode
+@every_theta
+def test_growth_is_exact_in_the_modes_and_activations_that_algebra_says(
+    mode: str, theta: str
+) -> None:
+    baseline = TokenFormerGrowth(mode, theta)
+    (operator,) = baseline.operators
+    assert isinstance(operator, RandomTokens)
+    is_exact = theta in EXACT_UNDER[mode]
+    assert baseline.preserves_function is is_exact
+    for n_token in (10, 15):
+        small = trained_like(SMALL, cls=baseline.model_class)
+        before, after = logits(small), logits(grown_by(operator, small, n_token=n_token).model)
+        error = float((after - before).norm() / before.norm())
+        assert error < 1e-12 if is_exact else error > 1e-2, label(SMALL)
+
+
+JUMPS = [  # tokens before and after, tau's ratio, relative change and growth of what is activated
+    (576, 2140, 1.928, 1.06, 2.05),
+    (2140, 4850, 1.505, 0.58, 1.58),
+    (4850, 8620, 1.333, 0.39, 1.38),
+    (768, 1792, 1.528, 0.61, 1.60),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "ratio", "change", "growth"), JUMPS)
+def test_zero_keys_change_gelu_of_the_norm_if_tau_follows_the_tokens(
+    old: int, new: int, ratio: float, change: float, growth: float
+) -> None:
+    assert math.sqrt(new / old) == pytest.approx(ratio, abs=5e-4)
+    a = scores(200, old)
+    before, after = (THETAS["l2_norm_gelu"](F.pad(a, (0, new - old)), n) for n in (old, new))
+    assert float((after - before).norm() / before.norm()) == pytest.approx(change, abs=6e-3)
+    assert float(after.norm() / before.norm()) == pytest.approx(growth, abs=6e-3)
+
+
+def test_zero_keys_multiply_the_norm_of_gelu_by_a_number_if_tau_follows_the_tokens() -> None:
+    small = trained_like(SMALL, cls=MODELS["gelu_l2_norm"]).requires_grad_(False)
+    large = grown_by(ZeroKeys("gelu_l2_norm"), small, n_token=11).model
+    for old, new in zip(tokens(small), tokens(large), strict=True):
+        x = scores(3, old.read.shape[1])
+        new.requires_grad_(False)
+        assert gap(new(x), old(x)) < 1e-12
+        new.squared = old.squared * 11 // 5
+        assert gap(new(x), old(x) * math.sqrt(11 / 5)) < 1e-4  # an epsilon of 1e-6
+
+
+def test_zero_keys_take_a_share_of_a_softmax_that_depends_on_the_input() -> None:
+    a = scores(50, 8)
+    before, after = (THETAS["softmax"](F.pad(a, (0, m)), 8 + m)[:, :8] for m in (0, 8))
+    ratio = (after / before)[:, 0]
+    assert 0.5 < float(ratio.min()) < float(ratio.max()) - 0.2
+    kept = THETAS["softmax"](F.pad(a, (0, 8)), 8)[:, :8]
+    assert gap(kept, before) > 0.1  # a frozen factor does not help
+
+
+def test_the_temperature_is_the_number_of_tokens_unless_growth_freezes_it() -> None:
+    wanted = {"paper": 10, "exact": 5, "rotated": 10, "duplicate": 10, "dead": 5}
+    for mode, operator in MODES.items():
+        large = grown_by(operator(), trained_like(SMALL, cls=TokenFormer)).model
+        qkv, o, mlp = tokens(large)[:3]
+        assert [part.squared for part in (qkv, o, mlp)] == [wanted[mode]] * 2 + [4 * wanted[mode]]
+        for part in (qkv, o, mlp):
+            assert int(part.get_buffer("tau2")) == part.squared
+
+
+def test_a_frozen_temperature_survives_saving_casting_and_growing_again() -> None:
+    once = grown_by(ZeroKeys(), trained_like(SMALL, cls=TokenFormer)).model
+    again = TokenFormer(LARGE)
+    again.load_state_dict({name: t.bfloat16() for name, t in once.state_dict().items()})
+    assert [part.squared for part in tokens(again)] == [5, 5, 20] * 2
+    again.double().load_state_dict(once.state_dict())
+    assert torch.equal(logits(again), logits(once))
+    assert [part.squared for part in tokens(grown_by(ZeroKeys(), once, n_token=20).model)] == [
+        5, 5, 20,
+    ] * 2  # fmt: skip
+
+
+def test_old_tokens_keep_their_place_in_every_group() -> None:
+    small = trained_like(SMALL, cls=TokenFormer)
+    large = grown_by(RandomTokens(), small).model
+    for old, new in zip(tokens(small), tokens(large), strict=True):
+        groups = len(old.read) // 5
+        assert torch.equal(new.read.view(groups, 10, -1)[:, :5], old.read.view(groups, 5, -1))
+        assert torch.equal(new.write.view(-1, 10)[:, :5], old.write.view(-1, 5))
+        assert bool(new.read.view(groups, 10, -1)[:, 5:].all())
+
+
+def test_zero_keys_learn_at_once_and_their_values_a_step_later() -> None:
+    large = grown_by(ZeroKeys(), trained_like(SMALL, cls=TokenFormer)).model
+    gradient = gradients(large)
+    name = "blocks.0.o"
+    assert bool(gradient[f"{name}.read"].view(10, -1)[5:].all())
+    assert not bool(gradient[f"{name}.write"].view(-1, 10)[:, 5:].any())
+    train(large, 1)
+    assert bool(gradients(large)[f"{name}.write"].view(-1, 10)[:, 5:].all())
+
+
+def test_dead_tokens_stay_dead_through_a_hundred_steps() -> None:
+    large = grown_by(MODES["dead"](), trained_like(SMALL, cls=TokenFormer)).model
+    train(large, 100)
+    for part in tokens(large):
+        assert not bool(part.read.view(len(part.read) // 10, 10, -1)[:, 5:].any())
+        assert not bool(part.write.view(-1, 10)[:, 5:].any())
+
+
+def test_a_softmax_brings_dead_tokens_to_life() -> None:
+    large = grown_by(MODES["dead"]("softmax"), trained_like(SMALL, cls=MODELS["softmax"])).model
+    train(large, 3)
+    for part in tokens(large):
+        assert bool(part.read.any(dim=1).all())
+        assert bool(part.write.view(-1, 10)[:, 5:].all())
+    assert not TokenFormerGrowth("dead", "softmax").leaves_dead_entries
+    assert TokenFormerGrowth("dead").leaves_dead_entries
+
+
+@pytest.mark.parametrize("n_token", [10, 13])
+def test_rotated_keys_add_to_the_norm_of_scores_what_tau_adds(n_token: int) -> None:
+    small = trained_like(SMALL, cls=TokenFormer)
+    large = grown_by(RotatedKeys(), small, n_token=n_token).model.requires_grad_(False)
+    for old, new in zip(tokens(small), tokens(large), strict=True):
+        groups = len(old.read) // 5
+        k, k_new = old.read.view(groups, 5, -1), new.read.view(groups, n_token, -1)[:, 5:]
+        assert gap(k_new.mT @ k_new, (n_token - 5) / 5 * k.mT @ k) < 1e-12
+        assert not bool(new.write.view(-1, n_token)[:, 5:].any())
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [(RotatedKeys(), "n_token must at least double to 10"), (CopiedTokens(), "multiple of 5")],
+)
+def test_refuses_fewer_tokens_than_it_needs(operator: RandomTokens, message: str) -> None:
+    with pytest.raises(GrowthError, match=message):
+        grown_by(operator, trained_like(SMALL, cls=TokenFormer), n_token=9)
+
+
+def test_noise_tells_the_copies_of_a_value_apart_and_cancels() -> None:
+    small = trained_like(SMALL, cls=TokenFormer)
+    large = grown_by(CopiedTokens(noise=0.1), small, n_token=15).model.requires_grad_(False)
+    for old, new in zip(tokens(small), tokens(large), strict=True):
+        copies = new.write.view(-1, 3, 5)
+        assert gap(copies.sum(1), old.write.view(-1, 5)) < 1e-12
+        assert float((copies[:, 0] - copies[:, 1]).norm() / copies[:, 0].norm()) > 0.05
+
+
+@every_theta
+def test_without_noise_copies_share_the_gradient_of_a_key_and_repeat_that_of_a_value(
+    theta: str,
+) -> None:
+    small = trained_like(SMALL, cls=MODELS[theta])
+    gradient = gradients(small)
+    moments = Moments(gradient, {n: g.square() for n, g in gradient.items()},
+                      dict.fromkeys(gradient, 1.0))  # fmt: skip
+    grown = grown_by(CopiedTokens(theta, noise=0.0), small, moments)
+    for name, expected in gradients(grown.model).items():
+        assert gap(grown.moments.exp_avg[name], expected) < 1e-12
+        assert gap(grown.moments.exp_avg_sq[name], expected.square()) < 1e-12
+
+
+def test_a_shell_has_the_axes_shapes_and_cost_of_the_model() -> None:
+    shell, model = TokenFormer.shell(SMALL), TokenFormer(SMALL)
+    assert shell.axes() == model.axes()
+    assert shell.linear_macs == model.linear_macs
+    shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (shell, model)]
+    assert shapes[0] == shapes[1]
+    assert set(shapes[0]) == set(model.axes())
+
+
+@pytest.mark.parametrize("arguments", [{"mode": "zero"}, {"theta": "relu"}])
+def test_an_unknown_argument_is_refused_with_what_is_allowed(arguments: dict[str, str]) -> None:
+    ((name, value),) = arguments.items()
+    with pytest.raises(ConfigError, match=rf"{name} must be one of \[.*'{value}'"):
+        TokenFormerGrowth(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theta", ["gelu_l2_norm", "softmax"])
+@every_mode
+def test_the_other_activations_keep_the_contract(mode: str, theta: str) -> None:
+    results = check("baselines.tokenformer:TokenFormerGrowth", {"mode": mode, "theta": theta})
+    assert {result.name: result.detail for result in results if not result.passed} == {}
