@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.fpi import FPI
+from baselines.parts.fpi import FPI
 from baselines.stacking import RepeatBlocks
 from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError

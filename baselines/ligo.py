@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.factors import InitialFactors
-from baselines.kronecker import FactorisedMap
+from baselines.parts.factors import InitialFactors
+from baselines.parts.kronecker import FactorisedMap
 from benchmark.baseline import Baseline
 from benchmark.cost import training_flops_per_token
 from benchmark.errors import GrowthError

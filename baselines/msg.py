@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from typing_extensions import override
 
-from baselines.masking import MaskedTransformer, corner, is_new_block
+from baselines.parts.masking import MaskedTransformer, corner, is_new_block
 from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import GrowthOperator, Resources, Transfer, Weights

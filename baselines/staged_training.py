@@ -14,8 +14,8 @@ the budget, so its counter is not set back to S / rho.
 
 from typing_extensions import override
 
-from baselines.block_diagonal import SideBySide
 from baselines.llama_pro import BlockExpansion
+from baselines.parts.block_diagonal import SideBySide
 from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.optim import Rewarm

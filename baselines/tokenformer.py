@@ -14,8 +14,14 @@ the optimizer's state and restart the learning rate; here both are the configura
 
 from typing_extensions import override
 
-from baselines.token_growth import CopiedTokens, DeadTokens, RandomTokens, RotatedKeys, ZeroKeys
-from baselines.token_parameters import MODELS
+from baselines.parts.token_growth import (
+    CopiedTokens,
+    DeadTokens,
+    RandomTokens,
+    RotatedKeys,
+    ZeroKeys,
+)
+from baselines.parts.token_parameters import MODELS
 from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError
 from benchmark.optim import Rewarm

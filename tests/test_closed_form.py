@@ -25,11 +25,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.bert2bert import AKI, Bert2Bert
-from baselines.block_diagonal import SideBySide
-from baselines.fpi import FPI
 from baselines.late_depth import LateDepth
 from baselines.lemon import SPLITS, DoubleTop, Lemon, Lossless
 from baselines.net2net_corner import Net2NetCorner
+from baselines.parts.block_diagonal import SideBySide
+from baselines.parts.fpi import FPI
 from baselines.sparkling import ScaledCopies, Sparkling
 from baselines.stacking import ORDERS, RepeatBlocks, Stacking
 from baselines.staged_training import StagedTraining

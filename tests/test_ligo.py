@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.factors import InitialFactors
-from baselines.kronecker import FactorisedMap
 from baselines.ligo import LearnedMap, LiGO
+from baselines.parts.factors import InitialFactors
+from baselines.parts.kronecker import FactorisedMap
 from benchmark.cost import training_flops_per_token
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, Weights, grow

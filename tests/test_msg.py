@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from baselines.flm101b import FLM101B
-from baselines.masking import MaskedNorm, MaskedTransformer
 from baselines.msg import MSG, MaskedGrowth
+from baselines.parts.masking import MaskedNorm, MaskedTransformer
 from benchmark.baseline import Fit
 from benchmark.checkpoint import State, load_state, save_state
 from benchmark.config import load_method, load_suite
@@ -237,7 +237,7 @@ def test_the_source_is_plain_and_shared_with_other_methods() -> None:
         assert (spec.id == other.id) == (spec.rung == 0)
     assert {spec.model_class for spec, _ in ours} == {
         "benchmark.model:Transformer",
-        "baselines.masking:MaskedTransformer",
+        "baselines.parts.masking:MaskedTransformer",
     }
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from tiny import TINY, gap, generator, gradients, label, logits, loss, text, trained_like
 from torch import Tensor
 
-from baselines.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
-from baselines.token_parameters import MODELS, THETAS, Pattention, TokenFormer
+from baselines.parts.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
+from baselines.parts.token_parameters import MODELS, THETAS, Pattention, TokenFormer
 from baselines.tokenformer import MODES, TokenFormerGrowth
 from benchmark.contract import check
 from benchmark.errors import ConfigError, GrowthError
@@ -245,7 +245,7 @@ def test_a_softmax_brings_dead_tokens_to_life() -> None:
 
 @pytest.mark.parametrize("n_token", [10, 13])
 def test_rotated_keys_add_to_the_norm_of_scores_what_tau_adds(n_token: int) -> None:
-    small = trained_like(SMALL, cls=TokenFormer)
+    small = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
     large = grown_by(RotatedKeys(), small, n_token=n_token).model.requires_grad_(False)
     for old, new in zip(tokens(small), tokens(large), strict=True):
         groups = len(old.read) // 5
@@ -264,7 +264,7 @@ def test_refuses_fewer_tokens_than_it_needs(operator: RandomTokens, message: str
 
 
 def test_noise_tells_the_copies_of_a_value_apart_and_cancels() -> None:
-    small = trained_like(SMALL, cls=TokenFormer)
+    small = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
     large = grown_by(CopiedTokens(noise=0.1), small, n_token=15).model.requires_grad_(False)
     for old, new in zip(tokens(small), tokens(large), strict=True):
         copies = new.write.view(-1, 3, 5)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-from baselines.pairs import Pair
+from baselines.parts.pairs import Pair
 from benchmark.model import Axes, Block, Kind, ModelConfig, Part, Transformer, draw_map
 
 EPS = 1e-6

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 from typing_extensions import override
 
-from baselines.factors import flat_size, kind_of
+from baselines.parts.factors import flat_size, kind_of
 from benchmark.growth import Transfer, Weights
 from benchmark.model import ModelConfig, Transformer
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.pairs import Pair
+from baselines.parts.pairs import Pair
 from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part, Transformer, draw_map
 
 

@@ -1,0 +1,1 @@
+"""Architectures and operators that methods are made of, one idea per file."""
