@@ -81,7 +81,8 @@ def code_version(root: Path) -> dict[str, object]:
     digest = hashlib.sha256()
     diff = _git(root, "diff", "--binary", "--no-ext-diff", "HEAD", *_SOURCES) or b""
     listed = _git(root, "ls-files", "-z", "--others", "--exclude-standard", *_SOURCES) or b""
-    untracked = sorted(filter(None, listed.split(b"\0")))
+    names = sorted(filter(None, listed.split(b"\0")))
+    untracked = [name for name in names if (root / os.fsdecode(name)).is_file()]
     digest.update(diff)
     for name in untracked:
         digest.update(b"\0" + name + b"\0" + (root / os.fsdecode(name)).read_bytes())
