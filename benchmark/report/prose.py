@@ -8,7 +8,14 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import ABSENT, Row, rows
-from benchmark.report.verdicts import BEST_FIXED, SCRATCH, mean_test_bpb, oversized, results
+from benchmark.report.verdicts import (
+    BEST_FIXED,
+    SCRATCH,
+    mean_test_bpb,
+    oversized,
+    paired,
+    results,
+)
 from benchmark.statistics import MIN_SEEDS, verdict
 
 PLAUSIBLE_BPB = 0.93
@@ -52,20 +59,23 @@ def where_the_target_sits(analysis: Analysis) -> str:
     target = sizes[sizes.is_target & sizes.test_bpb.map(math.isfinite)]
     if target.empty:
         return "Where the target lies is not known: it was not trained from scratch."
-    bpb, n_params = target.test_bpb.iloc[0], target.n_params.iloc[0]
+    n_params = target.n_params.iloc[0]
     smaller = sizes[sizes.n_params < n_params]
     if smaller.empty:
         return "Where the target lies is not known: no smaller fixed size was trained."
-    best = smaller.sort_values("test_bpb", kind="stable").iloc[0]
-    if best.test_bpb < bpb:
+    gaps = {name: paired(analysis.frames, name, SCRATCH).difference for name in smaller.method}
+    closest = min(gaps, key=lambda name: gaps[name].value)
+    gap = gaps[closest]
+    shown = formats.difference(gap.value, gap.low, gap.high)
+    if oversized(analysis.frames, analysis.controls, n_params):
         return (
-            f"The target is **larger than compute-optimal** at C*: `{best.method}` has "
-            f"{formats.count(best.n_params)} parameters and {formats.bpb(best.test_bpb)} bpb, the "
-            f"target {formats.count(n_params)} and {formats.bpb(bpb)}."
+            f"The target is **larger than compute-optimal** at C*: `{closest}`, smaller and never "
+            f"grown, differs from it by {shown} on the test split."
         )
     return (
         "The target is **no larger than compute-optimal** at C*: of "
-        f"{formats.plural(len(smaller), 'smaller fixed size')} none has a lower mean bpb."
+        f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
+        f"between seeds. The closest, `{closest}`, differs from it by {shown} on the test split."
     )
 
 
