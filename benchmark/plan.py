@@ -48,6 +48,9 @@ SCIENCE = (
 """Modules of the harness whose code determines what a stage computes."""
 
 
+MAX_SEEDS = 20
+"""The exact sign-flip test enumerates 2 ** seeds patterns."""
+
 LIBRARIES = {"benchmark", "torch", "pytorch_lightning", "lightning_fabric", "builtins", "abc"}
 """Packages that a method's classes derive from and that are not its own code."""
 
@@ -389,6 +392,8 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
     if not names:
         raise ConfigError("methods: a suite needs at least one")
     seeds = suite.protocol.seeds
+    if len(seeds) > MAX_SEEDS:
+        raise ConfigError(f"protocol.seeds may hold at most {MAX_SEEDS}, got {len(seeds)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"protocol.seeds must be distinct and not empty, got {list(seeds)}")
     runs = [Run(suite, method, seed, data) for method in methods for seed in seeds]

@@ -85,8 +85,18 @@ def test_holm_by_hand() -> None:
     assert adjusted[1] == 0.02
 
 
-def test_minimum_detectable_effect_is_2_8_standard_errors() -> None:
-    assert minimum_detectable_effect(0.01, 4) == pytest.approx(2.8016 * 0.005, rel=1e-4)
+def test_minimum_detectable_effect_is_found_four_times_in_five() -> None:
+    assert minimum_detectable_effect(1.0, 3) == pytest.approx(3.26, abs=0.01)
+    assert minimum_detectable_effect(0.01, 10_000) == pytest.approx(2.8016e-4, rel=1e-3)
+    n, true = 5, minimum_detectable_effect(1.0, 5)
+    draws = np.random.default_rng(0).normal(true, 1.0, (20_000, n))
+    half = scipy_stats.t.ppf(0.975, n - 1) * draws.std(axis=1, ddof=1) / math.sqrt(n)
+    assert np.mean(np.abs(draws.mean(axis=1)) > half) == pytest.approx(0.80, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_minimum_detectable_effect_exceeds_the_interval(n: int) -> None:
+    assert minimum_detectable_effect(1.0, n) > scipy_stats.t.ppf(0.975, n - 1) / math.sqrt(n)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _verdicts(summary: Sequence[Row]) -> list[str]:
         groups.setdefault(row["verdict"], []).append(row)
     better = [
         f"**{word.capitalize()} than both controls, {len(groups[word])} of {len(methods)} "
-        f"methods:** {_gaps(groups[word])}."
+        f"methods (intervals not adjusted for their number):** {_gaps(groups[word])}."
         for word in ("significantly better", "better")
         if word in groups
     ]

@@ -217,5 +217,5 @@ def _bpb_at(run: Row, curves: dict[str, pd.DataFrame], flops: float, step: float
     if not got_there or run["run_id"] not in curves:
         return math.inf
     curve = curves[run["run_id"]]
-    seen = curve.bpb[curve.flops <= flops + step]
+    seen = curve.bpb[(curve.flops <= flops + step) & (curve.flops >= flops - step)]
     return float(seen.iloc[-1]) if len(seen) and math.isfinite(seen.iloc[-1]) else math.inf
