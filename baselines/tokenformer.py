@@ -7,9 +7,10 @@ although tau follows the tokens, and a control that has no gradient. All tokens 
 exactness is for the moment of growth: new keys soon shrink the old scores. Hence the learning rate
 is warmed up again.
 
-Deviations: block norms keep their gain, a diagonal factor of the keys behind it; positions, head
-and initial scales are the benchmark's (1 / fan-in, as in the authors' TPU code). The authors drop
-the optimizer's state and restart the learning rate; here both are the configuration's choice.
+Deviations: block norms keep their gain, a diagonal factor of the keys behind it; Theta has an
+epsilon of 1e-6; positions, head and initial scales are the benchmark's (1 / fan-in, as in the
+authors' TPU code); new tokens share Adam's step count with old ones. The authors drop the
+optimizer's state and restart the learning rate, which tokenformer_paper does.
 """
 
 from typing_extensions import override

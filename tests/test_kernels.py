@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.kernels import linear, rms_norm, rotate
+from benchmark.kernels import grouped_linear, linear, rms_norm, rotate
 from benchmark.seeding import generator
 
 SHAPES = [(3, 5), (2, 3, 5), (1, 1, 1, 5)]
@@ -43,6 +43,32 @@ def test_linear_computes_only_the_gradients_that_are_asked_for() -> None:
     assert torch.autograd.grad(linear(x, weight).sum(), weight)[0].shape == weight.shape
     x = draw(2, 5)
     assert torch.autograd.grad(linear(x, weight.detach()).sum(), x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_grouped_product_is_a_product_for_each_group(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x, weight = draw(*shape[:-1], 3, 5, dtype=dtype), draw(3 * 7, 5, dtype=dtype)
+    pairs = zip(x.unbind(-2), weight.chunk(3), strict=True)
+    expected = torch.cat([F.linear(a, w) for a, w in pairs], dim=-1)
+    for ours, theirs in zip(
+        gradients(grouped_linear(x, weight), x, weight), gradients(expected, x, weight), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_rows_that_are_not_dense_in_memory_give_the_same_product() -> None:
+    rows, weight = draw(4, 3, 5), draw(7, 5)
+    seed = torch.ones(4, 14)[:, :7]
+    for x in (rows[:, 1], rows.transpose(0, 1)[1]):
+        for ours, theirs in zip(
+            torch.autograd.grad(linear(x, weight), (rows, weight), seed),
+            torch.autograd.grad(F.linear(x, weight), (rows, weight), seed),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -321,6 +321,32 @@ def test_an_odd_head_is_possible_without_rotation() -> None:
     assert logits(trained_like(replace(TINY, d_head=3, positions="learned"))).isfinite().all()
 
 
+def test_a_size_may_be_a_multiple_of_another() -> None:
+    sizes: dict[str, int | str] = {
+        "n_token": "0.5*d_model",
+        "rank": "d_model",
+        "d_ff": "4 * d_model",
+        "n_head": 5,
+    }
+    config = TINY.resized(sizes)
+    assert (config.n_token, config.rank, config.d_ff, config.n_head) == (3, 6, 24, 5)
+    assert TINY.size_names() - TINY.sizes().keys() == {"n_token", "rank"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.7*d_model", "n_token=0.7\\*d_model is 4.2, not a whole number"),
+        ("0.5*n_token", "n_token must be an integer or a multiple of one of"),
+        ("d_model/2", "such as '0.75\\*d_model', got 'd_model/2'"),
+        ("0*d_model", "n_token must be at least 1, got 0"),
+    ],
+)
+def test_refuses_what_is_no_multiple_of_a_size(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TINY.resized({"n_token": text})
+
+
 def test_sizes_are_the_integers_and_nothing_else() -> None:
     assert TINY.sizes() == {
         "d_model": 6, "n_layer": 2, "n_head": 3, "d_head": 4, "d_ff": 10,
