@@ -41,8 +41,7 @@ def test_the_example_passes_the_contract_and_runs_beside_the_others(tmp_path: Pa
         subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
     growbench("check", "mymethods.mirror:Mirror")
-    growbench("run", "smoke", "--method", "mymethods/mirror.yaml", "run.workers=1",
-              "protocol.budget_flops=1e9")  # fmt: skip
+    growbench("run", "smoke", "--method", "mymethods/mirror.yaml")
     runs = {run.method: run for run in load_suite(tmp_path / "results/smoke").runs}
     assert runs["mirror"].status == runs["scratch"].status == "done"
     growth = runs["mirror"].of("growth")[0]
