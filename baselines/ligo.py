@@ -45,10 +45,11 @@ class LearnedMap(GrowthOperator):
         drawn, like = self.initial.draw(small, target, resources.generator), small.embed.weight
         factors = {name: factor.to(like).requires_grad_() for name, factor in drawn.items()}
         learned = FactorisedMap(small, target, factors)
-        self._train(learned, resources.batches)
+        self.train(learned, resources.batches)
         return learned
 
-    def _train(self, learned: FactorisedMap, batches: Iterator[Tensor]) -> None:
+    def train(self, learned: FactorisedMap, batches: Iterator[Tensor]) -> None:
+        """Fit the factors in place."""
         factors = list(learned.factors.values())
         optimizer = torch.optim.Adam(factors, fused=True)
         for step in range(self.n_steps):

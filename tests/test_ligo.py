@@ -1,6 +1,8 @@
 """LiGO: the map is the one on paper, the grown model is what was learned, and all of it is paid."""
 
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from benchmark.cost import training_flops_per_token
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, Weights, grow
 from benchmark.model import ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, build_optimizer
 from benchmark.records import read_events
 
 EXACT = 1e-12
@@ -263,3 +266,69 @@ def test_bytes_and_flops_of_learning_are_charged_to_the_run(tmp_path: Path) -> N
 def test_a_map_that_eats_the_budget_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GrowthError, match="leaves no step of the budget"):
         finish(*run_of(tmp_path, METHOD.format(n_steps=12)))
+
+
+CPU_SUITE = ModelConfig(d_model=64, n_layer=2, n_head=4, d_head=16, d_ff=256, seq_len=128)
+SOURCE = {"d_model": 48, "n_layer": 1, "n_head": 3, "d_ff": 192}
+
+
+class Contest:
+    """Map training and ordinary training of one large model, on the same batches."""
+
+    def __init__(self) -> None:
+        self.batches = list(torch.randint(256, (4, 8, 129), generator=generator(1)))
+        self.model = Transformer(CPU_SUITE, generator=generator(2))
+        self.optimizer = build_optimizer(self.model, OptimizerConfig(), Moments.zeros(self.model))
+        small = Transformer(CPU_SUITE.resized(SOURCE), generator=generator(3))
+        self.rule = LearnedMap(n_steps=len(self.batches))
+        resources = Resources(generator(4), iter(self.batches))
+        learned = self.rule.prepare(small, CPU_SUITE, resources)
+        assert isinstance(learned, FactorisedMap)
+        self.learned = learned
+
+    def ordinary(self) -> None:
+        """A step of the large model for every batch."""
+        for batch in self.batches:
+            flat = self.model(batch[:, :-1]).flatten(0, 1)
+            self.optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(flat, batch[:, 1:].flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+
+    def learning(self) -> None:
+        """A step of the map for every batch."""
+        self.rule.train(self.learned, iter(self.batches))
+
+
+@pytest.mark.slow
+def test_a_step_of_the_map_takes_at_most_a_quarter_longer_than_one_of_the_large_model() -> None:
+    contest, ratios = Contest(), []
+    for _ in range(15):
+        seconds = []
+        for turn in (contest.ordinary, contest.learning):
+            started = time.process_time()
+            turn()
+            seconds.append(time.process_time() - started)
+        ratios.append(seconds[1] / seconds[0])
+    assert statistics.median(ratios) <= 1.25
+
+
+def saved_bytes(logits: Callable[[Tensor], Tensor], ids: Tensor) -> int:
+    """Memory that the backward pass of the logits keeps."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits(ids)
+    return sum(kept.values())
+
+
+def test_learning_keeps_at_most_half_as_much_memory_again_as_training() -> None:
+    contest = Contest()
+    ids = contest.batches[0][:, :-1]
+    ordinary, learning = (saved_bytes(f, ids) for f in (contest.model, contest.learned.logits))
+    assert ordinary < learning <= 1.5 * ordinary

@@ -73,6 +73,5 @@ def kind_of(name: str) -> str:
 
 
 def flat_size(axis: str, config: ModelConfig) -> int:
-    """Length of an axis where n_head counts all coordinates of all heads, and d_head none."""
-    flat = {"n_head": config.n_head * config.d_head, "d_head": 1}
-    return flat.get(axis) or config.size(axis)
+    """Length of an axis where n_head stands for all coordinates of all heads."""
+    return config.n_head * config.d_head if axis == "n_head" else config.size(axis)

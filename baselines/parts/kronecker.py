@@ -1,8 +1,9 @@
 """Large weights as a factorised linear function of small ones.
 
-A Kronecker factorisation (Wang et al. 2023, arXiv:2303.00980, equation 8): layers are blended at
-the small width, then every grown axis is mapped by the one matrix that all tensors with that axis
-share. Only heads have three, for query, key and value; what reads heads shares the last.
+A Kronecker factorisation (Wang et al. 2023, arXiv:2303.00980, equation 8): every grown axis is
+mapped by the one matrix that all tensors with that axis share, then layers are blended. Only heads
+have three matrices, for query, key and value; what reads heads shares the last. The released code
+blends first: the same map, but it widens every large layer instead of every small one.
 """
 
 import torch
@@ -28,12 +29,14 @@ class FactorisedMap(Transfer):
 
     def __init__(self, small: Transformer, target: ModelConfig, factors: dict[str, Tensor]) -> None:
         self.factors, self.shell = factors, small.shell(target)
-        axes, layers = small.axes(), dict[str, list[Tensor]]()
+        self.axes, layers = dict[str, list[str]](), dict[str, list[Tensor]]()
+        axes_of = small.axes()
         for name, weight in small.named_parameters():
-            shape = [flat_size(axis, small.config) for axis in axes[name].names]
+            axes = [axis for axis in axes_of[name].names if axis != "d_head"]
+            shape = [flat_size(axis, small.config) for axis in axes]
             layers.setdefault(kind_of(name), []).append(weight.detach().view(shape))
+            self.axes[kind_of(name)] = axes
         self.layers = {kind: torch.stack(weights) for kind, weights in layers.items()}
-        self.axes = {kind: axes[kind.replace("*", "0")].names for kind in layers}
         self.buffers = {name: b for name, b in small.named_buffers() if name == "rotation"}
 
     def parameters(self) -> Weights:
@@ -52,21 +55,25 @@ class FactorisedMap(Transfer):
         return functional_call(self.shell, self.parameters() | self.buffers, (ids_BT,))
 
     def _map(self, kind: str, x: Tensor) -> Tensor:
-        if kind in self.factors:
-            x = self._product(self.factors[kind], x, 0)
-        for dim, axis in enumerate(self.axes[kind], start=1):
-            if axis in self.factors:
-                matrix = self.factors[axis]
-                reads_heads = axis == "n_head" and "qkv" not in self.axes[kind]
-                x = self._product(matrix[-1] if reads_heads else matrix, x, dim)
-        return x
+        """Large layers of one kind of tensor; the longest axis first, which costs least."""
+        axes = self.axes[kind]
+        grown = [axis for axis in axes if axis in self.factors]
+        for axis in sorted(grown, key=lambda axis: -self.factors[axis].shape[-2]):
+            reads_heads = axis == "n_head" and "qkv" not in axes
+            matrix = self.factors[axis][-1] if reads_heads else self.factors[axis]
+            self._charge(matrix, x)
+            x = x @ matrix.mT if axis == axes[-1] else matrix @ x
+        if (blend := self.factors.get(kind)) is None:
+            return x
+        self._charge(blend, x)
+        if blend.shape[:-2]:  # one blend for each part of a fused tensor
+            return (blend @ x.transpose(0, 1).flatten(2)).unflatten(2, x.shape[2:]).transpose(0, 1)
+        return (blend @ x.flatten(1)).unflatten(1, x.shape[1:])
 
-    def _product(self, matrix: Tensor, x: Tensor, dim: int) -> Tensor:
-        """`matrix` along dimension `dim` of x; if it is 3-D, one per part, along dimension 1."""
+    def _charge(self, matrix: Tensor, x: Tensor) -> None:
+        """Count the product that is about to be made of all of x, and those of its backward."""
         n_backward = (matrix.requires_grad + x.requires_grad) * torch.is_grad_enabled()
         self.flops += 2 * x.numel() * matrix.shape[-2] * (1 + n_backward)
-        old, part = "lpabc"[: x.ndim], "p" * (matrix.ndim - 2)
-        return torch.einsum(f"{part}n{old[dim]},{old}->{old.replace(old[dim], 'n')}", matrix, x)
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
