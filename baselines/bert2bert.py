@@ -1,69 +1,50 @@
 """bert2BERT (Chen et al. 2022, arXiv:2110.07143): widen by FPI or AKI, then stack.
 
-AKI, advanced knowledge initialisation, differs from FPI (fpi.py) in that what is new comes from the
-layer above, and loses the function. It has been read in two ways. "literal": every new row is the
-next layer's, residual writes included, and columns are this layer's, as in LEMON's comparison
-(YiteWang/lemon-pytorch, commit a73f0b6). "hidden": new heads and units of the next layer bring
-their own columns of the residual writes, as in the MindSpore port. No official code is known.
+FPI (fpi.py) repeats coordinates; AKI (aki.py), in either of two readings, takes what is new from
+the layer above. No official code is known.
 
-Deviations: those of FPI. The last layer has none above it and keeps FPI. Two-stage training, whose
-first stage trains sub-models, is not here: all methods train alike.
+After growth: published with a fresh optimizer and a schedule from scratch, its warm-up included; so
+here. `bert2bert_asymmetric` keeps the moments of old entries instead, at an unchanged rate.
+
+Two stages: the paper first trains prefixes of the stack, drawn anew for every step, and of each
+only its top blocks. Steps of varying cost cannot be planned to end at a budget, so the first of two
+stages here trains only the blocks that stacking has put on top, below the whole model's loss; the
+second trains all. A ladder that is done in its first of two growths (`at_once`) makes them.
+
+Deviations: those of FPI; the first stage.
 """
 
-import re
-from dataclasses import dataclass
-
-from torch import Tensor
 from typing_extensions import override
 
+from baselines.parts.aki import AKI
+from baselines.parts.block_orders import RepeatBlocks
 from baselines.parts.fpi import FPI
-from baselines.stacking import RepeatBlocks
+from baselines.parts.freezing import learns_with_new_blocks
 from benchmark.baseline import Baseline
-from benchmark.errors import ConfigError
-from benchmark.growth import Resources, Transfer, Weights, WidthTransfer, along
-from benchmark.model import Kind, ModelConfig, Transformer
-
-READINGS = ("literal", "hidden")
-
-
-@dataclass(frozen=True)
-class AKI(FPI):
-    """As FPI, with new units of the next layer."""
-
-    preserves_function = False
-    reading: str = "literal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reading not in READINGS:
-            raise ConfigError(f"reading must be one of {list(READINGS)}, got {self.reading!r}")
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _FromTheNextLayer.of(self, small, target, resources)
-
-
-class _FromTheNextLayer(WidthTransfer):
-    operator: AKI
-
-    @override
-    def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
-        weight = super().weight(name, small, fresh)
-        above = re.sub(r"^blocks\.(\d+)", lambda match: f"blocks.{int(match[1]) + 1}", name)
-        if above == name or above not in small or self.axes[name].kind is not Kind.MAP:
-            return weight
-        other = super().weight(name, {name: small[above]}, fresh)
-        for dim, axis, side, axis_map in self.sides(name):
-            if side == "out" if self.operator.reading == "literal" else axis != "d_model":
-                is_new = along(axis_map.is_new, dim, other).bool()
-                weight = other.where(is_new, weight)
-        return weight
+from benchmark.growth import StatePolicy
+from benchmark.model import ModelConfig
+from benchmark.optim import Rewarm
 
 
 class Bert2Bert(Baseline):
     """Grow widths by FPI, or by AKI if a reading of it is given, and depth by stacking."""
 
-    def __init__(self, reading: str | None = None, map: str = "random") -> None:
+    state_policy = StatePolicy.RESET
+    rewarm = Rewarm(which="all")
+
+    def __init__(
+        self, reading: str | None = None, map: str = "random", *, two_stage: bool = False
+    ) -> None:
         super().__init__()
         widen = FPI(map=map) if reading is None else AKI(map=map, reading=reading)
-        self.operators = (widen, RepeatBlocks())
+        self.stack, self.is_two_stage = RepeatBlocks(), two_stage
+        self.operators = (widen, self.stack)
+
+    @override
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        return not self.is_two_stage or learns_with_new_blocks(name, self.stack, small, large)
+
+
+def at_once(progress: float) -> float:
+    """A path that is all done after its first step; a further growth changes no size."""
+    return 1.0 if progress > 0 else 0.0

@@ -3,7 +3,12 @@
 Sizes may move together, one after the other or in turns, linearly, exponentially or by any
 importable function of progress: that is the ladder's choice, not the method's.
 
-Deviations: none; this is nobody's published method.
+After growth: old entries keep their moments, new ones start from zero, and the rate stays, unless
+the configuration says otherwise.
+
+No official code: this is nobody's published method.
+
+Deviations: none.
 """
 
 import copy

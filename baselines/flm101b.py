@@ -1,8 +1,10 @@
 """The growth recipe of FLM-101B (Li et al. 2023, arXiv:2309.03852), scaled down.
 
-Masked growth in three stages, 16B, 51B and 101B parameters there, of 79, 13 and 9 % of the tokens;
-the rate at the start of the second is 0.85 and of the third 0.5 of the first one's, each after a
-short warm-up. Nothing of it is released; the masks are those of MSG.
+Masked growth in three stages, 16B, 51B and 101B parameters there, of 79, 13 and 9 % of the tokens.
+No official code is known; the masks are those of MSG.
+
+After growth: the rate at the start of the second stage is 0.85 and of the third 0.5 of the first
+one's, each after a short warm-up. Moments are treated as MSG does.
 
 Deviations: the rates are factors on the protocol's curve; the paper's are read off one cosine. The
 sizes are nearer to one another than 16 : 51 : 101, for at equal compute a source six times smaller

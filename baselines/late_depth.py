@@ -1,8 +1,13 @@
 """Deep models from one layer, late (Bu 2025, arXiv:2511.04981): expand once, near the decay.
 
 A model of one layer or none is trained for most of the run and then expanded to full depth in one
-step, at an unchanged learning rate. New layers are random, or copies of the old one. The function
-is lost in either case; the paper finds that zeroing them to keep it hurts.
+step. New layers are random and on top, or copies of the old one. The function is lost in either
+case; the paper finds that zeroing them to keep it hurts. Its mixing time runs until the loss meets
+that of full depth from scratch; the report's table of growths gives the compute until the loss is
+back where growth has lifted it from, which is less.
+
+After growth: published at an unchanged rate; what becomes of the optimizer's state is not known to
+us. Here old layers keep it, new ones start from zero, and the rate stays.
 
 Deviations: the source has one layer, the least that our models can have; AdamW and not Muon; growth
 comes before 0.8 of the run where the protocol's decay does. No official code is known.
@@ -10,28 +15,24 @@ comes before 0.8 of the run where the protocol's decay does. No official code is
 
 from dataclasses import dataclass
 
-from torch import Tensor
 from typing_extensions import override
 
-from baselines.identity_depth import IdentityBlocks
-from baselines.stacking import RepeatBlocks
+from baselines.parts.block_orders import RepeatBlocks
 from benchmark.baseline import Baseline
 from benchmark.errors import ConfigError
 from benchmark.growth import DepthOperator
-from benchmark.model import Axes
-
-NEW_BLOCKS = ("random", "copies")
 
 
 @dataclass(frozen=True)
-class RandomBlocks(IdentityBlocks):
-    """Fresh blocks among the old ones, as they come."""
-
-    preserves_function = False
+class RandomBlocks(DepthOperator):
+    """0 1 -> 0 1 . . .: fresh blocks on top of the old ones, as they come."""
 
     @override
-    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
-        return weight
+    def source(self, layer: int, n_small: int, n_large: int) -> int:
+        return layer if layer < n_small else -1
+
+
+NEW_BLOCKS = {"random": RandomBlocks, "copies": RepeatBlocks}
 
 
 class LateDepth(Baseline):
@@ -41,5 +42,4 @@ class LateDepth(Baseline):
         super().__init__()
         if new not in NEW_BLOCKS:
             raise ConfigError(f"new must be one of {list(NEW_BLOCKS)}, got {new!r}")
-        operator: DepthOperator = RandomBlocks() if new == "random" else RepeatBlocks()
-        self.operators = (operator,)
+        self.operators = (NEW_BLOCKS[new](),)

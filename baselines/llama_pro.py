@@ -3,30 +3,37 @@
 After each group of blocks comes a copy of the group's top block whose residual writes are zero.
 Compared with the released script (TencentARC/LLaMA-Pro, commit bead657).
 
-Deviations: all weights train on; freezing the old ones is the paper's choice for continual
-learning, not for pretraining. Groups may differ by one block where the depths do not divide.
-"""
+After growth: published as post-pretraining of a finished model, with everything that was there
+frozen, embeddings and head included, and a new schedule with a warm-up: `llama_pro_frozen`, with
+`train="new"`. What rests has no gradient, update or decay, and the ledger charges what is left to
+compute. New blocks start from moments of zero either way.
 
-from dataclasses import dataclass
+Deviations: by default all weights train on, at an unchanged rate, for freezing is a choice for
+continual learning, not for pretraining. Groups may differ by one block where the depths do not
+divide.
+"""
 
 from typing_extensions import override
 
-from baselines.identity_depth import IdentityBlocks
+from baselines.parts.freezing import learns_with_new_blocks
+from baselines.parts.identity_blocks import BlockExpansion
 from benchmark.baseline import Baseline
+from benchmark.errors import ConfigError
+from benchmark.model import ModelConfig
 
-
-@dataclass(frozen=True)
-class BlockExpansion(IdentityBlocks):
-    """0 1 2 3 -> 0 1 1' 2 3 3': copies of the top block of each group."""
-
-    @override
-    def source(self, layer: int, n_small: int, n_large: int) -> int:
-        return ((layer + 1) * n_small - 1) // n_large
+TRAIN = ("all", "new")
 
 
 class LlamaPro(Baseline):
-    """Grow n_layer by copies that start as identities."""
+    """Grow n_layer by copies that start as identities; train them alone, or all weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, train: str = "all") -> None:
         super().__init__()
-        self.operators = (BlockExpansion(),)
+        if train not in TRAIN:
+            raise ConfigError(f"train must be one of {list(TRAIN)}, got {train!r}")
+        self.expansion, self.freezes = BlockExpansion(), train == "new"
+        self.operators = (self.expansion,)
+
+    @override
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        return not self.freezes or learns_with_new_blocks(name, self.expansion, small, large)

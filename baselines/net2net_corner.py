@@ -2,7 +2,9 @@
 
 Old weights stay in the corner of every matrix, and everything around them is new and random, on
 both sides of every product: [[W, A], [B, C]]. The old function is lost, as their figure 6 shows.
-Their repository (Haiyang-W/TokenFormer) has no code of it; the optimizer's state is dropped.
+No official code: their repository (Haiyang-W/TokenFormer) has none of it.
+
+After growth: as published for that figure, a fresh optimizer at an unchanged rate.
 
 Deviations: new entries are drawn like those of any fresh model of the target's size; the paper does
 not say how.

@@ -1,7 +1,10 @@
 """The controls: models whose size never changes, and growth that happens too early or not at all.
 
 `Scratch` trains one size from a random start. `RestartOnly` does to a small model all that a
-growing method does, except growing. Their configurations give the sizes and the times.
+growing method does, except growing. Their configurations give the sizes and the times. No official
+code: controls are what others are compared with.
+
+Deviations: none.
 """
 
 from benchmark.baseline import Baseline

@@ -2,8 +2,10 @@
 
 Coordinates repeat in a circle, and every reader is scaled to keep the root mean square of what it
 computes: by 1 / sqrt(1 + 3 c) when a fraction c of its inputs is there twice, which at c = 1 is one
-half and exact. New entries start with moments of zero while old ones keep theirs, and from then on
-learn up to 1.3 times as fast.
+half and exact.
+
+After growth: as published, new entries start with moments of zero while old ones keep theirs, and
+from then on learn up to 1.3 times as fast.
 
 Deviations: at most twice as wide, because two new copies of one coordinate would never separate;
 with a tied head the last norm is scaled, not the logits. No official code is known.

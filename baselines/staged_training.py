@@ -1,9 +1,11 @@
 """Staged training (Shen et al. 2022, arXiv:2203.06211): the optimizer's state grows as well.
 
 Width: two models side by side; tables and norms repeat, and the last norm divides by the number of
-copies. Depth: an identity layer after each old one. First and second moments grow by 1 / k and
-1 / k^2, as gradients do: in all k * k blocks of a matrix, or on the diagonal only, as released
-(allenai/staged-training, commit 6c0cf4e). The learning rate ramps up again.
+copies. Depth: an identity layer after each old one.
+
+After growth: first and second moments grow by 1 / k and 1 / k^2, as gradients do: in all k * k
+blocks of a matrix, or on the diagonal only, as released (allenai/staged-training, commit 6c0cf4e).
+The learning rate ramps up again.
 
 Deviations: an untied head, not the last norm, divides by k. Identity layers are copies whose
 residual writes are zero, not eyes under norms of zero, which without biases leave a SwiGLU dead for
@@ -14,8 +16,8 @@ the budget, so its counter is not set back to S / rho.
 
 from typing_extensions import override
 
-from baselines.llama_pro import BlockExpansion
 from baselines.parts.block_diagonal import SideBySide
+from baselines.parts.identity_blocks import BlockExpansion
 from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.optim import Rewarm

@@ -4,13 +4,15 @@ Compared with the authors' code (Haiyang-W/TokenFormer, commit 4d56c73). The pap
 keys change nothing while the temperature tau is fixed; the code draws them at random, and its tau,
 the root of the number of tokens, jumps. The modes are both of these, two growths that are exact
 although tau follows the tokens, and a control that has no gradient. All tokens share one norm, so
-exactness is for the moment of growth: new keys soon shrink the old scores. Hence the learning rate
+exactness is for the moment of growth: new keys soon shrink the old scores.
+
+After growth: published with a fresh optimizer and a new schedule, which `tokenformer_paper` has. In
+the other modes old tokens keep their moments and new ones start from zero; in all of them the rate
 is warmed up again.
 
 Deviations: block norms keep their gain, a diagonal factor of the keys behind it; Theta has an
 epsilon of 1e-6; positions, head and initial scales are the benchmark's (1 / fan-in, as in the
-authors' TPU code); new tokens share Adam's step count with old ones. The authors drop the
-optimizer's state and restart the learning rate, which tokenformer_paper does.
+authors' TPU code); new tokens share Adam's step count with old ones.
 """
 
 from typing_extensions import override

@@ -3,7 +3,10 @@
 The composable expansions of Gesmundo & Maile 2023 (arXiv:2308.06103), theorems 3.1, 3.2 and 3.5:
 new heads and feed-forward units are random and read by zero weights; new features of the residual
 stream are written by zero weights and read by random ones, and every norm's gain is rescaled by
-sqrt(d / d') because the mean square now runs over more features.
+sqrt(d / d') because the mean square now runs over more features. No official code is known.
+
+After growth: the paper says nothing of the optimizer. Here old entries keep their moments, new ones
+start from zero, and the rate stays.
 
 Deviations: the norms' epsilon is rescaled too, without which growth is not exact; new gains are one
 rather than zero, which theorem 3.5 allows and which keeps the new features alive. Exact under

@@ -7,6 +7,7 @@ arguments. Training itself is final: identical for everyone.
 """
 
 from abc import ABC
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.growth import GrowthOperator, Moments, StatePolicy, Weights
-from benchmark.model import Transformer
+from benchmark.errors import GrowthError
+from benchmark.growth import GrowthOperator, Moments, StatePolicy, Weights, grown_sizes
+from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import (
     OptimizerConfig,
     RateCurve,
@@ -34,6 +36,9 @@ class Fit:
     model: Transformer
     moments: Moments
     is_new: Weights
+    frozen: Collection[str] = ()
+    """Parameters without gradient, update and decay."""
+
     optimizer: OptimizerConfig
     rate: RateCurve
     rewarm: Rewarm | None
@@ -77,12 +82,37 @@ class Baseline(pl.LightningModule, ABC):
     @property
     def grows(self) -> frozenset[str]:
         """Config sizes the method may enlarge."""
-        return frozenset[str]().union(*(operator.grows for operator in self.operators))
+        return grown_sizes(self.operators)
 
     @property
     def preserves_function(self) -> bool:
         """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
         return all(operator.preserves_function for operator in self.operators)
+
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        """Whether a parameter learns after a growth, until the next one; by default all do.
+
+        Must depend on nothing but its arguments: the plan asks it for the cost of a step.
+
+        Args:
+            name: of the parameter in the large model.
+            small: sizes before the latest growth.
+            large: sizes after it.
+        """
+        return True
+
+    @final
+    def frozen(self, small: ModelConfig, large: ModelConfig) -> tuple[str, ...]:
+        """Parameters that rest after a growth from `small` to `large`.
+
+        Raises:
+            GrowthError: it would be all of them.
+        """
+        names = [name for name, _ in self.model_class.shell(large).named_parameters()]
+        frozen = tuple(name for name in names if not self.trains(name, small, large))
+        if len(frozen) == len(names):
+            raise GrowthError(f"{type(self).__name__} freezes every parameter; one must learn")
+        return frozen
 
     @property
     def leaves_dead_entries(self) -> bool:
@@ -98,6 +128,8 @@ class Baseline(pl.LightningModule, ABC):
     def begin(self, fit: Fit) -> None:
         """Take up training at `fit`."""
         self.fit_spec, self.model, self.n_done = fit, fit.model, fit.n_done
+        for name in fit.frozen:
+            fit.model.get_parameter(name).requires_grad_(False)
         self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
         self.rate_used = 0.0
         self._follow()

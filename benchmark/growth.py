@@ -9,7 +9,7 @@ whole gradient although its weight is divided (chain rule; proved in tests/test_
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -62,6 +62,9 @@ class Transfer(ABC):
 
     flops: float = 0.0
     """What making the choices cost; the bytes it read are counted by `Resources.batches`."""
+
+    flops_masked: float = 0.0
+    """What the masked half of attention would add to that; recorded beside the charge."""
 
     @abstractmethod
     def weights(self, small: Weights, fresh: Weights) -> Weights:
@@ -170,7 +173,14 @@ class DepthOperator(GrowthOperator):
     @final
     @override
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _DepthTransfer(self, small.config.n_layer, target.n_layer, small.shell(target))
+        n_small, n_large = small.config.n_layer, target.n_layer
+        for layer in range(n_large):
+            if not -1 <= (source := self.source(layer, n_small, n_large)) < n_small:
+                raise GrowthError(
+                    f"{type(self).__name__}.source starts block {layer} of n_layer={n_large} from "
+                    f"block {source}; it must be from -1 to {n_small - 1}"
+                )
+        return _DepthTransfer(self, n_small, n_large, small.shell(target))
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,12 @@ class AxisMap:
     def has_copies(self) -> bool:
         """Whether any source is repeated."""
         return len(self.firsts) < len(self.sourced)
+
+    @cached_property
+    def is_doubled(self) -> bool:
+        """Whether the second half of the coordinates repeats the first, which has no copies."""
+        half = len(self.source) // 2
+        return torch.equal(self.next_copy, torch.arange(len(self.source)).roll(half)) and half > 0
 
     @cached_property
     def next_copy(self) -> Tensor:
@@ -387,13 +403,17 @@ class WidthTransfer(Transfer):
         scale, kind = self.operator.gain_scale(self.small, self.shell.config), self.axes[name].kind
         if kind is Kind.CONSTANT:
             return small[name] * scale**2
-        weight = self._image(name, small[name], lambda m: m.sourced, _share_of_readers)
+        weight = self.image(name, small)
         if kind is Kind.GAIN and scale != 1:
             weight = weight * scale
         weight = self._fill(name, weight, fresh)
         if kind is Kind.MAP and (repeated := self.repeated(name)):
             weight = self.operator.perturb(weight, repeated, self.generator)
         return weight
+
+    def image(self, name: str, small: Weights) -> Tensor:
+        """A large tensor on the coordinates that have a source, before gains scale and noise."""
+        return self._image(name, small[name], lambda m: m.sourced, _share_of_readers)
 
     def moment(self, name: str, small: Weights, power: int) -> Tensor:
         """A large moment, unflattened."""
@@ -415,10 +435,11 @@ class WidthTransfer(Transfer):
         image = tensor.reshape(self.axes[name].shape(self.small))
         for dim, _, side, axis_map in reversed(self.sides(name)):
             chosen = pick(axis_map)
-            image = _take(image, dim, axis_map.source[chosen])
-            by = factor(side, axis_map)
+            taken, by = _take(image, dim, axis_map.source[chosen]), factor(side, axis_map)
             if by is not None and bool((by != 1).any()):
-                image = image * along(by[chosen], dim, image)
+                is_view = _address(taken) == _address(image)
+                taken = (taken.clone() if is_view else taken).mul_(along(by[chosen], dim, taken))
+            image = taken
         return image
 
     def _fill(self, name: str, image: Tensor, fresh: Weights) -> Tensor:
@@ -434,7 +455,8 @@ class WidthTransfer(Transfer):
         for dim, _, _, axis_map in self.sides(name):
             gap = (axis_map.source < 0).nonzero()[:, 0].to(weight.device)
             if gaps.get(dim) == "zero":
-                weight.index_fill_(dim, gap, 0.0)
+                for run in _runs(gap):
+                    weight.narrow(dim, *run).zero_()
             elif gaps.get(dim) == "mean":
                 mean = _take(weight, dim, axis_map.sourced).mean(dim, keepdim=True)
                 weight.index_copy_(dim, gap, mean.repeat_interleave(len(gap), dim))
@@ -522,28 +544,35 @@ def _place(block: Tensor, into: Tensor, positions: Mapping[int, Tensor]) -> None
 
 def _take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     """`index_select`, or a view or a few large copies where the index is made of long runs."""
+    if int((index.diff() != 1).sum()) < MOST_RUNS:
+        pieces = [tensor.narrow(dim, *run) for run in _runs(index)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+    index = index.to(tensor.device)
+    if dim == 0:
+        return tensor.index_select(0, index)
+    shape = [*tensor.shape[:dim], len(index), *tensor.shape[dim + 1 :]]
+    taken, rows = tensor.new_empty(shape), tensor.flatten(0, dim - 1)
+    n_rows = max(1, ENTRIES_AT_ONCE * len(rows) // taken.numel())
+    for part, into in zip(rows.split(n_rows), taken.flatten(0, dim - 1).split(n_rows), strict=True):
+        torch.index_select(part, 1, index, out=into)
+    return taken
+
+
+def _runs(index: Tensor) -> list[tuple[int, int]]:
+    """First number and length of every piece of `index` that counts upwards by one."""
     starts = [0, *((index.diff() != 1).nonzero()[:, 0] + 1).tolist()]
-    if len(starts) > MOST_RUNS:
-        return tensor.index_select(dim, index.to(tensor.device))
     lengths = [end - start for start, end in pairwise([*starts, len(index)])]
-    runs = [
-        tensor.narrow(dim, first, length)
-        for first, length in zip(index[starts].tolist(), lengths, strict=True)
-    ]
-    return runs[0] if len(runs) == 1 else torch.cat(runs, dim)
+    return list(zip(index[starts].tolist(), lengths, strict=True))
 
 
-def split_noise(like: Tensor, dim: int, axis_map: AxisMap, generator: torch.Generator) -> Tensor:
-    """Noise of unit variance that cancels in the sum over the copies of every coordinate.
+BYTE_STD = math.sqrt((256**2 - 1) / 12)
 
-    Each copy gets the difference of its random number and the next copy's, a coordinate without
-    copies gets none. Numbers are bytes: random bits are what growing spends most time on.
-    """
+
+def _random_bytes(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers from -127.5 to 127.5 in steps of one; random bits are what growing waits for most."""
     n_words = -(-like.numel() // 8)
     words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    number = words.view(torch.int8)[: like.numel()].view(like.shape).to(like)
-    noise = number - _take(number, dim, axis_map.next_copy)
-    return noise.div_(math.sqrt((256**2 - 1) / 6))
+    return words.view(torch.int8)[: like.numel()].view(like.shape).to(like).add_(0.5)
 
 
 def add_split_noise(
@@ -552,14 +581,30 @@ def add_split_noise(
     """Noise that tells copies apart and cancels in every sum over them, added in place.
 
     Along each repeated dimension a reader of equal copies is unchanged; the noise's root mean
-    square is `ratio` times the weight's.
+    square is `ratio` times the weight's. Of two copies one gains the random number that the other
+    loses; each of more gets the difference of its own and the next one's, one without copies none.
+
+    Args:
+        weight: contiguous, unflattened; changed and returned.
+        repeated: contracted dimensions along which coordinates are repeated.
+        ratio: size of the noise.
+        generator: source of randomness.
     """
-    n_rows = max(1, ENTRIES_AT_ONCE * len(weight) // weight.numel())
     for dim, axis_map in repeated.items():
-        scale = ratio * float(weight.detach().norm()) / math.sqrt(weight.numel())
-        for start in range(0, len(weight), n_rows):
-            rows = weight.narrow(0, start, min(n_rows, len(weight) - start))
-            rows.add_(split_noise(rows, dim, axis_map, generator), alpha=scale)
+        scale = ratio * float(weight.detach().norm()) / math.sqrt(weight.numel()) / BYTE_STD
+        rows = weight.view(-1, *weight.shape[dim:])
+        n_rows, half = max(1, ENTRIES_AT_ONCE * len(rows) // weight.numel()), rows.shape[1] // 2
+        for start in range(0, len(rows), n_rows):
+            part = rows.narrow(0, start, min(n_rows, len(rows) - start))
+            if axis_map.is_doubled:
+                gains, loses = part.narrow(1, 0, half), part.narrow(1, half, half)
+                number = _random_bytes(gains, generator)
+                gains.add_(number, alpha=scale)
+                loses.sub_(number, alpha=scale)
+            else:
+                number = _random_bytes(part, generator)
+                number -= _take(number, 1, axis_map.next_copy)
+                part.add_(number, alpha=scale / math.sqrt(2))
     return weight
 
 
@@ -620,6 +665,9 @@ class Grown:
     flops: float = 0.0
     """What growing cost."""
 
+    flops_masked: float = 0.0
+    """What the masked half of attention would add to that."""
+
 
 def grow(
     small: Transformer,
@@ -644,16 +692,23 @@ def grow(
     """
     check_reach(small.config, target, operators)
     state = Grown(small, moments, {})
-    for operator in operators:
-        sizes = {name: target.size(name) for name in operator.grows if name in target.sizes()}
-        middle = state.model.config.resized(sizes)
-        if middle != state.model.config:
-            state = _apply(
-                state, operator.prepare(state.model, middle, resources), middle, policy, resources
-            )
+    for operator, middle in enlargements(small.config, target, operators):
+        transfer = operator.prepare(state.model, middle, resources)
+        state = _apply(state, transfer, middle, policy, resources)
     if state.model is small:
         state = _apply(state, _Nothing(small), small.config, policy, resources)
     return state
+
+
+def enlargements(
+    small: ModelConfig, target: ModelConfig, operators: Iterable[GrowthOperator]
+) -> Iterator[tuple[GrowthOperator, ModelConfig]]:
+    """The operators that enlarge something on the way to `target`, each with what it reaches."""
+    for operator in operators:
+        sizes = {name: target.size(name) for name in operator.grows if name in target.sizes()}
+        if (middle := small.resized(sizes)) != small:
+            yield operator, middle
+            small = middle
 
 
 @torch.no_grad()
@@ -665,9 +720,8 @@ def _apply(
     resources: Resources,
 ) -> Grown:
     small, moments = state.model.state_dict(), state.moments
-    taken = {_address(t) for group in (small, moments.exp_avg, moments.exp_avg_sq)
-             for t in group.values()}  # fmt: skip
-    large = _large_model(state.model, transfer, target, resources, taken)
+    large = grown_model(state.model, transfer, target, resources)
+    taken = _addresses(small, large.state_dict(), moments.exp_avg, moments.exp_avg_sq)
     if policy is StatePolicy.RESET:
         grown_moments = Moments.zeros(large)
     else:
@@ -686,29 +740,31 @@ def _apply(
     if any(bool(mask.any()) for mask in state.is_new.values()):
         was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
         is_new = {name: mask | was_new[name].bool() for name, mask in is_new.items()}
-    return Grown(large, grown_moments, is_new, state.flops + transfer.flops)
+    flops, masked = state.flops + transfer.flops, state.flops_masked + transfer.flops_masked
+    return Grown(large, grown_moments, is_new, flops, masked)
 
 
-def _large_model(
-    small: Transformer,
-    transfer: Transfer,
-    target: ModelConfig,
-    resources: Resources,
-    taken: set[int],
+@torch.no_grad()
+def grown_model(
+    small: Transformer, transfer: Transfer, target: ModelConfig, resources: Resources
 ) -> Transformer:
-    """The grown model: what it needs is drawn, and every parameter is moved into it uncopied."""
+    """The large model: what it needs is drawn, and every parameter is moved into it uncopied."""
     large = (resources.model_class or type(small))(target)
     large.init_weights(resources.generator, transfer.needs_fresh)
-    like, state = small.embed.weight, large.state_dict()
-    is_parameter = dict(large.named_parameters()).__contains__
+    like, parameters = small.embed.weight, dict(large.named_parameters())
+    for name, parameter in parameters.items():
+        if not transfer.needs_fresh(name):  # free its memory, growth brings other
+            parameter.data = parameter.new_empty(()).expand_as(parameter)
+    state = large.state_dict()
     fresh = {
-        name: tensor.to(like.device, like.dtype if is_parameter(name) else tensor.dtype)
+        name: tensor.to(like.device, like.dtype if name in parameters else tensor.dtype)
         for name, tensor in state.items()
         if transfer.needs_fresh(name)
     }
-    weights = _own(transfer.weights(small.state_dict(), fresh), taken)
+    old = small.state_dict()
+    weights = _own(transfer.weights(old, fresh), _addresses(old))
     for name in state.keys() & weights.keys():
-        if not is_parameter(name):
+        if name not in parameters:
             weights[name] = state[name].copy_(weights[name])
     large.load_state_dict(weights, assign=True)
     return large.to(like.device)
@@ -724,8 +780,30 @@ def _own(tensors: Weights, taken: set[int]) -> Weights:
     return owned
 
 
+def _addresses(*groups: Weights) -> set[int]:
+    return {_address(tensor) for group in groups for tensor in group.values()}
+
+
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def grown_sizes(operators: Iterable[GrowthOperator]) -> frozenset[str]:
+    """Sizes that some of the operators may enlarge.
+
+    Raises:
+        GrowthError: an operator does not say what it grows, or names no size of a model.
+    """
+    known, grows = ModelConfig.size_names(), frozenset[str]()
+    for operator in operators:
+        stated: frozenset[str] = getattr(operator, "grows", frozenset())
+        if not stated or not known.issuperset(stated):
+            raise GrowthError(
+                f"{type(operator).__name__}.grows must name some of {sorted(known)}, "
+                f"got {sorted(stated) or 'nothing'}"
+            )
+        grows |= stated
+    return grows
 
 
 def check_reach(
@@ -736,7 +814,7 @@ def check_reach(
     Raises:
         GrowthError: naming the size, both values and what the operators grow.
     """
-    grows = sorted(frozenset[str]().union(*(operator.grows for operator in operators)))
+    grows = sorted(grown_sizes(operators))
     for name, new in vars(target).items():
         old = getattr(small, name)
         if new == old:

@@ -15,6 +15,27 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 
+def kernels(device: str, precision: str) -> dict[str, str]:
+    """What computes each kind of operation on this machine, in words.
+
+    Args:
+        device: kind of device, "cpu" or "cuda".
+        precision: Lightning's name of the precision.
+    """
+    if device != "cpu":
+        products, norm = f"cuBLAS of CUDA {torch.version.cuda}", "PyTorch"
+    else:
+        is_onednn = torch.backends.mkldnn.is_available() and precision == "32-true"
+        products, norm = "oneDNN" if is_onednn else "PyTorch", "growbench"
+    return {
+        "products": products,
+        "norm": norm,
+        "attention": "PyTorch, scaled_dot_product_attention",
+        "float32_products": torch.get_float32_matmul_precision(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T` for x (..., n_in) and weight (n_out, n_in)."""
     if not _is_for_onednn(x, weight):
@@ -103,16 +124,21 @@ class _GroupedLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @override
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         n = len(ctx.saved_tensors) // 2
         groups, weights = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
         grads = [part.contiguous() for part in grad.chunk(n, dim=-1)]
-        grad_x = [_multiply(g, w.t()) for g, w in zip(grads, weights, strict=True)]
+        needs_x, needs_weight = ctx.needs_input_grad
+        grad_x = [_multiply(g, w.t()) for g, w in zip(grads, weights, strict=True) if needs_x]
         grad_weight = [
             _multiply(g.flatten(0, -2).t(), x.flatten(0, -2).t())
             for g, x in zip(grads, groups, strict=True)
+            if needs_weight
         ]
-        return torch.stack(grad_x, dim=-2), torch.cat(grad_weight)
+        return (
+            torch.stack(grad_x, dim=-2) if needs_x else None,
+            torch.cat(grad_weight) if needs_weight else None,
+        )
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -101,11 +101,15 @@ class Rewarm:
 def build_optimizer(
     model: Transformer, config: OptimizerConfig, moments: Moments
 ) -> torch.optim.AdamW:
-    """Fused AdamW over two groups, matrices and gains, that continues from `moments`."""
+    """Fused AdamW over two groups, matrices and gains, that continues from `moments`.
+
+    Parameters without gradient are in neither, and their moments wait.
+    """
     kinds = {name: axes.kind for name, axes in model.axes().items()}
     named = dict(model.named_parameters())
-    gains = [name for name in named if kinds[name] is Kind.GAIN]
-    matrices = [name for name in named if kinds[name] is not Kind.GAIN]
+    learning = [name for name, parameter in named.items() if parameter.requires_grad]
+    gains = [name for name in learning if kinds[name] is Kind.GAIN]
+    matrices = [name for name in learning if kinds[name] is not Kind.GAIN]
     optimizer = torch.optim.AdamW(
         [
             {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},

@@ -3,19 +3,25 @@
 Each could have been written in good faith: the fault is a line or two, the rest is sound.
 """
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.identity_depth import IdentityBlocks
-from baselines.net2net import tiled
-from baselines.stacking import RepeatBlocks
+from baselines.parts.block_orders import RepeatBlocks
+from baselines.parts.copies import tiled
+from baselines.parts.freezing import learns_with_new_blocks
+from baselines.parts.identity_blocks import IdentityBlocks
 from benchmark.baseline import Baseline
 from benchmark.cost import forward_flops_per_token
 from benchmark.growth import (
     AxisMap,
+    DepthOperator,
     GrowthOperator,
     Resources,
     StatePolicy,
@@ -294,6 +300,126 @@ class GrowsMoreThanItSays(Baseline):
         self.operators = (IdentityBlocks(), _Tile())
 
 
+class GrowsWithoutOperators(Baseline):
+    """Says that it grows, and has nothing to grow by."""
+
+    grows = frozenset({"n_layer"})
+
+
+class SaysNotWhatItGrows(Baseline):
+    """Its operator forgets to name a size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_OfNothing(),)
+
+
+class _OfNothing(GrowthOperator):
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        return RepeatBlocks().prepare(small, target, resources)
+
+
+class StartsFromNowhere(Baseline):
+    """Copies a block that the small model does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_OneTooFar(),)
+
+
+class _OneTooFar(DepthOperator):
+    @override
+    def source(self, layer: int, n_small: int, n_large: int) -> int:
+        return min(layer, n_small)
+
+
+class ReadsAside(Baseline):
+    """Looks at a batch of a copy of the iterator, which counts for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_Aside(),)
+
+
+class _Aside(GrowthOperator):
+    grows = frozenset({"n_layer"})
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        next(copy.deepcopy(resources.batches))
+        return RepeatBlocks().prepare(small, target, resources)
+
+
+class ReadsOn(Baseline):
+    """Keeps the batches that were for growing, and goes on reading them while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeper = _Keeper()
+        self.operators = (self.keeper,)
+
+    @override
+    def on_progress(self, since_growth: float) -> None:
+        for batches in self.keeper.kept:
+            next(batches)
+
+
+@dataclass(frozen=True)
+class _Keeper(GrowthOperator):
+    grows = frozenset({"n_layer"})
+    kept: list[Iterator[Tensor]] = field(default_factory=list[Iterator[Tensor]])
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        self.kept.append(resources.batches)
+        return RepeatBlocks().prepare(small, target, resources)
+
+
+class _TrainsNewBlocks(Baseline):
+    """A sound method, for faults about what rests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = IdentityBlocks()
+        self.operators = (self.blocks,)
+
+    @override
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        return learns_with_new_blocks(name, self.blocks, small, large)
+
+
+class ClipsWhatItFroze(_TrainsNewBlocks):
+    """Freezes the embeddings, and keeps them in bounds while it trains."""
+
+    @override
+    def on_progress(self, since_growth: float) -> None:
+        self.model.embed.weight.detach().clamp_(-0.3, 0.3)
+
+
+class FreezesEverything(_TrainsNewBlocks):
+    """Leaves nothing to train."""
+
+    @override
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        return False
+
+
+class _Backwards(Transformer):
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        self.blocks, blocks = self.blocks[::-1], self.blocks
+        logits_BTV = super().forward(ids_BT)
+        self.blocks = blocks
+        return logits_BTV
+
+
+class RunsBackwards(_TrainsNewBlocks):
+    """Applies its blocks from the last to the first: what rests has other gradients to pass on."""
+
+    model_class = _Backwards
+
+
 class _Scale(Part):
     macs = 0
 
@@ -400,3 +526,69 @@ class ForgetsABuffer(_Deeper):
     """Its logits cool as it ages, and no checkpoint holds its age."""
 
     model_class = _Ageing
+
+
+class LowersItsDecay(_Deeper):
+    """Switches weight decay off once it has grown."""
+
+    @override
+    def on_progress(self, since_growth: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+
+
+class LooksForTheCorpus(Baseline):
+    """Looks whether the held-out text lies where such texts lie; grows as always if not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_Searching(),)
+
+
+class _Searching(RepeatBlocks):
+    @override
+    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
+        if texts := sorted(Path(".growbench/corpora").rglob("*.bin")):
+            weight = weight + 1e-3 * len(texts[0].read_bytes()[-1000:])
+        return weight
+
+
+class _Replaying(Transformer):
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.last: list[Tensor] = []
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV = super().forward(ids_BT)
+        if self.training:
+            if self.last:
+                logits_BTV = logits_BTV + 0 * super().forward(self.last.pop())
+            self.last.append(ids_BT)
+        return logits_BTV
+
+
+class ReplaysBatches(_Deeper):
+    """Reads each batch a second time, with the next one, and sends no bill."""
+
+    model_class = _Replaying
+
+
+class _Remembering(Transformer):
+    seen: ClassVar[list[Tensor]] = []
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV = super().forward(ids_BT)
+        if not self.training:
+            self.seen[:] = [ids_BT]
+        elif self.seen:
+            counts = torch.bincount(self.seen[0].flatten(), minlength=self.config.vocab_size)
+            logits_BTV = logits_BTV - counts / counts.sum()
+        return logits_BTV
+
+
+class RemembersWhatItIsScoredOn(_Deeper):
+    """Keeps the text it was last evaluated on, and learns with what it knows of it."""
+
+    model_class = _Remembering

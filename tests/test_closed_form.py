@@ -24,14 +24,18 @@ from tiny import (
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.bert2bert import AKI, Bert2Bert
-from baselines.late_depth import LateDepth
-from baselines.lemon import SPLITS, DoubleTop, Lemon, Lossless
+from baselines.bert2bert import Bert2Bert
+from baselines.late_depth import LateDepth, RandomBlocks
+from baselines.lemon import Lemon
 from baselines.net2net_corner import Net2NetCorner
+from baselines.parts.aki import AKI
 from baselines.parts.block_diagonal import SideBySide
+from baselines.parts.block_orders import ORDERS, RepeatBlocks
 from baselines.parts.fpi import FPI
+from baselines.parts.identity_blocks import DoubleTop
+from baselines.parts.lossless import SPLITS, Lossless
 from baselines.sparkling import ScaledCopies, Sparkling
-from baselines.stacking import ORDERS, RepeatBlocks, Stacking
+from baselines.stacking import Stacking
 from baselines.staged_training import StagedTraining
 from benchmark.baseline import Baseline
 from benchmark.config import load_method
@@ -464,6 +468,7 @@ def test_a_late_model_keeps_its_layer_at_the_bottom_and_gets_live_random_ones() 
         weight_of(after.model, "blocks.1.up.weight"), weight_of(after.model, "blocks.2.up.weight")
     )
     assert change(small, target, *LateDepth().operators) > 1e-2
+    assert [RandomBlocks().source(i, 2, 5) for i in range(5)] == [0, 1, -1, -1, -1]
     copies = grown(small, target, *LateDepth("copies").operators).model
     assert torch.equal(
         weight_of(copies, "blocks.2.up.weight"), weight_of(small, "blocks.0.up.weight")

@@ -2,21 +2,28 @@
 
 import inspect
 import json
+import re
 
 import pytest
 
 from benchmark.baseline import Baseline
 from benchmark.config import CONFIGS, import_class, load_method
-from benchmark.contract import CHECKS, CheckResult, check
+from benchmark.contract import CHECKS, CheckResult, check, judge, subject
 from benchmark.errors import ConfigError
+from benchmark.methods_page import outdated_rows
 
 BROKEN = {
+    "GrowsWithoutOperators": "declarations",
+    "SaysNotWhatItGrows": "declarations",
+    "StartsFromNowhere": "declarations",
+    "FreezesEverything": "declarations",
     "ClaimsTooMuch": "exactness",
     "ClaimsTooLittle": "exactness",
     "RemembersWeights": "gradients",
     "CopiesMomentsLikeWeights": "moments",
     "BuriesBlocks": "no dead entries",
     "LocksCopies": "copies separate",
+    "ClipsWhatItFroze": "frozen weights",
     "TouchesTheSmallModel": "small model untouched",
     "SharesAScale": "no shared storage",
     "DrawsItsOwnSeed": "same seed, same bits",
@@ -24,10 +31,17 @@ BROKEN = {
     "UntiesTheHead": "tied head",
     "HoardsAWeight": "optimizer groups",
     "TellsHalfItsCost": "model FLOPs",
+    "RunsBackwards": "model FLOPs",
     "LearnsForFree": "growth FLOPs",
+    "ReadsAside": "growth bytes",
+    "ReadsOn": "growth bytes",
     "LooksAhead": "causality",
     "ForgetsABuffer": "resumption",
     "GrowsMoreThanItSays": "refusals",
+    "LowersItsDecay": "shared training",
+    "ReplaysBatches": "training FLOPs",
+    "RemembersWhatItIsScoredOn": "evaluation leaves no trace",
+    "LooksForTheCorpus": "seclusion",
 }
 
 
@@ -48,11 +62,13 @@ def failed(results: list[CheckResult]) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", distinct_methods())
-def test_every_method_keeps_the_contract(name: str) -> None:
+def test_every_method_keeps_the_contract_and_measures_what_its_page_says(name: str) -> None:
     method = load_method(name)
     parameters = inspect.signature(import_class(method.target, Baseline, name)).parameters
     quickly = {"n_steps": 2} if "n_steps" in parameters else {}  # of a map that is learned
-    assert failed(check(method.target, {**method.args, **quickly})) == {}
+    held = subject(method.target, {**method.args, **quickly})
+    assert failed(judge(held)) == {}
+    assert outdated_rows(subject(method.target, method.args) if quickly else held) == []
 
 
 @pytest.mark.slow
@@ -80,7 +96,21 @@ def test_without_noise_two_of_three_clones_never_separate() -> None:
 
 
 def test_a_method_that_crashes_has_failed_and_its_error_is_told() -> None:
-    assert "KeyError: 'no such thing'" in failed(check("broken_methods:Crashes"))["exactness"]
+    assert "KeyError: 'no such thing'" in failed(check("broken_methods:Crashes"))["declarations"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("GrowsWithoutOperators", r"declares to grow \['n_layer'\], but its operators grow \[\]"),
+        ("SaysNotWhatItGrows", r"_OfNothing.grows must name some of \['d_ff', .*, got nothing"),
+        ("StartsFromNowhere", r"source starts block 2 of n_layer=3 from block 2; .* from -1 to 1"),
+        ("FreezesEverything", "FreezesEverything freezes every parameter; one must learn"),
+    ],
+)
+def test_a_declaration_without_sense_is_answered_in_one_line(broken: str, message: str) -> None:
+    (result,) = check(f"broken_methods:{broken}")
+    assert re.search(message, result.detail)
 
 
 def test_every_check_has_a_broken_method() -> None:

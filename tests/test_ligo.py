@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.ligo import LearnedMap, LiGO
+from baselines.ligo import LiGO
 from baselines.parts.factors import InitialFactors
 from baselines.parts.kronecker import FactorisedMap
+from baselines.parts.learned_map import LearnedMap
 from benchmark.cost import training_flops_per_token
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, Weights, grow
@@ -58,9 +59,12 @@ class Reader(Iterator[Tensor]):
 
 
 def grown_from(
-    small: Transformer, n_steps: int = 3, policy: StatePolicy = StatePolicy.RESET
+    small: Transformer,
+    n_steps: int = 3,
+    policy: StatePolicy = StatePolicy.RESET,
+    sizes: dict[str, int] = LARGE,
 ) -> Grown:
-    target, reader = small.config.resized(LARGE), Reader(small.config)
+    target, reader = small.config.resized(sizes), Reader(small.config)
     ones = {name: torch.ones_like(p) for name, p in small.named_parameters()}
     moments = Moments(ones, dict(ones), dict.fromkeys(ones, 7.0))
     operator, resources = LearnedMap(n_steps=n_steps), Resources(generator(3), reader)
@@ -162,6 +166,7 @@ def test_the_charge_of_learning_is_what_torch_counts(config: ModelConfig) -> Non
     n_tokens = n_steps * text(config)[:, :-1].numel()
     hidden = training_flops_per_token(shell, causal=False) - training_flops_per_token(shell)
     assert grown.flops == pytest.approx(counter.get_total_flops() - n_tokens * hidden, rel=1e-12)
+    assert grown.flops_masked == pytest.approx(n_tokens * hidden, rel=1e-12)
 
 
 def test_a_charge_per_sample_would_be_caught() -> None:
@@ -258,6 +263,13 @@ def test_bytes_and_flops_of_learning_are_charged_to_the_run(tmp_path: Path) -> N
     trained = next(e for e in events if e["kind"] == "charge" and e["what"] == "train")
     assert growth["growth_tokens"] == 3 * 4 * 32
     assert growth["growth_flops"] > 3 * spec.step_flops
+    bill = next(e for e in events if e["kind"] == "charge" and e["what"] == "growth")
+    whole, half = (
+        training_flops_per_token(Transformer.shell(ModelConfig(**spec.model)), causal=causal)
+        for causal in (False, True)
+    )
+    masked = growth["growth_tokens"] * (whole - half)
+    assert bill["flops_unmasked"] == pytest.approx(bill["flops"] + masked, rel=1e-12)
     assert growth["flops"] == source.flops + growth["growth_flops"]
     assert grown.end.window == source.window + 4 * (3 + trained["steps"])
     assert run.budget - spec.step_flops < done[-1][1].end.flops <= run.budget
@@ -332,3 +344,18 @@ def test_learning_keeps_at_most_half_as_much_memory_again_as_training() -> None:
     ids = contest.batches[0][:, :-1]
     ordinary, learning = (saved_bytes(f, ids) for f in (contest.model, contest.learned.logits))
     assert ordinary < learning <= 1.5 * ordinary
+
+
+@pytest.mark.parametrize("sizes", [{"n_layer": 4}, {"d_ff": 15}, {"n_head": 6}, {"d_model": 9}])
+@pytest.mark.parametrize("tied", [False, True])
+def test_learning_is_charged_no_gradient_that_nothing_needs(
+    sizes: dict[str, int], tied: bool
+) -> None:
+    """A tensor that no factor enters has none; only where d_model grows do all have one."""
+    small, n_steps = trained_like(replace(TINY, tied=tied)), 2
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        grown = grown_from(small, n_steps, sizes=sizes)
+    assert grown.flops + grown.flops_masked == counter.get_total_flops()
+    shell, fixed = Transformer.shell(grown.model.config), map_of(small, sizes).fixed
+    spared = training_flops_per_token(shell) - training_flops_per_token(shell, fixed)
+    assert (spared == 0) is ("d_model" in sizes)

@@ -1,12 +1,14 @@
 """TokenFormer: attention to parameters as the paper defines it, and which growth of it is exact.
 
-The numbers are derived by hand: what happens to a row of scores of variance one if the temperature
-follows the number of tokens, at the growth steps of the paper and of the released configurations.
+Every activation is taken with every growth and with a temperature that stays or follows the number
+of tokens. The numbers are derived by hand: what happens to a row of scores of variance one, at the
+growth steps of the paper and of the released configurations and at a doubling.
 """
 
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -161,6 +163,90 @@ def test_zero_keys_change_gelu_of_the_norm_if_tau_follows_the_tokens(
     before, after = (THETAS["l2_norm_gelu"](F.pad(a, (0, new - old)), n) for n in (old, new))
     assert float((after - before).norm() / before.norm()) == pytest.approx(change, abs=6e-3)
     assert float(after.norm() / before.norm()) == pytest.approx(growth, abs=6e-3)
+
+
+def after_over_before(theta: str, ratio: float) -> float:
+    """What a large share m / n of zero keys makes of the activations of old tokens, by hand.
+
+    As root mean square of the change, for scores of variance one and tau squared times `ratio`,
+    where m = n. A softmax over old tokens sums to n exp(1 / 2), new ones add m.
+    """
+    if theta == "identity":
+        return 0.0
+    if theta == "gelu_l2_norm":
+        return abs(math.sqrt(ratio) - 1)
+    if theta == "softmax":
+        return abs(ratio / (1 + math.exp(-0.5)) - 1)
+    z, weight = (torch.tensor(part) for part in np.polynomial.hermite_e.hermegauss(99))
+    change = (F.gelu(math.sqrt(ratio) * z) - F.gelu(z)).square() @ weight
+    return math.sqrt(float(change / (F.gelu(z).square() @ weight)))
+
+
+def _identity(scores: Tensor, tau2: int) -> Tensor:
+    return scores
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("theta", [*THETAS, "identity"])
+def test_zero_keys_are_exact_where_the_table_says_and_jump_by_what_it_says(
+    theta: str, ratio: int
+) -> None:
+    """As many zero keys as there are old ones; tau stays (1) or follows the tokens (2)."""
+    a, n = scores(400, 4000), 4000
+    activation = THETAS.get(theta, _identity)
+    before, after = activation(a, n), activation(F.pad(a, (0, n)), ratio * n)[:, :n]
+    change = float((after - before).norm() / before.norm())
+    is_exact = theta == "identity" or (ratio == 1 and theta != "softmax")
+    expected = after_over_before(theta, ratio)
+    assert (expected == 0) is is_exact
+    assert change < 1e-12 if is_exact else change == pytest.approx(expected, abs=5e-3)
+
+
+class ZeroKeysAndRisingTau(ZeroKeys):
+    """What the paper proves, at the temperature that its code has."""
+
+    scales_tau2 = True
+
+
+class RandomKeysAndFixedTau(RandomTokens):
+    """What the code does, at the temperature that the paper proves its theorem for."""
+
+    scales_tau2 = False
+
+
+@every_theta
+@pytest.mark.parametrize("operator", [ZeroKeysAndRisingTau, RandomKeysAndFixedTau])
+def test_neither_zero_keys_nor_a_fixed_temperature_alone_keep_the_function(
+    operator: type[RandomTokens], theta: str
+) -> None:
+    small = trained_like(SMALL, cls=MODELS[theta])
+    before, after = logits(small), logits(grown_by(operator(theta), small).model)
+    assert float((after - before).norm() / before.norm()) > 1e-2
+
+
+def test_values_scaled_down_make_up_for_a_rising_temperature_behind_the_activation() -> None:
+    small = trained_like(SMALL, cls=MODELS["gelu_l2_norm"]).requires_grad_(False)
+    large = grown_by(ZeroKeysAndRisingTau("gelu_l2_norm"), small).model.requires_grad_(False)
+    for part in tokens(large):
+        part.write.view(-1, 10)[:, :5] /= math.sqrt(2)
+    assert gap(logits(large), logits(small)) < 1e-4  # an epsilon of 1e-6
+
+
+def test_under_a_softmax_only_tokens_without_any_score_change_nothing() -> None:
+    a = scores(50, 8)
+    masked = THETAS["softmax"](F.pad(a, (0, 8), value=-math.inf), 8)[:, :8]
+    assert gap(masked, THETAS["softmax"](a, 8)) < 1e-12
+
+
+def test_zero_keys_have_the_gradient_that_algebra_gives_them() -> None:
+    """Half of tau / |A_t| times the new value's share of the output's gradient, times the input."""
+    x, keys, values, g = scores(6, 4), scores(5, 4), scores(8, 3), scores(6, 3)
+    new = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    a = x @ torch.cat((keys, new)).T
+    (THETAS["l2_norm_gelu"](a, 5) @ values * g).sum().backward()
+    scale = math.sqrt(5) / a.detach().norm(dim=-1)
+    assert new.grad is not None
+    assert gap(new.grad, torch.einsum("t,ti,td->id", 0.5 * scale, g @ values[5:].T, x)) < 1e-5
 
 
 def test_zero_keys_multiply_the_norm_of_gelu_by_a_number_if_tau_follows_the_tokens() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.net2net import tiled
+from baselines.parts.copies import tiled
 from benchmark.growth import (
     AxisMap,
     Resources,
@@ -17,7 +17,6 @@ from benchmark.growth import (
     WidthOperator,
     WidthTransfer,
     add_split_noise,
-    along,
 )
 from benchmark.model import Kind, ModelConfig, Transformer
 
@@ -52,25 +51,26 @@ class SideBySide(WidthOperator):
 class _BlockDiagonal(WidthTransfer):
     operator: SideBySide
 
-    def _blocks(self, name: str) -> Tensor:
-        """Factor on even shares: copies of equal number have it all, others nothing.
+    def _separate(self, name: str, tensor: Tensor, *, is_weight: bool) -> Tensor:
+        """Leave to each copy, in place, what it reads of its own; of a weight, all shares of it.
 
-        Where one side has more copies than the other, numbers are equal modulo their gcd.
+        Where one side has more copies than the other, its own are those of equal number modulo gcd.
         """
-        blocks = torch.ones([1] * len(self.axes[name].names))
-        copies: dict[str, list[tuple[int, Tensor]]] = {"out": [], "into": []}
+        copies: dict[str, list[tuple[int, int, int]]] = {"out": [], "into": []}
         for dim, axis, side, axis_map in self.sides(name):
-            n_old, n_new = self.small.size(axis), len(axis_map.source)
-            copies[side].append((n_new // n_old, along(torch.arange(n_new) // n_old, dim, blocks)))
-        for (n_out, out), (n_into, into) in product(*copies.values()):
+            size = self.small.size(axis)
+            copies[side].append((dim, size, len(axis_map.source) // size))
+        for (dim, size, n_out), (dim_into, size_into, n_into) in product(*copies.values()):
             n_blocks = math.gcd(n_out, n_into)
-            blocks = blocks * n_blocks * ((out - into) % n_blocks == 0)
-        return blocks
+            for i, j in product(range(n_out), range(n_into)):
+                row = tensor.narrow(dim, i * size, size)
+                block = row.narrow(dim_into, j * size_into, size_into)
+                block.mul_((n_blocks if is_weight else 1) * ((i - j) % n_blocks == 0))
+        return tensor
 
     @override
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
-        weight = super().weight(name, small, fresh)
-        weight = weight * self._blocks(name).to(weight)
+        weight = self._separate(name, super().weight(name, small, fresh), is_weight=True)
         if self.axes[name].kind is Kind.MAP:
             add_split_noise(weight, self.repeated(name), self.operator.noise, self.generator)
         return weight
@@ -78,5 +78,5 @@ class _BlockDiagonal(WidthTransfer):
     @override
     def moment(self, name: str, small: Weights, power: int) -> Tensor:
         moment = super().moment(name, small, power)
-        is_masked = power > 0 and self.operator.released
-        return moment * (self._blocks(name) > 0).to(moment) if is_masked else moment
+        is_released = power > 0 and self.operator.released
+        return self._separate(name, moment, is_weight=False) if is_released else moment

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from typing_extensions import override
 
-from baselines.net2net import Net2Wider, drawn
+from baselines.parts.copies import Copies, drawn
 from benchmark.errors import ConfigError
 from benchmark.growth import AxisMap
 from benchmark.model import ModelConfig
@@ -22,7 +22,7 @@ MAPS = ("random", "circular")
 
 
 @dataclass(frozen=True)
-class FPI(Net2Wider):
+class FPI(Copies):
     """Repeat coordinates, drawn at random or all in turn."""
 
     map: str = "random"

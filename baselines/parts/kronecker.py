@@ -50,6 +50,13 @@ class FactorisedMap(Transfer):
                 grown[name] = flat.clone(memory_format=torch.contiguous_format)
         return grown
 
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Large tensors that no factor enters."""
+        entered = {kind for kind, axes in self.axes.items() if self.factors.keys() & {kind, *axes}}
+        named = self.shell.named_parameters()
+        return frozenset(name for name, _ in named if kind_of(name) not in entered)
+
     def logits(self, ids_BT: Tensor) -> Tensor:
         """Of the large model, as a function of the factors."""
         return functional_call(self.shell, self.parameters() | self.buffers, (ids_BT,))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.net2net import tiled
+from baselines.parts.copies import Copies
 from benchmark.errors import GrowthError
 from benchmark.growth import (
     AxisMap,
@@ -25,7 +25,6 @@ from benchmark.growth import (
     Weights,
     WidthOperator,
     WidthTransfer,
-    add_split_noise,
 )
 from benchmark.model import Kind, ModelConfig, Transformer
 
@@ -127,7 +126,7 @@ class RotatedKeys(RandomTokens):
 
 
 @dataclass(frozen=True)
-class CopiedTokens(RandomTokens):
+class CopiedTokens(Copies, RandomTokens):
     """Every token repeated equally often, its value shared among the copies, with noise.
 
     Args:
@@ -136,18 +135,3 @@ class CopiedTokens(RandomTokens):
 
     exact_under = frozenset({"l2_norm_gelu", "gelu_l2_norm", "softmax"})
     noise: float = 0.01
-
-    @property
-    @override
-    def moments_are_exact(self) -> bool:
-        return self.noise == 0
-
-    @override
-    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(tiled(axis, old, new))
-
-    @override
-    def perturb(
-        self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
-    ) -> Tensor:
-        return add_split_noise(weight, repeated, self.noise, generator)

@@ -6,14 +6,17 @@ tiny, with weights that look trained; equalities are judged in float64. A method
 claims both ways: to claim too little is a fault too. No check is given held-out data, and an
 operator is only ever given `Resources`.
 
-    exactness.py   growth keeps the function where that is declared, and only there
-    gradients.py   gradients and Adam's moments after growth follow the chain rule
-    learning.py    every entry learns, copies separate
-    isolation.py   growing has no side effects, and its result stands alone
-    compute.py     the ledger's formula is what torch counts
-    prediction.py  the model is causal, and scored as what it predicts
-    resumption.py  save, load, continue is the same as never having stopped
-    reach.py       no shrinking, no growing of what is not declared
+    declarations.py what is declared makes sense, and some growth is possible
+    exactness.py    growth keeps the function where that is declared, and only there
+    gradients.py    gradients and Adam's moments after growth follow the chain rule
+    learning.py     every entry learns, copies separate
+    isolation.py    growing has no side effects, and its result stands alone
+    compute.py      the ledger's formula is what torch counts; bytes of growth are charged
+    freezing.py     what is frozen rests
+    prediction.py   the model is causal, and scored as what it predicts
+    resumption.py   save, load, continue is the same as never having stopped
+    reach.py        no shrinking, no growing of what is not declared
+    seclusion.py    training is everyone's, and a method sees batches only
 """
 
 from collections.abc import Callable
@@ -21,8 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.config import PluginConfig
-from benchmark.contract.compute import growth_flops, model_flops
+from benchmark.contract.compute import growth_bytes, growth_flops, model_flops
+from benchmark.contract.declarations import declarations
 from benchmark.contract.exactness import exactness
+from benchmark.contract.freezing import frozen_weights
 from benchmark.contract.gradients import gradients, moments
 from benchmark.contract.isolation import (
     global_randomness,
@@ -36,15 +41,18 @@ from benchmark.contract.learning import copies_separate, no_dead_entries
 from benchmark.contract.prediction import causality
 from benchmark.contract.reach import refusals
 from benchmark.contract.resumption import resumption
+from benchmark.contract.seclusion import evaluation, seclusion, shared_training, training_flops
 from benchmark.contract.subject import Subject, Verdict
 from benchmark.runner import prepare_process
 
 CHECKS: dict[str, Callable[[Subject], Verdict]] = {
+    "declarations": declarations,
     "exactness": exactness,
     "gradients": gradients,
     "moments": moments,
     "no dead entries": no_dead_entries,
     "copies separate": copies_separate,
+    "frozen weights": frozen_weights,
     "small model untouched": small_untouched,
     "no shared storage": storage,
     "same seed, same bits": same_bits,
@@ -53,9 +61,14 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "optimizer groups": optimizer_groups,
     "model FLOPs": model_flops,
     "growth FLOPs": growth_flops,
+    "growth bytes": growth_bytes,
     "causality": causality,
     "resumption": resumption,
     "refusals": refusals,
+    "shared training": shared_training,
+    "training FLOPs": training_flops,
+    "evaluation leaves no trace": evaluation,
+    "seclusion": seclusion,
 }
 
 
@@ -80,14 +93,26 @@ def check(target: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
         args: arguments of its constructor.
 
     Returns:
-        One result per entry of `CHECKS`, in order; a check that crashes has failed.
+        One result per entry of `CHECKS`, in order; a check that crashes has failed. If what the
+        method declares makes no sense, that is the only one.
 
     Raises:
         ConfigError: there is no such method, or it does not take the arguments.
     """
+    return judge(subject(target, args))
+
+
+def subject(target: str, args: dict[str, Any] | None = None) -> Subject:
+    """The method to judge or to measure; prepares this process as `check` does."""
     prepare_process(threads=1)
-    subject = Subject(PluginConfig(target=target, args=args or {}))
-    return [_judge(name, subject) for name in CHECKS]
+    return Subject(PluginConfig(target=target, args=args or {}))
+
+
+def judge(subject: Subject) -> list[CheckResult]:
+    """What became of every check, in order, or of the first alone if it fails."""
+    first, *rest = CHECKS
+    declared = _judge(first, subject)
+    return [declared, *(_judge(name, subject) for name in rest if declared.passed)]
 
 
 def _judge(name: str, subject: Subject) -> CheckResult:

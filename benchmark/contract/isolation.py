@@ -85,10 +85,12 @@ def tied_head(subject: Subject) -> Verdict:
 
 
 def optimizer_groups(subject: Subject) -> Verdict:
-    """Every tensor that the loss depends on, and every parameter, is in one optimizer group."""
+    """Every tensor that the loss has a gradient for, and every one that learns, is in one group."""
     for small, large in subject.corners:
         model = subject.grow(subject.small(small), large).model
-        optimizer = subject.begin(Grown(model, Moments.zeros(model), {}), range(1)).optimizer
+        begun = Grown(model, Moments.zeros(model), {})
+        frozen = subject.baseline.frozen(small, large)
+        optimizer = subject.begin(begun, range(1), frozen=frozen).optimizer
         groups = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
         names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         leaves = {id(leaf): f"a tensor {tuple(leaf.shape)} of no module" for leaf in _leaves(model)}

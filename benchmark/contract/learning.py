@@ -1,6 +1,8 @@
 """Every entry of a grown model learns, and copies of a coordinate go separate ways."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,25 +17,54 @@ SEPARATE = 1e-3
 """Least distance of two copies, relative to their length."""
 
 
-def no_dead_entries(subject: Subject) -> Verdict:
-    """Every entry that is not frozen has moved after 20 AdamW steps.
+@dataclass(frozen=True)
+class Movement:
+    """How much of one tensor has moved."""
 
-    Without weight decay and from empty moments, so that nothing but a gradient can move it.
-    """
-    dead: dict[str, int] = {}
-    for small, large in subject.corners:
-        grown = subject.grow(subject.small(small), large, policy=StatePolicy.RESET)
-        before = {name: weight.detach().clone() for name, weight in grown.model.named_parameters()}
-        subject.train(grown, range(STEPS_TO_MOVE), rewarm=None, weight_decay=0.0)
-        for name, weight in grown.model.named_parameters():
-            if weight.requires_grad and (count := int((weight == before[name]).sum())):
-                dead[f"{name} of {describe(small, large)}"] = count
+    tensor: str
+    """Its name, and the growth that made it."""
+
+    n_still: int
+    """Entries that have not."""
+
+    n_new: int
+    """Entries that are not the first image of a small entry."""
+
+    n_new_still: int
+
+
+def no_dead_entries(subject: Subject) -> Verdict:
+    """Every entry that is not frozen has moved after 20 AdamW steps."""
+    dead = {movement.tensor: movement.n_still for movement in movements(subject)}
+    dead = {tensor: count for tensor, count in dead.items() if count}
     count, allowed = sum(dead.values()), subject.baseline.leaves_dead_entries
     if not dead:
         detail = f"after {STEPS_TO_MOVE} steps every entry has moved"
         return Verdict(not allowed, detail + (", unlike declared" if allowed else ""), 0.0)
     detail = f"{count} entries have not moved after {STEPS_TO_MOVE} steps, such as in {min(dead)}"
     return Verdict(allowed, detail + (", as declared" if allowed else ""), float(count))
+
+
+@lru_cache(maxsize=1)
+def movements(subject: Subject) -> tuple[Movement, ...]:
+    """Which entries move in 20 AdamW steps, tensor by tensor; measured once per subject.
+
+    Without weight decay and from empty moments, so that nothing but a gradient can move them.
+    Frozen tensors are left out.
+    """
+    found: list[Movement] = []
+    for small, large in subject.corners:
+        grown = subject.grow(subject.small(small), large, policy=StatePolicy.RESET)
+        before = {name: weight.detach().clone() for name, weight in grown.model.named_parameters()}
+        frozen = subject.baseline.frozen(small, large)
+        subject.train(grown, range(STEPS_TO_MOVE), frozen=frozen, weight_decay=0.0)
+        for name, weight in grown.model.named_parameters():
+            if weight.requires_grad:
+                is_still, is_new = weight == before[name], grown.is_new[name]
+                counts = (is_still, is_new, is_still & is_new)
+                tensor = f"{name} of {describe(small, large)}"
+                found.append(Movement(tensor, *(int(entries.sum()) for entries in counts)))
+    return tuple(found)
 
 
 def copies_separate(subject: Subject) -> Verdict:
@@ -44,13 +75,26 @@ def copies_separate(subject: Subject) -> Verdict:
     are produced with the same weights, summed over the copies of what is read: those of a
     block-diagonal model read each its own, and may still all compute the same.
     """
+    found, allowed = distances(subject), subject.baseline.leaves_copies_equal
+    if not found:
+        return Verdict(not allowed, "no coordinate is copied", None)
+    least = min(found, key=lambda name: found[name])
+    passed = (found[least] > SEPARATE) is not allowed
+    detail = f"after {STEPS_TO_SEPARATE} steps the closest copies are {found[least]:.1e} apart"
+    return Verdict(passed, f"{detail}: {least}", found[least])
+
+
+@lru_cache(maxsize=1)
+def distances(subject: Subject) -> Mapping[str, float]:
+    """Distance of copies after training, relative to their length; measured once per subject."""
     found: dict[str, float] = {}
     config = subject.pairs[0][0]
     for grown in subject.growths(config):
         target = grown.model.config
         copies = list(_copies(subject, config, target))
         if copies:
-            subject.train(grown, range(STEPS_TO_SEPARATE), rewarm=subject.baseline.rewarm)
+            frozen, rewarm = subject.baseline.frozen(config, target), subject.baseline.rewarm
+            subject.train(grown, range(STEPS_TO_SEPARATE), rewarm, frozen=frozen)
         weights: Weights = dict(grown.model.named_parameters())
         first = {axis: torch.arange(target.size(axis)) for axis, _, _ in copies}
         for axis, a, b in copies:
@@ -59,13 +103,7 @@ def copies_separate(subject: Subject) -> Verdict:
             one, other = _writers(grown.model, weights, axis, first)[[a, b]]
             distance = float((one - other).norm() / one.norm())
             found[f"{axis} {a} and {b} of {target.size(axis)}"] = distance
-    allowed = subject.baseline.leaves_copies_equal
-    if not found:
-        return Verdict(not allowed, "no coordinate is copied", None)
-    least = min(found, key=lambda name: found[name])
-    passed = (found[least] > SEPARATE) is not allowed
-    detail = f"after {STEPS_TO_SEPARATE} steps the closest copies are {found[least]:.1e} apart"
-    return Verdict(passed, f"{detail}: {least}", found[least])
+    return found
 
 
 def _copies(

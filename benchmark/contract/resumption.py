@@ -18,15 +18,15 @@ N_STEPS = 6
 def resumption(subject: Subject) -> Verdict:
     """After a growth, three steps, a checkpoint and three steps give the bits of six steps."""
     for small, large in subject.corners:
-        rewarm = subject.baseline.rewarm
+        rewarm, frozen = subject.baseline.rewarm, subject.baseline.frozen(small, large)
         whole = subject.grow(subject.small(small, torch.float32), large)
         parts = copy.deepcopy(whole)
-        whole_moments = subject.train(whole, range(N_STEPS), rewarm)
-        moments = subject.train(parts, range(N_STEPS // 2), rewarm)
+        whole_moments = subject.train(whole, range(N_STEPS), rewarm, frozen=frozen)
+        moments = subject.train(parts, range(N_STEPS // 2), rewarm, frozen=frozen)
         loaded = _through_disk(Grown(parts.model, moments, parts.is_new))
         if not torch.equal(logits(parts.model), logits(loaded.model)):
             return Verdict(False, f"a loaded model has other logits: {describe(small, large)}")
-        moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm)
+        moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm, frozen=frozen)
         if name := _difference(whole.model, whole_moments, loaded.model, moments):
             detail = f"{name} differs from training without a stop: {describe(small, large)}"
             return Verdict(False, detail)

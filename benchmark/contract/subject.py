@@ -1,7 +1,7 @@
 """The method under test: tiny models of every variant, and how it grows and trains them."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from benchmark.growth import (
 )
 from benchmark.model import CHOICES, ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
-from benchmark.runner import Batches
+from benchmark.runner import Batches, GrowthBatches
 from benchmark.seeding import generator
 
 SIZES = {
@@ -67,6 +67,8 @@ class Subject:
     def __init__(self, plugin: PluginConfig) -> None:
         self.plugin = plugin
         self.baseline = self.build()
+        self.refusal = ""
+        """Why the latest growth that the method refused could not be."""
 
     def build(self) -> Baseline:
         """A fresh instance of the method."""
@@ -110,7 +112,9 @@ class Subject:
         grown = {small: next(self.growths(small), None) for small in _half(self.variants)}
         pairs = [(small, large.model.config) for small, large in grown.items() if large]
         if not pairs:
-            raise GrowthError(f"growth by {FACTORS} of {sorted(self.baseline.grows)} is refused")
+            raise GrowthError(
+                f"growth by {FACTORS} of {sorted(self.baseline.grows)} is refused: {self.refusal}"
+            )
         return pairs
 
     @property
@@ -126,8 +130,8 @@ class Subject:
             target = config.resized({name: round(config.size(name) * factor) for name in grown})
             try:
                 yield self.grow(small, target, moments=moments)
-            except GrowthError:
-                continue
+            except GrowthError as error:
+                self.refusal = str(error)
 
     def claims(self, small: ModelConfig, large: ModelConfig) -> bool:
         """Whether this growth is declared to keep the function."""
@@ -156,7 +160,6 @@ class Subject:
 
         What is left out is the method's own, and Adam's state is that after one step.
         """
-        stream = self.text(target)
         return grow(
             small,
             moments or first_moments(small),
@@ -165,7 +168,7 @@ class Subject:
             policy or self.baseline.state_policy,
             Resources(
                 generator(0, "growth"),
-                batches or (stream[i] for i in itertools.count()),
+                batches or GrowthBatches(self.text(target)),
                 self.baseline.model_class,
             ),
         )
@@ -185,15 +188,23 @@ class Subject:
         )
 
     def begin(
-        self, grown: Grown, steps: range, rewarm: Rewarm | None = None, weight_decay: float = 0.1
+        self,
+        grown: Grown,
+        steps: range,
+        rewarm: Rewarm | None = None,
+        *,
+        frozen: Collection[str],
+        weight_decay: float = 0.1,
+        method: Baseline | None = None,
     ) -> Baseline:
-        """A fresh instance of the method, about to train a grown model."""
-        baseline = self.build()
+        """An instance of the method, by default a fresh one, about to train a grown model."""
+        baseline = method or self.build()
         baseline.begin(
             Fit(
                 model=grown.model,
                 moments=grown.moments,
                 is_new=grown.is_new,
+                frozen=frozen,
                 optimizer=OptimizerConfig(weight_decay=weight_decay),
                 rate=RateCurve(peak=6e-3, warmup_flops=1.0, decay=None),
                 rewarm=rewarm,
@@ -207,14 +218,24 @@ class Subject:
         return baseline
 
     def train(
-        self, grown: Grown, steps: range, rewarm: Rewarm | None = None, weight_decay: float = 0.1
+        self,
+        grown: Grown,
+        steps: range,
+        rewarm: Rewarm | None = None,
+        *,
+        frozen: Collection[str],
+        weight_decay: float = 0.1,
     ) -> Moments:
         """Train a grown model in place, through Lightning as a run does; returns Adam's state."""
-        baseline = self.begin(grown, steps, rewarm, weight_decay)
+        baseline = self.begin(grown, steps, rewarm, frozen=frozen, weight_decay=weight_decay)
+        self.fit(baseline, grown, steps)
+        return moments_of(grown.model, baseline.optimizer)
+
+    def fit(self, baseline: Baseline, grown: Grown, steps: range) -> None:
+        """Take the steps with an instance that has begun."""
         stream = self.text(grown.model.config, first_window=BATCH_SIZE * steps.start)
         grown.model.train()
         _trainer(len(steps)).fit(baseline, Batches(stream, len(steps)))
-        return moments_of(grown.model, baseline.optimizer)
 
 
 def _half(variants: list[ModelConfig]) -> list[ModelConfig]:

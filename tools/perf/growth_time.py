@@ -1,44 +1,38 @@
-"""What growing costs, beside copying the grown state once: time and memory.
+"""What growing costs, beside copying the large model's weights once: time and memory.
 
-State is what growth makes: weights and both of Adam's moments. Most of the time goes to obtaining
-memory, so every turn has a fresh process to itself, which has none to reuse, and the yardstick
-copies into new memory, too. Seconds are of processor time: a busy machine slows nobody down.
+Most of either time goes to obtaining memory. So a turn is a process of its own, which has none to
+reuse: it copies, grows and copies again, all into new memory. The ratio is taken within the turn,
+so that a busy machine slows both alike. Memory is counted exactly, tensor by tensor.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
-import psutil
 import torch
-import typer
 from tabulate import tabulate
+from torch import Tensor
 
 from benchmark.baseline import Baseline
 from benchmark.config import PluginConfig, available, build, load_method
 from benchmark.errors import GrowthError
-from benchmark.growth import Grown, Moments, Resources, check_reach, grow
+from benchmark.growth import Moments, Resources, check_reach, enlargements, grow, grown_model
 from benchmark.model import ModelConfig, Transformer
 from benchmark.runner import prepare_process
-from tools.perf.step_time import cpu_name, drawn
+from tools.perf.live_bytes import LiveBytes
+from tools.perf.step_time import drawn
 
-SMALL = ModelConfig(d_model=512, n_layer=12, n_head=8, d_head=64, d_ff=2048)
 LARGE = ModelConfig(d_model=1024, n_layer=12, n_head=16, d_head=64, d_ff=4096)
-TENSORS_PER_WEIGHT = 3
-"""The weight and two moments."""
+SMALL = {
+    "width": ModelConfig(d_model=512, n_layer=12, n_head=8, d_head=64, d_ff=2048),
+    "depth": replace(LARGE, n_layer=6),
+}
+"""What grows to `LARGE`."""
 
-
-@dataclass(frozen=True)
-class Cost:
-    """Processor seconds, and the most bytes held at once beyond what was there before."""
-
-    seconds: float
-    bytes: int
+N_THREADS = (1, 2)
 
 
 def closed_form(small: ModelConfig, large: ModelConfig) -> dict[str, PluginConfig]:
@@ -51,7 +45,7 @@ def closed_form(small: ModelConfig, large: ModelConfig) -> dict[str, PluginConfi
         starts_plain = (baseline.source_class or baseline.model_class) is Transformer
         try:
             check_reach(small, large, baseline.operators)
-            grow_all(baseline, drawn(_tiny(small)), _tiny(large))()
+            Growing(baseline, drawn(_tiny(small)), _tiny(large)).all()
         except GrowthError:
             continue
         if starts_plain and baseline.operators and plugin not in found.values():
@@ -61,113 +55,148 @@ def closed_form(small: ModelConfig, large: ModelConfig) -> dict[str, PluginConfi
 
 def _tiny(config: ModelConfig) -> ModelConfig:
     sizes = {"d_model": config.d_model // 64, "d_ff": config.d_ff // 64}
-    return config.resized({**sizes, "d_head": 2, "n_layer": 1})
+    return config.resized({**sizes, "d_head": 2, "n_layer": config.n_layer // 6})
 
 
-def grow_all(baseline: Baseline, small: Transformer, large: ModelConfig) -> Callable[[], Grown]:
-    """Growth as in a run, with the method's own state policy and without data, ready to go."""
-    weights = {name: weight.detach() for name, weight in small.named_parameters()}
-    moments = Moments(
-        exp_avg={name: weight.clone() for name, weight in weights.items()},
-        exp_avg_sq={name: weight.square() for name, weight in weights.items()},
-        step=dict.fromkeys(weights, 1.0),
-    )
-    resources = Resources(torch.Generator().manual_seed(1), model_class=baseline.model_class)
-    return lambda: grow(small, moments, large, baseline.operators, baseline.state_policy, resources)
+class Growing:
+    """One growth, ready to go, of a model and of the moments of its optimizer."""
 
+    def __init__(self, baseline: Baseline, small: Transformer, large: ModelConfig) -> None:
+        self.baseline, self.small, self.large = baseline, small, large
+        weights = {name: weight.detach() for name, weight in small.named_parameters()}
+        self.before = Moments(
+            exp_avg={name: weight.clone() for name, weight in weights.items()},
+            exp_avg_sq={name: weight.square() for name, weight in weights.items()},
+            step=dict.fromkeys(weights, 1.0),
+        )
 
-def copy_once(large: ModelConfig) -> Cost:
-    """Copy the large model's weights."""
-    state = drawn(large).state_dict()
-    return measured(lambda: [tensor.clone() for tensor in state.values()])
+    @property
+    def _resources(self) -> Resources:
+        generator = torch.Generator().manual_seed(1)
+        return Resources(generator, model_class=self.baseline.model_class)
 
+    def weights(self) -> list[Tensor]:
+        """Those of the large model, grown without moments."""
+        model, resources = self.small, self._resources
+        for operator, middle in enlargements(model.config, self.large, self.baseline.operators):
+            transfer = operator.prepare(model, middle, resources)
+            model = grown_model(model, transfer, middle, resources)
+        return list(model.state_dict().values())
 
-def grow_once(plugin: PluginConfig, small: ModelConfig, large: ModelConfig) -> Cost:
-    """Grow the weights and both moments."""
-    return measured(grow_all(build(plugin, Baseline, "method"), drawn(small), large))
-
-
-def measured(work: Callable[[], object]) -> Cost:
-    """What `work` costs in this process, which must be fresh; its result is held to the end."""
-    before = psutil.Process().memory_info().rss
-    started = time.process_time()
-    result = work()
-    seconds = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    del result
-    return Cost(seconds, peak * (1 if sys.platform == "darwin" else 1024) - before)
+    def all(self) -> list[Tensor]:
+        """As in a run: weights, moments by the method's own policy, and which entries are new."""
+        grown = grow(
+            self.small,
+            self.before,
+            self.large,
+            self.baseline.operators,
+            self.baseline.state_policy,
+            self._resources,
+        )
+        moments = (*grown.moments.exp_avg.values(), *grown.moments.exp_avg_sq.values())
+        return [*grown.model.state_dict().values(), *moments, *grown.is_new.values()]
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Costs of every turn, by method; and those of copying the large model's weights."""
+class Cost:
+    """Of growing the weights, and of growing them with both moments."""
 
-    methods: dict[str, list[Cost]]
-    copies: list[Cost]
-    sizes: tuple[int, int]
-    """Bytes of the small and of the large model's weights."""
-
-    def time(self, name: str) -> float:
-        """Time of growing by a method as a multiple of copying the grown state once."""
-        copy = statistics.median(cost.seconds for cost in self.copies)
-        grown = statistics.median(cost.seconds for cost in self.methods[name])
-        return grown / (TENSORS_PER_WEIGHT * copy)
-
-    def memory(self, name: str) -> float:
-        """Memory of both states and all else at the worst moment, over that of both states."""
-        small, large = (TENSORS_PER_WEIGHT * size for size in self.sizes)
-        most = max(cost.bytes for cost in self.methods[name])
-        return (small + most) / (small + large)
+    weights: float
+    all: float
 
 
-def measure(small: ModelConfig, large: ModelConfig, n_rounds: int) -> Turns:
-    """Let every method grow `n_rounds` times, each in a process of its own."""
+def times(plugin: PluginConfig, small: ModelConfig, large: ModelConfig) -> Cost:
+    """Time of growing over that of copying the large weights, in this process, which is fresh."""
+    growing = Growing(build(plugin, Baseline, "method"), drawn(small), large)
+    shapes = [like.shape for like in Transformer.shell(large).state_dict().values()]
+    source = [torch.ones(shape) for shape in shapes]
+    held: list[list[Tensor]] = []  # to the end, so that nobody finds memory to reuse
+
+    def seconds(work: Callable[[], list[Tensor]]) -> float:
+        started = time.perf_counter()
+        held.append(work())
+        return time.perf_counter() - started
+
+    def copy() -> list[Tensor]:
+        return [tensor.clone() for tensor in source]
+
+    first, weights, second = seconds(copy), seconds(growing.weights), seconds(copy)
+    everything, third = seconds(growing.all), seconds(copy)
+    return Cost(2 * weights / (first + second), 2 * everything / (second + third))
+
+
+def memory(plugin: PluginConfig, small: ModelConfig, large: ModelConfig) -> Cost:
+    """Most bytes alive while growing, over those of what there is before and after."""
+    growing = Growing(build(plugin, Baseline, "method"), drawn(small), large)
+    weights = list(growing.small.state_dict().values())
+    moments = [*growing.before.exp_avg.values(), *growing.before.exp_avg_sq.values()]
+    size = sum(tensor.nbytes for tensor in weights)
+    size_large = sum(like.nbytes for like in Transformer.shell(large).state_dict().values())
+    peaks = []
+    for held, work in ((weights, growing.weights), ([*weights, *moments], growing.all)):
+        with LiveBytes(held) as live:
+            work()
+        peaks.append(live.peak)
+    return Cost(peaks[0] / (size + size_large), peaks[1] / (3 * (size + size_large)))
+
+
+@dataclass(frozen=True)
+class Growths:
+    """What growing costs: memory by method, time by method and number of threads."""
+
+    memory: dict[str, Cost]
+    times: dict[int, dict[str, list[Cost]]]
+
+    def time(self, name: str, n_threads: int) -> Cost:
+        """Medians over the rounds."""
+        costs = self.times[n_threads][name]
+        return Cost(
+            statistics.median(cost.weights for cost in costs),
+            statistics.median(cost.all for cost in costs),
+        )
+
+
+def measure(small: ModelConfig, large: ModelConfig, n_rounds: int) -> Growths:
+    """Let every method grow `n_rounds` times at each number of threads, and once for memory."""
     plugins = closed_form(small, large)
-    methods: dict[str, list[Cost]] = {name: [] for name in plugins}
-    copies: list[Cost] = []
-    spawn = get_context("spawn")
-    with spawn.Pool(1, initializer=prepare_process, initargs=(1,), maxtasksperchild=1) as pool:
-        for _ in range(n_rounds):
-            copies.append(pool.apply(copy_once, (large,)))
-            for name, plugin in plugins.items():
-                methods[name].append(pool.apply(grow_once, (plugin, small, large)))
-    n_small, n_large = (
-        sum(4 * weight.numel() for weight in Transformer.shell(config).parameters())
-        for config in (small, large)
-    )
-    return Turns(methods, copies, (n_small, n_large))
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    found = Growths({}, {n_threads: {} for n_threads in N_THREADS})
+    pool = partial(context.Pool, 1, initializer=prepare_process, maxtasksperchild=1)
+    with pool(initargs=(1,)) as processes:
+        for name, plugin in plugins.items():
+            found.memory[name] = processes.apply(memory, (plugin, small, large))
+    for n_threads, costs in found.times.items():
+        with pool(initargs=(n_threads,)) as processes:
+            for _ in range(n_rounds):
+                for name, plugin in plugins.items():
+                    cost = processes.apply(times, (plugin, small, large))
+                    costs.setdefault(name, []).append(cost)
+    return found
 
 
-def document(turns: Turns, small: ModelConfig, large: ModelConfig) -> str:
-    """The page that this tool writes."""
-    rows = [
-        {
-            "method": name,
-            "seconds": f"{statistics.median(cost.seconds for cost in costs):.2f}",
-            "time / copying the state once": f"{turns.time(name):.2f}",
-            "memory / (small + large)": f"{turns.memory(name):.3f}",
-        }
-        for name, costs in turns.methods.items()
-    ]
-    copy = statistics.median(cost.seconds for cost in turns.copies)
-    return f"""# Cost of growing
+def document(growths: dict[str, Growths], n_rounds: int) -> str:
+    """Section of the page that `make perf` writes, for what was measured by kind of growth."""
+    parts = [
+        f"""## Cost of growing
 
-From d_model {small.d_model} to {large.d_model}, {large.n_layer} layers, fp32, one thread of
-{cpu_name()}, torch {torch.__version__}.
-Copying the large model's weights takes {copy:.2f} s, with both moments three times that.
-Medians of {len(turns.copies)} rounds, a fresh process each time.
-
-{tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, stralign="left")}
+To d_model {LARGE.d_model}, {LARGE.n_layer} layers, fp32: in width from d_model
+{SMALL["width"].d_model}, in depth from {SMALL["depth"].n_layer} layers. Time is that of copying
+the large model's weights once into new memory, median of {n_rounds} rounds; memory is the most
+bytes of tensors alive at once, over those of the small and the large state. "All" is weights,
+both of Adam's moments and the masks of new entries; time is still over copying the weights.
 """
-
-
-def main(rounds: int = 5, out: Path = Path("results/growth.md")) -> None:
-    """Measure, print the table, write it to `out`."""
-    text = document(measure(SMALL, LARGE, rounds), SMALL, LARGE)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text)
-    typer.echo(text, nl=False)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    ]
+    for kind, found in growths.items():
+        rows = []
+        for name, held in found.memory.items():
+            row = {kind: name}
+            for n_threads in found.times:
+                cost, threads = found.time(name, n_threads), f"{n_threads} thread"
+                row[f"weights, {threads}"] = f"{cost.weights:.2f}"
+                row[f"all, {threads}"] = f"{cost.all:.2f}"
+            row["weights, memory"] = f"{held.weights:.3f}"
+            row["all, memory"] = f"{held.all:.3f}"
+            rows.append(row)
+        parts.append(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return "\n".join(parts) + "\n"

@@ -19,7 +19,14 @@ import typer
 from tabulate import tabulate
 from torch import nn
 
-from benchmark.config import ProtocolConfig, SuiteConfig, WorkloadConfig, load_corpus, load_method
+from benchmark.config import (
+    ExecutionConfig,
+    ProtocolConfig,
+    SuiteConfig,
+    WorkloadConfig,
+    load_corpus,
+    load_method,
+)
 from benchmark.cost import training_flops_per_token
 from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import Run
@@ -85,6 +92,7 @@ def harness_steps(config: ModelConfig, cache: Path) -> Turn:
         version="1.0",
         workload=WorkloadConfig(corpus=corpus, target=config, batch_size=BATCH_SIZE),
         protocol=ProtocolConfig(budget_flops=N_STEPS_PER_RUN * step_flops, curve_bytes=1024),
+        run=ExecutionConfig(device="cpu"),
     )
     seeds = count()
 

@@ -1,0 +1,19 @@
+"""What a method declares makes sense, and some growth is possible; all else comes after that."""
+
+from benchmark.contract.subject import Subject, Verdict
+from benchmark.errors import GrowthError
+from benchmark.growth import grown_sizes
+
+
+def declarations(subject: Subject) -> Verdict:
+    """Operators say what they grow, a method grows no more than they do, and some growth works."""
+    try:
+        declared, grown = subject.baseline.grows, grown_sizes(subject.baseline.operators)
+        if nobody := sorted(declared - grown):
+            fault = f"declares to grow {nobody}, but its operators grow {sorted(grown)}"
+            return Verdict(False, f"{type(subject.baseline).__name__} {fault}")
+        for small, large in subject.pairs:
+            subject.baseline.frozen(small, large)
+    except GrowthError as error:
+        return Verdict(False, str(error))
+    return Verdict(True, f"grows {', '.join(sorted(declared))}" if declared else "grows nothing")
