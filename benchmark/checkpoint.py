@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from benchmark.data.download import shown
 from benchmark.errors import RecordError
 from benchmark.growth import Moments, Weights
 from benchmark.model import ModelConfig, Transformer
-from benchmark.plan import StageResult
+from benchmark.plan import Run, StageResult, StageSpec
 from benchmark.records import atomic_write_text
 from benchmark.schedule import Point
 
@@ -120,7 +120,10 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 class StageStore:
-    """Stages on disk, by id: specification, events, checkpoint, and the result once finished."""
+    """Stages on disk, by id: specification, events, checkpoint, and the result once finished.
+
+    Checkpoints may go, oldest use first, when they take too much room; the rest is small and stays.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -128,6 +131,68 @@ class StageStore:
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""
         return self.root / "stages" / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where the last state of a finished stage lies, unless it had to go."""
+        return self.folder(stage) / "checkpoint.safetensors"
+
+    def take(self, stage: str) -> Path:
+        """The checkpoint of a stage, noting that it was needed.
+
+        Raises:
+            RecordError: it is not there.
+        """
+        path = self.checkpoint(stage)
+        try:
+            os.utime(path)
+        except OSError as error:
+            raise RecordError(f"{shown(path)}: gone; run again to train the stage anew") from error
+        return path
+
+    def finished(self, run: Run) -> list[tuple[StageSpec, StageResult]]:
+        """The stages of a run that have a result, in order."""
+        done: list[tuple[StageSpec, StageResult]] = []
+        while (spec := run.next_stage(done)) is not None:
+            result = self.result(spec.id)
+            if result is None:
+                break
+            done.append((spec, result))
+            if result.status != "done":
+                break
+        return done
+
+    def usable(self, run: Run) -> list[tuple[StageSpec, StageResult]]:
+        """The finished stages that a run can go on from; all of them if it has ended.
+
+        If more is to come, those at the end whose checkpoint is gone have to be trained again.
+        """
+        done = self.finished(run)
+        if done and done[-1][1].status == "done" and run.next_stage(done) is not None:
+            while done and not self.checkpoint(done[-1][0].id).is_file():
+                done.pop()
+        return done
+
+    def evict(self, limit: float, needed: Collection[str]) -> list[str]:
+        """Delete checkpoints, those first that were used longest ago, until the rest fits.
+
+        Args:
+            limit: bytes that all checkpoints of finished stages may take.
+            needed: stages whose checkpoints stay, whatever they take.
+
+        Returns:
+            Ids of the stages whose checkpoints are gone.
+        """
+        found = [(path, path.stat()) for path in self.root.glob("stages/*/checkpoint.safetensors")]
+        total = sum(stat.st_size for _, stat in found)
+        gone: list[str] = []
+        for path, stat in sorted(found, key=lambda entry: entry[1].st_mtime_ns):
+            if total <= limit:
+                break
+            if path.parent.name not in needed:
+                path.unlink(missing_ok=True)
+                total -= stat.st_size
+                gone.append(path.parent.name)
+        return gone
 
     def result(self, stage: str) -> StageResult | None:
         """What a finished stage left, or None."""

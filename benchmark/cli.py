@@ -1,4 +1,4 @@
-"""The command line: `growbench list | plan | run | report | check`.
+"""The command line: `growbench list | plan | run | report | check | methods | audit | compare`.
 
 A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
 help and reports do not wait for torch.
@@ -135,6 +135,73 @@ def check(
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
 
 
+@app.command()
+def methods(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if the page is out of date.")
+    ] = False,
+) -> None:
+    """Write docs/methods.md from the classes, measuring each method; takes a minute or two."""
+    from benchmark import methods_page
+
+    if not check:
+        wrote = methods_page.write()
+        typer.echo(f"{methods_page.PATH}{'' if wrote else ' is current'}")
+    elif lines := methods_page.outdated():
+        typer.echo(f"growbench: docs/methods.md is out of date, such as: {lines[0]}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+) -> None:
+    """Recompute every number of a results folder from its records; exit code 1 on a fault."""
+    from benchmark import audit
+
+    colours = {"passed": "green", "note": "yellow", "failed": "red"}
+    findings = audit.audit(results)
+    table = Table("", "check", "detail", box=None, header_style="bold")
+    for finding in findings:
+        mark = Text(finding.status, colours[finding.status])
+        table.add_row(mark, finding.name, Text(finding.detail, overflow="fold"))
+    _console().print(table)
+    raise typer.Exit(1 if any(finding.status == "failed" for finding in findings) else 0)
+
+
+@app.command("compare")
+def compare_(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Results to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Results to judge.")],
+    factor: Annotated[float, typer.Option(help="Tolerated ratio of mean bpb, B to A.")] = 1.0,
+    threshold: Annotated[float, typer.Option(help="Tolerated difference in bpb.")] = 0.0,
+) -> None:
+    """Compare two results folders of one suite; exit code 1 if a method is worse in B.
+
+    Differences are B minus A in test bpb, paired by seed, with 95 % intervals; ~ is not
+    significant.
+    """
+    from benchmark.compare import compare_folders
+    from benchmark.report import formats
+
+    changes = compare_folders(a, b, factor=factor, threshold=threshold)
+    table = Table("", "method", "seeds", "A", "B", "B - A", box=None, header_style="bold")
+    for change in changes.methods:
+        difference = change.comparison.difference
+        cells = [formats.bpb(change.before.value), formats.bpb(change.after.value)]
+        moved = formats.difference(difference.value, difference.low, difference.high)
+        mark = Text(change.mark, "red" if change.regressed else "")
+        table.add_row(mark, change.method, str(difference.n), *cells, moved)
+    console = _console()
+    console.print(table)
+    for side, methods in {"A": changes.only_in_a, "B": changes.only_in_b}.items():
+        if methods:
+            console.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
+    for key, (before, after) in changes.provenance.items():
+        console.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
+    raise typer.Exit(1 if changes.regressed else 0)
+
+
 def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
     from benchmark import report
     from benchmark.display import display, troubles, verdicts
@@ -150,7 +217,7 @@ def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int
     for line in troubles(tracks, session.cache):
         typer.echo(f"growbench: {line}", err=True)
     typer.echo(session.results / "report.md")
-    return 1 if any(track.status == "failed" for track in tracks) else 0
+    return 1 if any(track.failure is not None for track in tracks) else 0
 
 
 def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "SuiteConfig":

@@ -37,13 +37,21 @@ LEAST = {
     "protocol.curve_bytes": 1,
     "protocol.eval_batch_size": 1,
     "protocol.block_bytes": 1,
+    "protocol.tuning.trials": 0,
+    "protocol.tuning.private": 0,
     "run.workers": 0,
     "run.checkpoint_seconds": 0,
     "run.retries": 0,
+    "run.timeout_seconds": 0,
+    "run.cache_gigabytes": 0,
 }
 """Smallest values of the numbers that have no class of their own to check them."""
 
-CHOICES = {"protocol.precision": ("32-true", "bf16-mixed"), "run.device": ("auto", "cpu", "cuda")}
+PLANNED = ("tunes", "trial", "tuned", "levels")
+"""Fields of a method that the planner sets; a file that could would escape the fairness guard."""
+
+CHOICES = {"protocol.precision": ("32-true", "bf16-mixed"), "run.device": ("auto", "cpu", "cuda"),
+           "run.logger": ("none", "tensorboard", "wandb")}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,10 @@ class MethodConfig:
 
     name: str = MISSING
     role: str = "method"
+    controls: list[str] = field(default_factory=list[str])
+    """Further methods of the suite that this one must also beat, such as a target of its own
+    architecture trained from scratch."""
+
     summary: str = ""
     paper: str = ""
     target: str = MISSING
@@ -75,6 +87,45 @@ class MethodConfig:
     schedule: PluginConfig | None = None
     state_policy: str | None = None
     rewarm: Rewarm | None = None
+    tunable: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Settings of the method's own that its trials may vary, and their bounds: `args.NAME` or
+    `schedule.args.NAME`. A file does not inherit them from its `defaults`."""
+
+    tunes: str = ""
+    """The default method that a trial, or a run at tuned settings, belongs to. This field and
+    those below are set by the planner, never by a method's file."""
+
+    trial: int | None = None
+    """Number of the trial; None for a final run."""
+
+    tuned: dict[str, float] = field(default_factory=dict[str, float])
+    """Settings of this trial, or those that the best trial had, by dotted name."""
+
+    levels: dict[str, str] = field(default_factory=dict[str, str])
+    """Level of every factor, if the method is a cell of a crossed design."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig:
+    """Equal tuning: so many trials for every method, controls included, in one shared space."""
+
+    trials: int = 0
+    """Trials per method and tuning seed, the default setting among them; 0 switches tuning off."""
+
+    fraction: float = 0.25
+    """Budget of a trial as a fraction of C*."""
+
+    seeds: list[int] = field(default_factory=list[int])
+    """Seeds of the trials, none of which is a final seed."""
+
+    space: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Lowest and highest value of each shared setting: `learning_rate.NAME` or `optimizer.NAME`."""
+
+    private: int = 1
+    """Dimensions that a method may add of its own (`tunable`), within the same trials."""
+
+    methods: list[str] = field(default_factory=list[str])
+    """Growth methods to tune, all if empty; every control and fixed size is tuned in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +163,27 @@ class ProtocolConfig:
 
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     allow_repeats: bool = False
     precision: str = "32-true"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorsConfig:
+    """A crossed design: one method for every combination of one level of each factor."""
+
+    operator: list[str] = field(default_factory=list[str])
+    """Methods whose operators, and whose sizes that grow, are compared."""
+
+    state_policy: list[str] = field(default_factory=list[str])
+    rewarm: dict[str, Rewarm] = field(default_factory=dict[str, Rewarm])
+    """Learning rate after growth, by the level's name."""
+
+    at: list[float] = field(default_factory=list[float])
+    """Fractions of C* at which to grow."""
+
+    factor: list[float] = field(default_factory=list[float])
+    """Target size over source size, of every size that the operator's ladder names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +198,17 @@ class ExecutionConfig:
     device: str = "auto"
     checkpoint_seconds: float = 60.0
     retries: int = 2
+    """Attempts at a stage after one that failed."""
+
+    logger: str = "none"
+    """Where records are copied to as they come: "tensorboard" (in CACHE/logs) or "wandb"."""
+
+    timeout_seconds: float = 0.0
+    """What an attempt at a stage may take, beyond which its runs are given up; 0 means for ever."""
+
+    cache_gigabytes: float = 20.0
+    """What checkpoints of finished stages may take; beyond it, those used longest ago are deleted,
+    unless a run of the suite goes on from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +226,9 @@ class SuiteConfig:
 
     hull: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
     """Fixed sizes to train at C* for the iso-FLOP hull, each a change from the target."""
+
+    factors: FactorsConfig | None = None
+    """A crossed design to add to the methods."""
 
     run: ExecutionConfig = field(default_factory=ExecutionConfig)
 
@@ -182,7 +266,7 @@ def load_method(name: str) -> MethodConfig:
     path = find("method", name)
     raw = read(path)
     parent = raw.pop("defaults", None)
-    layers = [raw] if parent is None else [read(find("method", str(parent))), raw]
+    layers = [raw] if parent is None else [_inherited(str(parent)), raw]
     where = f"{shown(path)}: "
     config = _merge(OmegaConf.structured(MethodConfig), where, *layers)
     method = cast(MethodConfig, _to_object(config, where))
@@ -190,7 +274,21 @@ def load_method(name: str) -> MethodConfig:
         raise ConfigError(f"{where}role must be one of {list(ROLES)}, got {method.role!r}")
     if not 0 < method.budget <= 1:
         raise ConfigError(f"{where}budget must lie in (0, 1], got {method.budget}")
+    if method.budget < 1 and method.role != "rung":
+        raise ConfigError(
+            f"{where}budget {method.budget} is for role rung only, got role {method.role}: what is "
+            "compared at C* is trained, and annealed, until there"
+        )
+    if planned := [key for key in PLANNED if getattr(method, key) not in ("", None, {})]:
+        raise ConfigError(f"{where}the planner sets {', '.join(planned)}, a method's file may not")
     return method
+
+
+def _inherited(parent: str) -> dict[str, Any]:
+    """What a method file takes from the one it builds upon."""
+    raw = read(find("method", parent))
+    raw.pop("tunable", None)
+    return raw
 
 
 def available(group: str) -> list[str]:

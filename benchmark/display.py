@@ -16,12 +16,13 @@ from rich.text import Text
 from typing_extensions import override
 
 from benchmark.checkpoint import StageStore
-from benchmark.executors.local import Track
+from benchmark.executors.track import Track
 from benchmark.plan import Run, stage_flops
 from benchmark.report import formats
 
-STYLES = {"done": "green", "running": "cyan", "waiting": "dim", "diverged": "red", "failed": "red"}
-ENDED = ("done", "diverged", "failed")
+TROUBLE = ("failed", "timeout", "out of memory", "diverged")
+STYLES = {"done": "green", "running": "cyan", "waiting": "dim", **dict.fromkeys(TROUBLE, "red")}
+ENDED = ("done", *TROUBLE)
 HEARTBEAT_SECONDS = 30.0
 BAR_WIDTH = 16
 FRAME_LINES = 4
@@ -46,12 +47,18 @@ class Work:
             spent = track.done[-1][1].end.flops if track.done else 0.0
             if track.tick is not None:
                 executed[track.waiting_for.id] = track.position.flops - spent
-            rest = self.predicted[track.run.id][len(known) :]
+            rest = self._predicted(track.run)[len(known) :]
             if [stage for stage, _ in rest[:1]] == [track.waiting_for.id]:
                 total.update(rest)
             else:  # a schedule that watches the loss took another course than predicted
                 total[track.run.id] = track.run.budget - spent
         return sum(executed.values()), sum((executed | total).values())
+
+    def _predicted(self, run: Run) -> list[tuple[str, float]]:
+        """Stages and FLOPs of a run; those at tuned settings are known only later."""
+        if run.id not in self.predicted:
+            self.predicted[run.id] = stage_flops(run.predicted())
+        return self.predicted[run.id]
 
 
 class Display(ExitStack, ABC):
@@ -137,7 +144,7 @@ class LiveTable(Display):
 
     def table(self, tracks: Sequence[Track], n_rows: int) -> Table:
         """At most `n_rows` runs in display order, those that move and those in trouble first."""
-        urgency = ("running", "failed", "diverged", "waiting", "done")
+        urgency = ("running", *TROUBLE, "waiting", "done")
         by_urgency = sorted(tracks, key=lambda track: urgency.index(track.status))
         chosen = {track.run.id for track in by_urgency[:n_rows]}
         table = Table(box=None, header_style="bold")
@@ -182,11 +189,10 @@ def verdicts(results: Path) -> Table:
 def troubles(tracks: Sequence[Track], cache: Path) -> Iterator[str]:
     """One line for every run that failed or diverged."""
     for track in tracks:
-        error = track.error or (track.done[-1][1].error if track.done else None)
-        if error is None:
+        if track.error is None:
             continue
-        line = f"{track.run.method.name} seed {track.run.seed} {track.status}: {error}"
-        stage = track.run.next_stage(track.done) if track.status == "failed" else None
+        line = f"{track.run.method.name} seed {track.run.seed} {track.status}: {track.error}"
+        stage = track.failed_at
         trace = StageStore(cache).folder(stage.id) / "traceback.txt" if stage else None
         yield f"{line} (see {trace})" if trace and trace.is_file() else line
 

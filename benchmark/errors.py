@@ -9,6 +9,10 @@ class ConfigError(BenchmarkError):
     """A configuration is malformed, incomplete or contradictory."""
 
 
+class SizeError(ConfigError):
+    """A method cannot pass through the sizes that its ladder asks for."""
+
+
 class GrowthError(BenchmarkError):
     """A growth operator cannot map this model to that target."""
 

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from rich.table import Table
 
+from benchmark import tuning
 from benchmark.baseline import Baseline
 from benchmark.checkpoint import StageStore
 from benchmark.config import (
@@ -19,8 +20,9 @@ from benchmark.config import (
     load_suite,
     read,
 )
+from benchmark.factors import design
 from benchmark.model import ModelConfig, Transformer
-from benchmark.plan import Done, Run, Sharing, StageResult, StageSpec
+from benchmark.plan import Done, Run, Sharing, StageSpec
 from benchmark.probe import Probe, predict
 from benchmark.report import formats
 from benchmark.runner import prepare_process
@@ -83,11 +85,11 @@ class Outlook:
     @classmethod
     def of(cls, run: Run, store: StageStore) -> "Outlook":
         """What the store holds of a run, and a prediction of the rest."""
-        finished = list(_finished(run, store))
-        has_stopped = bool(finished) and finished[-1][1].status != "done"
-        if has_stopped or run.next_stage(finished) is None:
-            return cls(run, finished, len(finished))
-        return cls(run, run.predicted(finished), len(finished))
+        before = store.usable(run)
+        has_stopped = bool(before) and before[-1][1].status != "done"
+        if has_stopped or run.next_stage(before) is None:
+            return cls(run, before, len(before))
+        return cls(run, run.predicted(before), len(before))
 
     def left(self) -> Iterator[tuple[StageSpec, int]]:
         """Stages to train, and the steps of each."""
@@ -98,11 +100,14 @@ class Outlook:
 
 
 def matrix(session: Session) -> Table:
-    """One row per method of a suite: what its runs would spend, and what is trained already."""
-    table = _table("method", "role", "seeds", "sizes that change", "parameters", "FLOPs",
+    """One row per method of a suite: what its runs would spend, and what is trained already.
+
+    All trials of a method are one row; FLOPs, bytes and epochs are those of one run.
+    """
+    table = _table("method", "role", "seeds", "tuned", "sizes that change", "parameters", "FLOPs",
                    "bytes read", "epochs", "trained before")  # fmt: skip
     outlooks = _outlooks(session)
-    for name, group in groupby(outlooks, key=lambda outlook: outlook.run.method.name):
+    for name, group in groupby(outlooks, key=lambda outlook: _row_of(outlook.run.method)):
         seeds = list(group)
         run, end = seeds[0].run, seeds[0].stages[-1][1].end
         n_stages = sum(len(outlook.stages) for outlook in seeds)
@@ -110,7 +115,8 @@ def matrix(session: Session) -> Table:
         table.add_row(
             name,
             run.method.role,
-            " ".join(str(outlook.run.seed) for outlook in seeds),
+            " ".join(dict.fromkeys(str(outlook.run.seed) for outlook in seeds)),
+            _tuned(run.method),
             "; ".join(_changes(seeds[0].stages)) or MISSING,
             " ".join(dict.fromkeys(formats.count(_n_params(spec)) for spec, _ in seeds[0].stages)),
             formats.flops(end.flops),
@@ -124,18 +130,31 @@ def matrix(session: Session) -> Table:
 def totals(session: Session, *, with_time: bool) -> Iterator[str]:
     """What the suite costs as a whole, in sentences."""
     outlooks = _outlooks(session)
-    sharing = Sharing.of(session.runs)
+    trials = [run for run in session.runs if run.method.role == tuning.ROLE]
+    later = [run for run in session.runs if tuning.is_open(run.method)]
+    known = [run for run in session.runs if run not in trials and run not in later]
     left = {spec.id: steps for outlook in outlooks for spec, steps in outlook.left()}
     ids = {spec.id for outlook in outlooks for spec, _ in outlook.stages}
     yield (
         f"{formats.plural(len(outlooks), 'run')}, {formats.plural(len(ids), 'distinct stage')}, "
         f"of which {len(ids) - len(left)} are trained already"
     )
-    yield (
-        f"charged {formats.flops(sharing.charged)} FLOPs, executed "
-        f"{formats.flops(sharing.executed)}: {formats.percent(sharing.executed / sharing.charged)}"
-        ", as runs share stages"
-    )
+    yield _charged("", Sharing.of(known))
+    if later:
+        yield _charged(
+            f"{formats.plural(len(later), 'run')} more at settings that the trials choose (the "
+            "default's cost nothing twice), ",
+            Sharing.of(later),
+        )
+    if trials:
+        of_budget = formats.percent(trials[0].method.budget)
+        yield _charged(
+            f"tuning, beside these: {formats.plural(len(trials), 'trial run')} at {of_budget} of "
+            "C*, scored on validation only, ",
+            Sharing.of(trials),
+        )
+    for name, reason in design(session.suite).left_out.items():
+        yield f"left out of the crossed design: {name}: {reason}"
     if with_time:
         duration = formats.seconds(_predicted_seconds(session, outlooks))
         yield (
@@ -144,12 +163,37 @@ def totals(session: Session, *, with_time: bool) -> Iterator[str]:
         )
 
 
+def _charged(what: str, sharing: Sharing) -> str:
+    share = formats.percent(sharing.executed / sharing.charged)
+    return (
+        f"{what}charged {formats.flops(sharing.charged)} FLOPs, executed "
+        f"{formats.flops(sharing.executed)}: {share}, as runs share stages"
+    )
+
+
+def _row_of(method: MethodConfig) -> str:
+    """What a row is called: a method, or all trials of one."""
+    return method.name if method.trial is None else f"{method.tunes}#"
+
+
+def _tuned(method: MethodConfig) -> str:
+    """Settings that the trials chose, or will."""
+    if method.trial is not None:
+        return ", ".join([*method.tuned, *sorted(method.tunable.keys() - method.tuned.keys())])
+    if tuning.is_open(method):
+        return "to be chosen"
+    return ", ".join(f"{name} {value:g}" for name, value in method.tuned.items()) or MISSING
+
+
 def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
     prepare_process(threads=1)
     probe = Probe(session.device)
     return predict(
         (
-            [(spec.id, probe.seconds(spec, steps)) for spec, steps in outlook.left()]
+            [
+                (f"{spec.id} {tuning.is_open(outlook.run.method)}", probe.seconds(spec, steps))
+                for spec, steps in outlook.left()
+            ]
             for outlook in outlooks
         ),
         session.workers,
@@ -159,18 +203,6 @@ def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
 def _outlooks(session: Session) -> list[Outlook]:
     store = StageStore(session.cache)
     return [Outlook.of(run, store) for run in session.runs]
-
-
-def _finished(run: Run, store: StageStore) -> Iterator[tuple[StageSpec, StageResult]]:
-    done: list[tuple[StageSpec, StageResult]] = []
-    while (spec := run.next_stage(done)) is not None:
-        result = store.result(spec.id)
-        if result is None:
-            return
-        done.append((spec, result))
-        yield spec, result
-        if result.status != "done":
-            return
 
 
 def _changes(stages: Done) -> Iterator[str]:

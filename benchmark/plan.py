@@ -6,16 +6,17 @@ is trained once and charged to every run it belongs to.
 """
 
 import hashlib
-import importlib
-import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
+from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmark import tuning
 from benchmark.baseline import Baseline, Plain
 from benchmark.config import (
     MethodConfig,
@@ -27,32 +28,21 @@ from benchmark.config import (
     load_method,
 )
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import StatePolicy, check_reach
+from benchmark.digest import code, science
+from benchmark.errors import ConfigError
+from benchmark.factors import design
+from benchmark.growth import StatePolicy
+from benchmark.guard import check_training_is_shared
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import RateCurve
 from benchmark.schedule import GrowthSchedule, Point, Progress
-
-SCIENCE = (
-    "baseline",
-    "cost",
-    "data.stream",
-    "evaluate",
-    "growth",
-    "kernels",
-    "model",
-    "optim",
-    "runner",
-    "seeding",
-)
-"""Modules of the harness whose code determines what a stage computes."""
-
+from benchmark.sizes import rungs
 
 MAX_SEEDS = 20
 """The exact sign-flip test enumerates 2 ** seeds patterns."""
 
-LIBRARIES = {"benchmark", "torch", "pytorch_lightning", "lightning_fabric", "builtins", "abc"}
-"""Packages that a method's classes derive from and that are not its own code."""
+RELEASES = {"torch": str(torch.__version__), "pytorch-lightning": version("pytorch-lightning")}
+"""What does the arithmetic here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +51,12 @@ class StageSpec:
 
     code: str
     """Digest of the harness's science modules."""
+
+    device: str
+    """Kind of device, "cpu" or "cuda": each rounds in its own way."""
+
+    releases: dict[str, str]
+    """Versions, builds included, of the packages that do the arithmetic."""
 
     seed: int
     data: dict[str, Any]
@@ -73,7 +69,7 @@ class StageSpec:
 
     args: dict[str, Any]
     method_code: str
-    """Digest of the method's own modules; until the run first grows, of its architecture's."""
+    """Digest of the method's own code; until the run first grows, of its architecture's."""
 
     model_class: str
     grows_from: dict[str, Any] | None
@@ -84,6 +80,9 @@ class StageSpec:
 
     rung: int
     """Growths so far, this one included."""
+
+    frozen: tuple[str, ...] = ()
+    """Parameters that rest."""
 
     state_policy: str
     rewarm: dict[str, Any] | None
@@ -101,7 +100,10 @@ class StageSpec:
     """FLOPs at which the model is evaluated on the curve slice within the stage."""
 
     is_last: bool
-    """Whether the run ends here, on the whole validation and test splits."""
+    """Whether the run ends here."""
+
+    splits: tuple[str, ...] = ()
+    """Whole splits that are scored at the end: none but in the last stage, in a trial not test."""
 
     measure: dict[str, Any]
     allow_repeats: bool
@@ -118,7 +120,7 @@ class StageSpec:
     def step_flops(self) -> float:
         """Charge of one optimizer step."""
         cls = import_class(self.model_class, Transformer, "model_class")
-        return step_flops(cls, ModelConfig(**self.model), self.batch_size)
+        return step_flops(cls, ModelConfig(**self.model), self.batch_size, self.frozen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,9 @@ class StageResult:
     points: tuple[Point, ...] = ()
     error: str | None = None
     peak_memory_bytes: int = 0
+    peak_memory_scope: str = "stage"
+    """Whose peak that is: "stage", or "process" where a system cannot tell them apart."""
+
     executed_seconds: float = 0.0
     """Wall-clock of the stage itself, evaluation included."""
 
@@ -137,10 +142,27 @@ class StageResult:
 Done = Sequence[tuple[StageSpec, StageResult]]
 
 
-def step_flops(model_class: type[Transformer], config: ModelConfig, batch_size: int) -> float:
+def device(asked: str) -> str:
+    """The kind of device that stages run on: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise ConfigError("run.device is cuda, but there is no GPU; allowed here: auto, cpu")
+    return asked if asked != "auto" else "cuda" if has_gpu else "cpu"
+
+
+def step_flops(
+    model_class: type[Transformer],
+    config: ModelConfig,
+    batch_size: int,
+    frozen: Collection[str] = (),
+) -> float:
     """Training FLOPs of one step."""
     tokens = batch_size * config.seq_len
-    return training_flops_per_token(model_class.shell(config)) * tokens
+    return training_flops_per_token(model_class.shell(config), frozen) * tokens
 
 
 class Run:
@@ -150,36 +172,25 @@ class Run:
         self, suite: SuiteConfig, method: MethodConfig, seed: int, data: Mapping[str, Any]
     ) -> None:
         self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
+        self.device = device(suite.run.device)
+        self.protocol = tuning.applied(suite.protocol, method.tuned)
         where = f"method.{method.name}"
         plugin = PluginConfig(target=method.target, args=method.args)
         self.baseline = build(plugin, Baseline, where)
-        self.rungs = self._rungs()
+        check_training_is_shared(self.baseline, where)
+        self.rungs = rungs(suite.workload.target, method, self.baseline)
         self.schedule = self._schedule(where)
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
         self.rewarm = method.rewarm or self.baseline.rewarm
         self._check_budget()
 
-    def _rungs(self) -> list[ModelConfig]:
-        target, where = self.suite.workload.target, f"method.{self.method.name}"
-        if unknown := sorted(self.method.sizes.keys() - target.size_names()):
-            raise ConfigError(
-                f"{where}.sizes {unknown} are not among {sorted(target.size_names())}"
-            )
-        try:
-            rungs = self.method.ladder.rungs(target.resized(self.method.sizes))
-            for small, large in pairwise(rungs):
-                check_reach(small, large, self.baseline.operators)
-        except (ConfigError, GrowthError) as error:
-            raise ConfigError(f"{where}: {error}") from error
-        return rungs
-
     def _check_budget(self) -> None:
         """Refuse a budget that leaves no step for a size or for the decay."""
         stages = self.predicted()
         is_whole = stages and stages[-1][0].is_last and stages[-1][0].rung == self.n_growths
         if not is_whole or self._grows_late(stages):
-            decay = self.suite.protocol.learning_rate.decay
+            decay = self.protocol.learning_rate.decay
             raise ConfigError(
                 f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
                 f"{self.method.name}, which needs a step at every size and one in the decay, the "
@@ -224,12 +235,17 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        """Content address of the run: its configuration but for the other seeds, data and code."""
+        """Content address of the run: its configuration but for the other seeds, data and code.
+
+        Device and releases are left out, unlike from the ids of stages: a run names an experiment,
+        and whoever repeats it elsewhere repeats the same one, so that both can be compared by id.
+        What each was made with is in its provenance; no stage of one is ever part of the other.
+        """
         config = self.config()
-        config["protocol"].pop("seeds")
-        text = json.dumps(
-            [config, self.data, science_digest(), self._method_code()], sort_keys=True
-        )
+        for about_others in ("seeds", "tuning"):
+            config["protocol"].pop(about_others)
+        config["method"].pop("tunable")
+        text = json.dumps([config, self.data, science(), self._method_code()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def config(self) -> dict[str, Any]:
@@ -257,29 +273,33 @@ class Run:
             return None
         has_grown = rung > 0
         return StageSpec(
-            code=science_digest(),
+            code=science(),
+            device=self.device,
+            releases=RELEASES,
             seed=self.seed,
             data=self.data,
             batch_size=self.suite.workload.batch_size,
             model=asdict(config),
             baseline=self.method.target if has_grown else _path(Plain),
             args=self.method.args if has_grown else {},
-            method_code=self._method_code() if has_grown else _code(self._model_class(0)),
+            method_code=self._method_code() if has_grown else code(self._model_class(0)),
             model_class=_path(self._model_class(rung)),
             grows_from=asdict(self.rungs[rung - 1]) if grows else None,
             grows_from_class=_path(self._model_class(rung - 1)) if grows else "",
             rung=rung,
+            frozen=self._frozen(rung),
             state_policy=self.policy.value if has_grown else "",
             rewarm=self._rewarm(rung),
-            optimizer=asdict(self.suite.protocol.optimizer),
+            optimizer=asdict(self.protocol.optimizer),
             rate=asdict(self._rate(until)),
-            budget_flops=self.suite.protocol.budget_flops,
+            budget_flops=self.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
             is_last=until == self.budget,
+            splits=self._splits() if until == self.budget else (),
             measure=self._measure(),
-            allow_repeats=self.suite.protocol.allow_repeats,
-            precision=self.suite.protocol.precision,
+            allow_repeats=self.protocol.allow_repeats,
+            precision=self.protocol.precision,
             parent=done[-1][0].id if done else None,
         )
 
@@ -304,10 +324,10 @@ class Run:
 
     def _rate(self, until: float) -> RateCurve:
         """The learning rate of a stage that ends at `until`."""
-        rate, decay_start = self.suite.protocol.learning_rate, self._decay_start(self.method.budget)
+        rate, decay_start = self.protocol.learning_rate, self._decay_start(self.method.budget)
         return RateCurve(
             peak=rate.peak,
-            warmup_flops=rate.warmup * self.suite.protocol.budget_flops,
+            warmup_flops=rate.warmup * self.protocol.budget_flops,
             decay=(decay_start, self.budget) if until > decay_start else None,
         )
 
@@ -329,7 +349,7 @@ class Run:
 
     def _marks(self, rung: int) -> list[float]:
         """FLOPs where a stage at this rung must end, rising; the last is the budget."""
-        protocol = self.suite.protocol
+        protocol = self.protocol
         marks = {cut * protocol.budget_flops for cut in protocol.cuts}
         marks |= {self._decay_start(rung) for rung in [*protocol.rungs, self.method.budget]}
         if self.schedule is not None and rung < self.n_growths:
@@ -342,16 +362,20 @@ class Run:
 
     def _decay_start(self, rung: float) -> float:
         """FLOPs where a run with this fraction of C* starts to decay its learning rate."""
-        protocol = self.suite.protocol
+        protocol = self.protocol
         return (1 - protocol.learning_rate.decay) * (rung * protocol.budget_flops)
 
     def _evaluations(self) -> list[float]:
-        protocol = self.suite.protocol
+        protocol = self.protocol
         n = protocol.n_evaluations
         return [i * protocol.budget_flops / n for i in range(1, n + 1)]
 
+    def _splits(self) -> tuple[str, ...]:
+        """What the run is scored on; only what decides the comparison may see the test split."""
+        return ("val",) if self.method.role == tuning.ROLE else ("val", "test")
+
     def _measure(self) -> dict[str, Any]:
-        protocol = self.suite.protocol
+        protocol = self.protocol
         return {
             "curve_bytes": protocol.curve_bytes,
             "batch_size": protocol.eval_batch_size,
@@ -369,35 +393,53 @@ class Run:
 
     def _step_flops(self, rung: int) -> float:
         batch_size = self.suite.workload.batch_size
-        return step_flops(self._model_class(rung), self.rungs[rung], batch_size)
+        model_class = self._model_class(rung)
+        return step_flops(model_class, self.rungs[rung], batch_size, self._frozen(rung))
+
+    def _frozen(self, rung: int) -> tuple[str, ...]:
+        """Parameters that rest at this rung."""
+        return self.baseline.frozen(*self.rungs[rung - 1 : rung + 1]) if rung else ()
 
     def _method_code(self) -> str:
         operators = (type(operator) for operator in self.baseline.operators)
         models = (self._model_class(rung) for rung in range(len(self.rungs)))
-        return _code(type(self.baseline), *operators, *models)
+        return code(type(self.baseline), *operators, *models)
 
 
 def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> list[Run]:
-    """Every run of a suite, in display order: methods as listed, then the hull; seeds inside.
+    """Every run of a suite, in display order; of a method the seeds.
+
+    Methods as listed, then the hull, the cells of the crossed design, the runs at tuned settings
+    (which are those of the default until `tuning.settled`), and last the trials that choose them.
 
     Raises:
         ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
     """
+    protocol = suite.protocol
     methods = [load_method(name) for name in suite.methods]
     methods += [_hull_method(sizes) for sizes in suite.hull]
+    methods += design(suite).methods
+    tuned = tuning.tuned_methods(protocol, methods)
+    methods += [tuning.final(method) for method in tuned]
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"methods: {twice} appear more than once")
     if not names:
         raise ConfigError("methods: a suite needs at least one")
-    seeds = suite.protocol.seeds
+    seeds = protocol.seeds
     if len(seeds) > MAX_SEEDS:
         raise ConfigError(f"protocol.seeds may hold at most {MAX_SEEDS}, got {len(seeds)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"protocol.seeds must be distinct and not empty, got {list(seeds)}")
     runs = [Run(suite, method, seed, data) for method in methods for seed in seeds]
-    if not suite.protocol.allow_repeats:
+    runs += [
+        Run(suite, trial, seed, data)
+        for method in tuned
+        for trial in tuning.trials(protocol, method)
+        for seed in protocol.tuning.seeds
+    ]
+    if not protocol.allow_repeats:
         _check_one_epoch(runs, n_train_tokens)
     return runs
 
@@ -446,40 +488,6 @@ def stage_flops(stages: Done) -> list[tuple[str, float]]:
     ends = [0.0, *(result.end.flops for _, result in stages)]
     added = [end - start for start, end in pairwise(ends)]
     return [(spec.id, flops) for (spec, _), flops in zip(stages, added, strict=True)]
-
-
-@cache
-def science_digest() -> str:
-    """Digest of the harness's code that determines results."""
-    return _digest([f"benchmark.{name}" for name in SCIENCE])
-
-
-def _digest(modules: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for name in modules:
-        source = inspect.getsourcefile(importlib.import_module(name))
-        assert source is not None
-        digest.update(f"{name}\0".encode() + Path(source).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _code(*classes: type) -> str:
-    """Digest of the modules that the classes and their bases come from, and of their imports.
-
-    Modules of the harness and of libraries are left out: only packages that the classes live in.
-    """
-    waiting = {base.__module__ for cls in classes for base in cls.__mro__}
-    packages = {_package(module) for module in waiting} - LIBRARIES
-    found = set[str]()
-    while waiting := {module for module in waiting if _package(module) in packages} - found:
-        found |= waiting
-        spaces = [vars(importlib.import_module(module)) for module in waiting]
-        waiting = {getattr(x, "__module__", None) or "" for space in spaces for x in space.values()}
-    return _digest(sorted(found))
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]
 
 
 def _path(cls: type) -> str:

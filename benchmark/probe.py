@@ -44,7 +44,7 @@ class Speed:
     def stage(self, spec: StageSpec, n_steps: int) -> float:
         """Seconds of a whole stage."""
         n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
-        n_final = int(spec.data["val"]) + int(spec.data["test"]) if spec.is_last else 0
+        n_final = sum(int(spec.data[split]) for split in spec.splits)
         return self.fit + n_steps * self.step + (n_curve + n_final) * self.byte
 
 
@@ -57,7 +57,7 @@ class Probe:
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Predicted seconds of a stage of `n_steps` steps."""
-        key = repr((spec.model_class, spec.model, spec.batch_size, spec.precision))
+        key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
         if key not in self.speeds:
             self.speeds[key] = measure(spec, self.device)
         return self.speeds[key].stage(spec, n_steps)
@@ -106,6 +106,7 @@ def _fit(spec: StageSpec, model: Transformer) -> Fit:
         model=model,
         moments=Moments.zeros(model),
         is_new={},
+        frozen=spec.frozen,
         optimizer=OptimizerConfig(**spec.optimizer),
         rate=RateCurve(**spec.rate | {"decay": None}),
         rewarm=None,

@@ -8,11 +8,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-SCHEMA = 1
+SCHEMA = 2
 ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_VISIBLE_DEVICES",
@@ -37,9 +39,9 @@ def provenance(
     threads: int | None = None,
     deterministic: bool | None = None,
     gpu: str | None = None,
-    driver: str | None = None,
-) -> dict[str, object]:
-    """The content of `provenance.json`; None means not known, or not told.
+    kernels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """An entry of `provenance.json`; None means not known, or not told.
 
     Args:
         device: kind of device, "cpu" or "cuda".
@@ -47,7 +49,7 @@ def provenance(
         threads: threads of one operation; the caller knows torch, this module does not.
         deterministic: whether torch was told to use deterministic algorithms.
         gpu: marketing name of the accelerator.
-        driver: version of its driver.
+        kernels: what computes each kind of operation.
     """
     return {
         "schema": SCHEMA,
@@ -63,7 +65,7 @@ def provenance(
         "precision": precision,
         "deterministic": deterministic,
         "gpu": gpu,
-        "driver": driver,
+        "kernels": dict(kernels or {}),
         "env": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
 

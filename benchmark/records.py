@@ -5,12 +5,13 @@ loses at most the line being written. JSON has no NaN and no infinity: they are 
 strings "nan", "inf" and "-inf" and come back as floats.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -20,7 +21,10 @@ import yaml
 from benchmark.errors import RecordError
 
 VERSION = 1
-FINISHED = ("done", "diverged", "failed", "timeout")
+FINISHED = ("done", "diverged", "failed", "timeout", "out of memory")
+SUMS = "SHA256SUMS"
+"""In each run folder: what its files were when they were published."""
+
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 Event = dict[str, Any]
@@ -110,15 +114,23 @@ class RunRecord:
     seed: int
     events: tuple[Event, ...] = ()
     config: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    provenance: Sequence[Mapping[str, Any]]
+    """What each stage was made with, in their order; more than one entry for a stage if several
+    processes that differ had a part in it. A run that failed may lack those of its last stages."""
 
     @property
     def status(self) -> str:
-        """One of done, diverged, failed, timeout, unfinished and missing."""
+        """One of `FINISHED`, unfinished and missing."""
         if not self.events:
             return "missing"
         last = self.events[-1]
         return str(last["status"]) if last["kind"] == "end" else "unfinished"
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """The provenance without the names of the stages."""
+        ids = ("stage", "stage_id")
+        return [{k: v for k, v in entry.items() if k not in ids} for entry in self.provenance]
 
     def of(self, kind: str) -> list[Event]:
         """The records of one kind, oldest first."""
@@ -156,7 +168,7 @@ def load_run(folder: Path) -> RunRecord:
         seed=first["seed"],
         events=tuple(events),
         config=_load_yaml(folder / "config.yaml"),
-        provenance=_load_json(folder / "provenance.json"),
+        provenance=_load_provenance(folder / "provenance.json"),
     )
 
 
@@ -189,7 +201,8 @@ def write_run(
     folder: Path,
     events: Iterable[Event],
     config: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    provenance: Iterable[Mapping[str, Any]],
+    card: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish a run folder: readers see the old one or the whole new one, never a part."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -198,10 +211,31 @@ def write_run(
         fresh.mkdir()
         atomic_write(fresh / "events.jsonl", b"".join(map(_line, events)))
         atomic_write_text(fresh / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        atomic_write_text(fresh / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+        atomic_write_text(fresh / "provenance.json", _pretty(list(provenance)))
+        if card is not None:
+            atomic_write_text(fresh / "card.json", _pretty(card))
+        atomic_write_text(fresh / SUMS, checksums(fresh))
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         fresh.rename(folder)
+
+
+def checksums(folder: Path) -> str:
+    """A line with SHA-256 and name for every file of a run folder, as `sha256sum -c` reads it."""
+    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def flatten(value: object, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a nested mapping; lists and empty mappings are values."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -247,22 +281,27 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_json(path: Path) -> dict[str, Any]:
+def _pretty(content: object) -> str:
+    return json.dumps(_encoded(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _load_provenance(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RecordError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise RecordError(f"{path}: expected an object, got {type(content).__name__}")
-    return content
+    entries = [content] if isinstance(content, dict) else content  # one per run in schema 1
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise RecordError(f"{path}: expected a list of objects, one per stage")
+    return entries
 
 
 def _planned_run(results_dir: Path, plan: Event, planned: Event) -> RunRecord:
     folder = results_dir / "runs" / planned["run_id"]
     if not folder.is_dir():
-        return RunRecord(**planned, config={}, provenance={})
+        return RunRecord(**planned, config={}, provenance=[])
     run = load_run(folder)
     found = run.events[0] | {"suite_version": str(run.events[0]["suite_version"])}
     expected = planned | {"suite": plan["name"], "suite_version": str(plan["version"])}

@@ -7,12 +7,13 @@ optimizer's state and how many bytes of the event log belong to it.
 
 import json
 import logging
-import resource
-import sys
+import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ from benchmark.config import PluginConfig, build, import_class
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, load
 from benchmark.data.stream import ByteStream
-from benchmark.errors import DivergenceError, GrowthError
+from benchmark.errors import DivergenceError, GrowthError, RecordError
 from benchmark.evaluate import Score, score
 from benchmark.growth import Moments, Resources, StatePolicy, grow
+from benchmark.kernels import kernels
+from benchmark.memory import PeakMemory
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
 from benchmark.plan import StageResult, StageSpec
-from benchmark.records import EventLog, atomic_write_text
+from benchmark.provenance import provenance
+from benchmark.records import EventLog, atomic_write, atomic_write_text, read_events
 from benchmark.schedule import Point
 from benchmark.seeding import generator
 
@@ -63,7 +67,6 @@ class Context:
 
     corpus: CorpusConfig
     cache: Path
-    device: str = "cpu"
     checkpoint_seconds: float = 60.0
     on_tick: Callable[[Tick], None] = unobserved
 
@@ -71,20 +74,30 @@ class Context:
 def execute(spec: StageSpec, context: Context) -> StageResult:
     """Run a stage to its end, from wherever it stands; a finished one is only read.
 
+    One that is finished but has lost its checkpoint is trained again for that alone: its records
+    and its result stay as they are.
+
     Divergence is a result; any other exception is the caller's to record.
+
+    Raises:
+        RecordError: trained again, it comes to other losses than are recorded.
     """
     store = StageStore(context.cache)
     folder = store.folder(spec.id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if (finished := store.result(spec.id)) is not None:
-            return finished
+        recorded = store.result(spec.id)
+        if recorded is not None and store.checkpoint(spec.id).is_file():
+            return recorded
         atomic_write_text(folder / "spec.json", json.dumps(asdict(spec), indent=1))
-        with EventLog(folder / "events.jsonl") as log:
-            result = _Stage(spec, context, log).run()
-        store.write_result(spec.id, result)
-        (folder / "progress.safetensors").unlink(missing_ok=True)
-    return result
+        with EventLog(folder / "progress.jsonl") as log:
+            result = _Stage(spec, context, log).run(recorded)
+        if recorded is None:
+            atomic_write(folder / "events.jsonl", log.path.read_bytes())
+            store.write_result(spec.id, result)
+        for name in ("progress.safetensors", "progress.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+    return recorded or result
 
 
 class _Stage:
@@ -99,39 +112,61 @@ class _Stage:
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
 
-    def run(self) -> StageResult:
-        """To the end of the stage."""
-        started = time.perf_counter()
-        state, error = self._train(self._resume() or self._begin())
+    def run(self, recorded: StageResult | None = None) -> StageResult:
+        """To the end of the stage, which must be the one that is recorded, if one is."""
+        started, memory = time.perf_counter(), PeakMemory(self.spec.device)
+        resumed = self._resume()
+        self._record_provenance()
+        state, error = self._train(resumed or self._begin())
         if error is None and self.spec.is_last:
             self._final(state)
-        save_state(self.folder / "checkpoint.safetensors", state)
+        if recorded is not None:
+            state = self._as_recorded(state, recorded)
+        save_state(self.store.checkpoint(self.spec.id), state)
         return StageResult(
             status="diverged" if error else "done",
             error=error,
             end=state.position,
             points=state.points,
-            peak_memory_bytes=_peak_memory(torch.device(self.context.device)),
+            peak_memory_bytes=memory.n_bytes,
+            peak_memory_scope=memory.scope,
             executed_seconds=time.perf_counter() - started,
         )
+
+    def _as_recorded(self, state: State, recorded: StageResult) -> State:
+        """The state with the clock of the record, so that the run's time goes on from there."""
+        state = replace(state, position=replace(state.position, seconds=recorded.end.seconds))
+        if (state.position, state.points) != (recorded.end, recorded.points):
+            raise RecordError(
+                f"stage {self.spec.id}: trained again to restore its checkpoint, it comes to other "
+                "losses than are recorded, as on another kind of processor; set run.cache to "
+                "another folder"
+            )
+        return state
+
+    def _record_provenance(self) -> None:
+        """Say what this process computes with, unless another one of its kind has said so."""
+        made_with = process_provenance(self.spec.device, self.spec.precision)
+        events = read_events(self.log.path)
+        if made_with not in [e["made_with"] for e in events if e["kind"] == "provenance"]:
+            self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)
 
     def _resume(self) -> State | None:
         path = self.folder / "progress.safetensors"
         if not path.is_file():
             self.log.truncate_to(0)
             return None
-        state = load_state(path, self.model_class, self.context.device)
+        state = load_state(path, self.model_class, self.spec.device)
         self.log.truncate_to(state.log_bytes)
         return state
 
     def _begin(self) -> State:
-        spec, device = self.spec, self.context.device
+        spec, device = self.spec, self.spec.device
         first_class = import_class(
             spec.grows_from_class or spec.model_class, Transformer, "model_class"
         )
         if spec.parent is not None:
-            path = self.store.folder(spec.parent) / "checkpoint.safetensors"
-            state = load_state(path, first_class, device)
+            state = load_state(self.store.take(spec.parent), first_class, device)
         else:
             config = ModelConfig(**(spec.grows_from or spec.model))
             model = first_class(config, generator=generator(spec.seed, "init")).to(device)
@@ -149,7 +184,7 @@ class _Stage:
 
     def _grow(self, small: State) -> State:
         spec, before = self.spec, self.score_curve(small.model)
-        batches = _Counted(self.stream(small.position))
+        batches = GrowthBatches(self.stream(small.position))
         resources = Resources(generator(spec.seed, "growth", spec.rung), batches, self.model_class)
         policy, started = StatePolicy(spec.state_policy), time.perf_counter()
         grown = grow(
@@ -160,6 +195,7 @@ class _Stage:
             policy,
             resources,
         )
+        batches.close()
         end = small.position.after(
             windows=batches.n_windows,
             tokens=batches.n_windows * grown.model.config.seq_len,
@@ -182,7 +218,7 @@ class _Stage:
             state_policy=policy.value,
             **where(end),
         )
-        self.charge("growth", small.position, end, grown.flops)
+        self.charge("growth", small.position, end, grown.flops + grown.flops_masked)
         is_masked = spec.rewarm is not None and spec.rewarm["which"] == "new"
         return replace(
             small,
@@ -209,6 +245,7 @@ class _Stage:
                 model=state.model,
                 moments=state.moments,
                 is_new=state.is_new,
+                frozen=spec.frozen,
                 optimizer=OptimizerConfig(**spec.optimizer),
                 rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
                 rewarm=None if rewarm is None else Rewarm(**rewarm),
@@ -221,7 +258,7 @@ class _Stage:
         )
         meter = Meter(self, state)
         if n_left := meter.n_steps - meter.n_done:
-            trainer = make_trainer(spec, self.context.device, n_left, meter)
+            trainer = make_trainer(spec, spec.device, n_left, meter)
             try:
                 trainer.fit(self.baseline, Batches(self.stream(state.position), n_left))
             except DivergenceError as error:
@@ -265,14 +302,16 @@ class _Stage:
             sizes=model.config.sizes(),
             n_params=_count(model),
             n_params_nonembedding=_count(model) - model.embed.weight.numel(),
-            flops_per_token=training_flops_per_token(model),
-            flops_per_token_unmasked=training_flops_per_token(model, causal=False),
+            frozen=list(spec.frozen),
+            n_params_by_group=_counts(model),
+            flops_per_token=training_flops_per_token(model, spec.frozen),
+            flops_per_token_unmasked=training_flops_per_token(model, spec.frozen, causal=False),
             n_steps=affordable_steps(state.position.flops, spec.until, spec.step_flops),
             **where(state.position),
         )
 
     def _final(self, state: State) -> None:
-        for split in ("val", "test"):
+        for split in self.spec.splits:
             started = time.perf_counter()
             text: Tensor = getattr(self.corpus, split)
             result = score(state.model, text, self.spec.measure["batch_size"])
@@ -399,15 +438,15 @@ class Meter(pl.Callback):
 
     def finish(self) -> State:
         """Evaluate the end of the stage, record its cost, and return its last state."""
-        self.state.model.to(self.stage.context.device)  # Lightning leaves it on the CPU
+        self.state.model.to(self.stage.spec.device)  # Lightning leaves it on the CPU
         self.evaluate()
         return self.charged()
 
     def charged(self) -> State:
         """Record what the stage cost, and return its last state."""
         state = self.snapshot()
-        tokens = state.position.tokens - state.start.tokens
-        unmasked = tokens * training_flops_per_token(state.model, causal=False)
+        tokens, frozen = state.position.tokens - state.start.tokens, self.stage.spec.frozen
+        unmasked = tokens * training_flops_per_token(state.model, frozen, causal=False)
         self.stage.charge("train", state.start, state.position, unmasked)
         return replace(state, log_bytes=self.stage.log.offset)
 
@@ -425,14 +464,20 @@ class Batches:
         return (self.stream[step] for step in range(self.n_steps))
 
 
-class _Counted(Iterator[Tensor]):
-    """Batches for an operator that learns, counted as they are read."""
+class GrowthBatches(Iterator[Tensor]):
+    """Batches for an operator that learns, counted as they are read, until growth is over."""
 
     def __init__(self, stream: ByteStream) -> None:
-        self.stream, self.n_windows = stream, 0
+        self.stream, self.n_windows, self.is_closed = stream, 0, False
+
+    def close(self) -> None:
+        """Let nothing be read that would not be charged."""
+        self.is_closed = True
 
     @override
     def __next__(self) -> Tensor:
+        if self.is_closed:
+            raise GrowthError("batches for growth are read after it; only growth is charged them")
         batch = self.stream.batch_at(self.stream.first_window + self.n_windows)
         self.n_windows += len(batch)
         return batch
@@ -480,8 +525,22 @@ def _count(model: Transformer) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+def _counts(model: Transformer) -> dict[str, int]:
+    """Parameters of every tensor, those of the same name in all blocks together."""
+    counts = Counter[str]()
+    for name, parameter in model.named_parameters():
+        counts[re.sub(r"\.\d+(?=\.)", "", name)] += parameter.numel()
+    return dict(counts)
+
+
+@cache
+def process_provenance(device: str, precision: str) -> dict[str, Any]:
+    """What this process computes with; its code is what it was when this was first asked."""
+    return provenance(
+        device,
+        precision,
+        threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        gpu=torch.cuda.get_device_name() if device == "cuda" else None,
+        kernels=kernels(device, precision),
+    )

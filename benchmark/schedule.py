@@ -20,14 +20,17 @@ PATHS = ("linear", "exponential", "constant")
 class Ladder:
     """The sizes between source and target.
 
-    Sizes move from target / shrink to target in `n_growths` steps. With `path` linear or
-    exponential, or a function of progress in (0, 1) named "module:function" that returns how much
-    of the way is done ("constant" never leaves the source: growth of nothing, for a control); all
-    groups of sizes together, one group after the other, or in turns.
+    Sizes move from target / shrink, or from `start`, to target in `n_growths` steps. With `path`
+    linear or exponential, or a function of progress in (0, 1) named "module:function" that returns
+    how much of the way is done ("constant" never leaves the source: growth of nothing, for a
+    control); all groups of sizes together, one group after the other, or in turns.
     """
 
     shrink: dict[str, float] = field(default_factory=dict[str, float])
-    """Target size over source size, by name; sizes left out never change."""
+    """Target size over source size, by name; sizes in neither this nor `start` never change."""
+
+    start: dict[str, int] = field(default_factory=dict[str, int])
+    """Source sizes as they are, by name, whatever the target's."""
 
     n_growths: int = 1
     path: str = "linear"
@@ -40,6 +43,8 @@ class Ladder:
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ConfigError(f"ladder.order must be one of {list(ORDERS)}, got {self.order!r}")
+        if twice := sorted(self.shrink.keys() & self.start.keys()):
+            raise ConfigError(f"ladder.shrink and ladder.start both name {twice}")
         if self.n_growths < 0:
             raise ConfigError(f"ladder.n_growths must be at least 0, got {self.n_growths}")
         if self.path not in PATHS:
@@ -49,14 +54,22 @@ class Ladder:
         """Sizes the run starts from.
 
         Raises:
-            ConfigError: a size that the model does not have, or one that does not divide.
+            ConfigError: a size that the model does not have, one that does not divide, or a start
+                above the target.
         """
-        small: dict[str, int] = {}
-        for name, factor in self.shrink.items():
-            if name not in target.sizes():
+        for field_name, named in (("shrink", self.shrink), ("start", self.start)):
+            if unknown := sorted(named.keys() - target.sizes()):
                 raise ConfigError(
-                    f"ladder.shrink names {name!r}; sizes are {sorted(target.sizes())}"
+                    f"ladder.{field_name} names {unknown[0]!r}; sizes are {sorted(target.sizes())}"
                 )
+        small = dict(self.start)
+        for name, size in small.items():
+            if not 1 <= size <= target.size(name):
+                raise ConfigError(
+                    f"ladder.start.{name} must be from 1 to the target's {target.size(name)}, "
+                    f"got {size}"
+                )
+        for name, factor in self.shrink.items():
             if factor < 1:
                 raise ConfigError(
                     f"ladder.shrink.{name} must be at least 1 (a target is never smaller than its "
@@ -92,8 +105,9 @@ class Ladder:
         return rungs
 
     def _active_groups(self) -> list[list[str]]:
-        listed = [[name for name in group if name in self.shrink] for group in self.groups]
-        alone = [[name] for name in self.shrink if not any(name in group for group in listed)]
+        moving = [*self.shrink, *self.start]
+        listed = [[name for name in group if name in moving] for group in self.groups]
+        alone = [[name] for name in moving if not any(name in group for group in listed)]
         return [group for group in listed if group] + alone
 
     def _done(self, growth: int, n_groups: int, per_group: int) -> list[int]:

@@ -1,6 +1,7 @@
 """One command at work on one results folder: plan, execute, publish every run."""
 
 import json
+import math
 import os
 import tempfile
 from collections import Counter
@@ -10,21 +11,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from benchmark import tuning
+from benchmark.card import card
 from benchmark.checkpoint import StageStore
 from benchmark.config import SuiteConfig
 from benchmark.data.corpora import Corpus, load
 from benchmark.data.download import shown
 from benchmark.data.stream import ByteStream
-from benchmark.errors import ConfigError, RecordError
-from benchmark.executors.local import LocalExecutor, Track
-from benchmark.plan import plan
-from benchmark.provenance import provenance
-from benchmark.records import VERSION, Event, atomic_write_text, read_events, write_run
+from benchmark.digest import science
+from benchmark.errors import RecordError
+from benchmark.executors.local import LocalExecutor
+from benchmark.executors.track import Failure, Track
+from benchmark.lock import hold, plan_of
+from benchmark.memory import PROCESS, STAGE
+from benchmark.mirror import Mirror
+from benchmark.plan import device, plan
+from benchmark.records import VERSION, Event, RunRecord, atomic_write_text, read_events, write_run
 from benchmark.runner import Context
+from benchmark.selection import chosen
+from benchmark.tripwires import tripwires
+
+OnChange = Callable[[list[Track]], None]
+"""Called a few times a second with all runs as they are now."""
 
 
 class Session:
@@ -44,7 +55,8 @@ class Session:
             batch_size=suite.workload.batch_size,
             seed=0,
         )
-        self.runs = plan(suite, self.data, stream.tokens_per_epoch)
+        runs = plan(suite, self.data, stream.tokens_per_epoch)
+        self.runs = chosen(runs, StageStore(self.cache))
 
     @property
     def workers(self) -> int:
@@ -53,31 +65,70 @@ class Session:
             return self.suite.run.workers
         return 1 if self.device == "cuda" else (os.cpu_count() or 1)
 
-    def execute(self, on_change: Callable[[list[Track]], None]) -> list[Track]:
+    def execute(self, on_change: OnChange) -> list[Track]:
         """Train whatever is not trained yet; the results folder is locked meanwhile.
 
         Raises:
-            RecordError: another command works on the same folder, or it cannot be written.
+            RecordError: another command works on the same folder, it cannot be written, or it holds
+            the plan of another comparison.
         """
         make_folder(self.cache, "run.cache")
-        with locked(self.results):
+        with self._mirrored(on_change) as mirrored, locked(self.results):
+            configs = [run.config() for run in self.runs]
+            hold(self.results, plan_of(configs, self.data, science()))
             self._write_suite()
+            self._write_corpus()
             context = Context(
                 corpus=self.suite.workload.corpus,
                 cache=self.cache,
-                device=self.device,
                 checkpoint_seconds=self.suite.run.checkpoint_seconds,
             )
-            executor = LocalExecutor(context, self.workers, self.suite.run.retries)
-            self.provenance = provenance(
-                device=self.device.partition(":")[0],
-                precision=self.suite.protocol.precision,
-                threads=1,
-                deterministic=True,
-                gpu=torch.cuda.get_device_name() if self.device.startswith("cuda") else None,
-                driver=torch.version.cuda if self.device.startswith("cuda") else None,
+            execution = self.suite.run
+            executor = LocalExecutor(
+                context,
+                self.workers,
+                execution.retries,
+                timeout=execution.timeout_seconds or math.inf,
+                cache_bytes=execution.cache_gigabytes * 1e9,
             )
-            return executor.run(self.runs, on_change, self._publish)
+            tracks = self._run(executor, mirrored)
+            mirrored(tracks)
+            return tracks
+
+    @contextmanager
+    def _mirrored(self, on_change: OnChange) -> Iterator[OnChange]:
+        """`on_change`, with the records copied to a logger first if one is asked for."""
+        logger = self.suite.run.logger
+        if logger == "none":
+            yield on_change
+            return
+        mirror = Mirror(logger, self.cache / "logs" / self.suite.name, StageStore(self.cache))
+
+        def update(tracks: list[Track]) -> None:
+            mirror.update(tracks)
+            on_change(tracks)
+
+        try:
+            yield update
+        finally:
+            mirror.close()
+
+    def _run(self, executor: LocalExecutor, on_change: OnChange) -> list[Track]:
+        """All runs whose settings are known, and then those whose settings these have chosen."""
+        is_open = {run.id for run in self.runs if tuning.is_open(run.method)}
+        known = [run for run in self.runs if run.id not in is_open]
+        later = [Track(run, waiting_for=run.next_stage([])) for run in self.runs
+                 if run.id in is_open]  # fmt: skip
+        tracks = executor.run(known, lambda now: on_change([*now, *later]), self._publish)
+        if not later:
+            return tracks
+        failed = {track.run.id for track in tracks if track.failure is not None}
+        self.runs = chosen(self.runs, executor.store, failed)
+        self._write_suite()
+        ended = {track.run.id for track in tracks}
+        rest = [run for run in self.runs if run.id not in ended]
+        tracks += executor.run(rest, lambda now: on_change([*tracks, *now]), self._publish)
+        return tracks
 
     def _write_suite(self) -> None:
         suite = self.suite
@@ -94,24 +145,50 @@ class Session:
         }
         atomic_write_text(self.results / "suite.yaml", yaml.safe_dump(header, sort_keys=False))
 
+    def _write_corpus(self) -> None:
+        """Tell what the held-out text has in common with what is trained on."""
+        found = tripwires(self.suite.workload.corpus, self.cache / "corpora")
+        atomic_write_text(self.results / "corpus.json", json.dumps(found, indent=2) + "\n")
+
     def _publish(self, track: Track) -> None:
-        """Write the folder of a run that has ended, from the records of its stages."""
-        run = track.run
+        """Write the folder of a run that has ended; one whose card has a gap has failed."""
+        record = self._record(track)
+        try:
+            filled = card(record)
+        except RecordError as error:
+            track.fail(Failure("failed", str(error)))
+            record = self._record(track)
+            filled = card(record)
         write_run(
-            self.results / "runs" / run.id,
-            events=self._events(track),
-            config=run.config(),
-            provenance=self._provenance(track),
+            self.results / "runs" / record.run_id,
+            events=record.events,
+            config=record.config,
+            provenance=record.provenance,
+            card=filled,
         )
 
-    def _provenance(self, track: Track) -> dict[str, Any]:
-        """Of the command that finished the run, which may be an earlier one."""
-        if track.status == "failed":
-            return self.provenance
-        path = StageStore(self.cache).folder(track.done[-1][0].id) / "provenance.json"
-        if not path.is_file():
-            atomic_write_text(path, json.dumps(self.provenance))
-        return json.loads(path.read_text())
+    def _record(self, track: Track) -> RunRecord:
+        """What is known of a run, from the records of its stages."""
+        return RunRecord(
+            run_id=track.run.id,
+            method=track.run.method.name,
+            role=track.run.method.role,
+            seed=track.run.seed,
+            events=tuple(self._events(track)),
+            config=track.run.config(),
+            provenance=list(self._provenance(track)),
+        )
+
+    def _provenance(self, track: Track) -> Iterator[dict[str, Any]]:
+        """What each stage was made with, that at which a run failed included."""
+        store = StageStore(self.cache)
+        logs = [store.folder(spec.id) / "events.jsonl" for spec, _ in track.done]
+        if track.failed_at is not None:
+            logs.append(store.folder(track.failed_at.id) / "progress.jsonl")
+        for stage, log in enumerate(logs):
+            for event in read_events(log) if log.is_file() else ():
+                if event["kind"] == "provenance":
+                    yield {"stage": stage, "stage_id": event["stage_id"], **event["made_with"]}
 
     def _events(self, track: Track) -> Iterator[Event]:
         run = track.run
@@ -125,33 +202,32 @@ class Session:
             seed=run.seed,
             budget_flops=run.budget,
             train_bytes=self.data["train"],
+            val_bytes=self.data["val"],
+            test_bytes=self.data["test"],
             corpus=self.corpus.name,
+            corpus_sha256=self.corpus.sha256,
         )
         store = StageStore(self.cache)
         for stage, (spec, _) in enumerate(track.done):
             for event in read_events(store.folder(spec.id) / "events.jsonl"):
-                yield event | {"stage": stage}
-        peak = max((result.peak_memory_bytes for _, result in track.done), default=0)
-        error = track.error or (track.done[-1][1].error if track.done else None)
+                if event["kind"] != "provenance":
+                    yield event | {"stage": stage}
+        results = [result for _, result in track.done]
+        scopes = {result.peak_memory_scope for result in results}
         end = asdict(track.position)
         end.pop("window")
-        yield _event("end", status=track.status, error=error, peak_memory_bytes=peak, **end)
+        yield _event(
+            "end",
+            status=track.status,
+            error=track.error,
+            peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=0),
+            peak_memory_scope=PROCESS if PROCESS in scopes else STAGE,
+            **end,
+        )
 
 
 def _event(kind: str, **fields: object) -> Event:
     return {"v": VERSION, "kind": kind, **fields}
-
-
-def device(asked: str) -> str:
-    """Where stages run: "cpu" or "cuda".
-
-    Raises:
-        ConfigError: a GPU is asked for, and there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if asked == "cuda" and not has_gpu:
-        raise ConfigError("run.device is cuda, but there is no GPU; allowed here: auto, cpu")
-    return asked if asked != "auto" else "cuda" if has_gpu else "cpu"
 
 
 def make_folder(folder: Path, key: str) -> None:

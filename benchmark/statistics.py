@@ -1,4 +1,4 @@
-"""Is a difference real? Paired intervals, exact tests and matched-loss speed-ups over few seeds.
+"""Is a difference real? Paired intervals, exact tests, speed-ups at equal loss, profiles.
 
 The seed is the unit: blocks of text only add the variance of sampling the test set. Sums over
 seeds use `math.fsum`, so a report has the same bytes on every machine. A percentile bootstrap
@@ -9,17 +9,19 @@ bootstrap is widened by the factor that makes it agree with t.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import special  # scipy.stats takes three times as long to import
 
 LEVEL = 0.95
 POWER = 0.80
 MAX_BLOCKS = 256
-N_QUANTILES = 4000
+R_MAX = 4.0
+"""Performance profiles end at this multiple of the lowest cost."""
+
 MIN_SEEDS = 3
 """With fewer, values are shown and nothing is concluded."""
 
@@ -79,7 +81,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     mean = math.fsum(values) / n
     if n < MIN_SEEDS:
         return Estimate(n=n, value=mean)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation(values) / math.sqrt(n)
+    half = t_limit(n - 1) * deviation(values) / math.sqrt(n)
     return Estimate(n=n, value=mean, low=mean - half, high=mean + half)
 
 
@@ -127,25 +129,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable_effect(sd: float, n: int) -> float:
-    """Smallest true mean difference that the paired t test finds with 80 % power."""
-    return _detectable(n) * sd / math.sqrt(n) if n > 1 else math.nan
+    """Smallest true mean difference that the paired t test finds with 80 % power.
 
-
-@cache
-def _detectable(n: int) -> float:
-    """The effect in standard errors: where the noncentral t passes its limit with 80 %.
-
-    Its tail is averaged over the quantiles of the chi-square in its denominator, which stays finite
-    where scipy's does not.
+    The noncentral t passes its upper limit that often; passing the lower one instead is too rare
+    to count.
     """
-    quantiles = (np.arange(N_QUANTILES) + 0.5) / N_QUANTILES
-    limit = stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    limits = limit * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    if n <= 1:
+        return math.nan
+    return float(special.nctdtrinc(n - 1, 1 - POWER, t_limit(n - 1))) * sd / math.sqrt(n)
 
-    def power(effect: float) -> float:
-        return float(np.mean(stats.norm.sf(limits - effect) + stats.norm.cdf(-limits - effect)))
 
-    return float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, 100.0))
+def t_limit(degrees: float) -> float:
+    """Student's t that 95 % of draws stay within, either side of zero."""
+    return float(special.stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def verdict(comparison: Comparison) -> Verdict:
@@ -193,8 +189,7 @@ def hierarchical_bootstrap(
     seeds = np.random.default_rng([seed, 1]).multinomial(S, np.full(S, 1 / S), resamples)
     sums = np.einsum("bs,bs->b", draws @ E.T, seeds / S) / (draws @ weights * math.log(2))
     low, high = np.quantile(sums, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    t, z = stats.t.ppf((1 + LEVEL) / 2, S - 1), stats.norm.ppf((1 + LEVEL) / 2)
-    wider = float(t / z) * math.sqrt(S / (S - 1))
+    wider = t_limit(S - 1) / float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(S / (S - 1))
     return Estimate(
         n=S,
         value=value,
@@ -222,6 +217,28 @@ def cost_to_target(flops: Sequence[float], bpb: Sequence[float], target: float) 
     return math.exp(math.log(flops[i - 1]) * (1 - share) + math.log(flops[i]) * share)
 
 
+def value_at(x: Sequence[float], values: Sequence[float], at: float) -> float:
+    """A curve read at `at`, linear in log x between the two points around it.
+
+    nan outside of the curve, which is never extrapolated, and where it is not finite.
+
+    Args:
+        x: positions, above zero and never falling; of equal ones, the last counts.
+        values: one for each position.
+        at: where to read.
+    """
+    after = int(np.searchsorted(np.asarray(x, float), at, side="right"))
+    if after == 0 or not math.isfinite(at):
+        return math.nan
+    if x[after - 1] == at:
+        return float(values[after - 1]) if math.isfinite(values[after - 1]) else math.nan
+    if after == len(x):
+        return math.nan
+    share = math.log(at / x[after - 1]) / math.log(x[after] / x[after - 1])
+    value = values[after - 1] * (1 - share) + values[after] * share
+    return value if math.isfinite(value) else math.nan
+
+
 def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
     """Speed-up from costs to the same loss, paired by seed; infinite where it was not reached."""
     pairs = list(zip(control, method, strict=True))
@@ -236,6 +253,44 @@ def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
         estimate=Estimate(n=logs.n, **{name: math.exp(x) for name, x in limits.items()}),
         n_reached=n_reached,
     )
+
+
+def expected_best(losses: Sequence[float]) -> list[float]:
+    """Expected lowest loss of k of n tuning trials, for k = 1 to n (Dodge et al. 2019).
+
+    Exact, over all choices of k trials without replacement: arXiv:1909.03004 with minima. A trial
+    that failed has an infinite loss, and so has every k that could choose such trials alone.
+    """
+    ordered, n = sorted(losses), len(losses)
+    return [
+        math.fsum(
+            loss * (math.comb(n - i, k) - math.comb(n - i - 1, k)) / math.comb(n, k)
+            for i, loss in enumerate(ordered)
+            if n - i >= k
+        )
+        for k in range(1, n + 1)
+    ]
+
+
+def cost_ratios(costs: ArrayLike) -> NDArray[np.float64]:
+    """Costs (methods, workloads) relative to the lowest on each workload; infinite for a miss."""
+    C = np.asarray(costs, float)
+    best = np.where(np.isfinite(C), C, np.inf).min(axis=0)
+    return np.where(np.isfinite(C), C / np.where(np.isfinite(best), best, 1.0), np.inf)
+
+
+def profile_at(ratios: ArrayLike, tau: float) -> NDArray[np.float64]:
+    """Share of workloads that each method (a row) solves at no more than `tau` times the best.
+
+    Dolan and More 2002, arXiv:cs/0102001.
+    """
+    return np.asarray(np.mean(np.asarray(ratios, float) <= tau, axis=1))
+
+
+def profile_score(ratios: ArrayLike, r_max: float = R_MAX) -> NDArray[np.float64]:
+    """Area under each method's profile from 1 to `r_max`, over r_max - 1; the exact integral."""
+    R = np.minimum(np.asarray(ratios, float), r_max)
+    return np.asarray((r_max - R).mean(axis=1) / (r_max - 1))
 
 
 def _correlation(a: Sequence[float], b: Sequence[float]) -> float:

@@ -7,9 +7,11 @@ it is loaded (about a second per gigabyte): a damaged or foreign file never reac
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -101,7 +103,10 @@ class CorpusConfig:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """The bytes of a corpus: views of one private memory map, uint8 (N,) each."""
+    """The bytes of a corpus, uint8 (N,) each.
+
+    Each split is a private memory map of its own: nothing that holds training text leads to others.
+    """
 
     name: str
     sha256: str
@@ -130,8 +135,14 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
         raise DataError(f"cannot read or prepare corpus {config.name}: {error}") from error
     size = path.stat().st_size
     val, test = config.splits.offsets(size)
-    text = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    return Corpus(config.name, digest, text[:val], text[val:test], text[test:])
+    parts = [_mapped(path, *ends) for ends in pairwise((0, val, test, size))]
+    return Corpus(config.name, digest, *parts)
+
+
+def _mapped(path: Path, start: int, end: int) -> Tensor:
+    """Bytes of a file from `start` up to `end`; writing to them leaves the file alone."""
+    part = np.memmap(path, dtype=np.uint8, mode="c", offset=start, shape=(end - start,))
+    return torch.from_numpy(part)
 
 
 def _checked(path: Path, config: CorpusConfig, what: str) -> str:

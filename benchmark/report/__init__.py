@@ -1,7 +1,8 @@
 """From records to a page: a pure function, without torch, that never trains.
 
-`frames` makes records tidy, `verdicts` compares, `tables` counts, `analysis` gathers; `formats`,
-`prose`, `markdown` and `figures` show; `files` writes and checks.
+`frames` makes records tidy; `controls`, `verdicts` and `speedups` compare; `modes`, `secondary`,
+`tuning`, `factors` and `tables` count; `plan` and `leaks` doubt; `analysis` gathers. `formats`,
+`prose`, `warnings`, `markdown`, `html` and `figures` show; `files` writes and checks.
 """
 
 from benchmark.report.files import check, render, write

@@ -1,13 +1,20 @@
 """Every number of a report, computed once from the records."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records import Suite
-from benchmark.report import tables
+from benchmark.records import Suite, load_suite
+from benchmark.report import factors, tables, tuning
+from benchmark.report.controls import Controls, controls, withheld
 from benchmark.report.frames import Frames, frames
-from benchmark.report.verdicts import Controls, comparisons, controls, speed_ups, verdicts
+from benchmark.report.leaks import Overlap, overlap, require_possible
+from benchmark.report.modes import modes
+from benchmark.report.plan import Registration, registration
+from benchmark.report.secondary import secondary
+from benchmark.report.speedups import speed_ups
+from benchmark.report.verdicts import comparisons, verdicts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +26,72 @@ class Analysis:
     words: dict[str, str]
     """Verdict of each method."""
 
-    tables: dict[str, pd.DataFrame]
-    """By the name of the CSV file they are written to."""
+    withheld: dict[str, list[str]]
+    """Why a method may not be called better; only methods of which that is so."""
+
+    registration: Registration
+    overlap: Overlap
+    """What held-out text shares with training text; empty if unknown."""
+
+    tables: dict[str, pd.DataFrame] = field(repr=False)
+    """By the name of the CSV file they are written to; those without rows are left out."""
 
 
-def analyse(suite: Suite) -> Analysis:
+def analyse_folder(results_dir: Path) -> Analysis:
+    """All tables of a results folder.
+
+    Raises:
+        RecordError: the records are damaged or contradict one another, or there are none.
+    """
+    suite = load_suite(results_dir)
+    return analyse(suite, registration(results_dir), overlap(results_dir))
+
+
+def analyse(
+    suite: Suite, plan: Registration | None = None, shared_text: Overlap | None = None
+) -> Analysis:
     """All tables of a suite.
+
+    Args:
+        suite: the records.
+        plan: what was written down before them.
+        shared_text: what held-out text shares with training text.
 
     Raises:
         RecordError: the records contradict one another, or there are none.
     """
+    plan, shared_text = plan or Registration(), shared_text or {}
+    require_possible(suite, shared_text)
     data = frames(suite)
     found = controls(data)
     compared, faster = comparisons(data, found), speed_ups(data)
-    words = verdicts(data, found, compared)
-    summary = tables.summary(data, found, compared, faster, words)
+    doubts = withheld(data, found)
+    words = verdicts(data, found, compared, doubts)
+    said = {
+        "verdict": words,
+        "withheld": {method: "; ".join(reasons) for method, reasons in doubts.items()},
+        "amended": plan.marks,
+    }
+    summary = tables.summary(data, found, compared, faster)
+    for name, texts in said.items():
+        summary[name] = [texts.get(method, "") for method in summary.method]
     return Analysis(
         frames=data,
         controls=found,
         words=words,
+        withheld=doubts,
+        registration=plan,
+        overlap=shared_text,
         tables={
             "summary": summary,
             "comparisons": _ranked(compared, summary),
             "compute_matched": _ranked(tables.compute_matched(data), summary),
             "speed_ups": _ranked(faster, summary),
+            "modes": _ranked(modes(data), summary),
+            "secondary": _ranked(secondary(data), summary),
             "growth_events": _ranked(tables.growth_events(data), summary),
             "hull": tables.hull(data, found),
+            **_optional(data, found, plan),
             "shared_compute": tables.shared_compute(data),
             "settings": tables.hyperparameters(data),
             "what_differs": tables.differing(data),
@@ -55,6 +102,20 @@ def analyse(suite: Suite) -> Analysis:
             "charges": data.charges,
         },
     )
+
+
+def _optional(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
+    """Tables that only some suites have."""
+    tried, crossed = tuning.trials(data, found), factors.design(data)
+    possible = {
+        "tuning": tuning.tuning(data, found, tried),
+        "tuning_trials": tried,
+        "tuning_best_of": tuning.best_of(tried),
+        "main_effects": factors.main_effects(crossed),
+        "effect_shares": factors.shares(crossed),
+        "amendments": plan.amendments(),
+    }
+    return {name: table for name, table in possible.items() if len(table)}
 
 
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

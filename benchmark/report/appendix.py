@@ -4,7 +4,8 @@ import pandas as pd
 
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.frames import rows
+from benchmark.report.frames import ABSENT, rows
+from benchmark.report.leaks import splits
 from benchmark.report.prose import code
 from benchmark.report.sections import Section
 
@@ -74,6 +75,7 @@ def failures(analysis: Analysis) -> list[str]:
             "seed": str(row["seed"]),
             "status": row["status"],
             "got to": formats.percent(row["flops"] / row["budget_flops"]),
+            "cost": formats.DASH if row["status"] in ABSENT else formats.INFINITY,
             "error": row["error"],
             "run": row["run_id"],
         }
@@ -85,7 +87,8 @@ def failures(analysis: Analysis) -> list[str]:
 
 
 def runs(analysis: Analysis) -> list[str]:
-    """One row per planned run."""
+    """One row per planned run; tuning lists its own."""
+    compared = analysis.frames.runs[analysis.frames.runs.role != "tuning"]
     shown = [
         {
             "run": row["run_id"],
@@ -101,9 +104,40 @@ def runs(analysis: Analysis) -> list[str]:
             "time": formats.seconds(row["seconds"]),
             "memory": formats.memory(row["peak_memory_bytes"]),
         }
-        for row in rows(analysis.frames.runs)
+        for row in rows(compared)
     ]
     return [formats.table(shown)]
+
+
+def plan(analysis: Analysis) -> list[str]:
+    """What was fixed before the first run, and what changed since."""
+    lock, changes = analysis.registration.lock, analysis.tables.get("amendments")
+    if lock is None:
+        return ["Not pre-registered: there is no `plan.lock`."]
+    seen = formats.plural(lock.results, "result")
+    tests = "; ".join(lock.first.get("tests", ()))
+    fixed = (
+        f"`plan.lock` of {lock.date}, when there were {seen}. Metric: {lock.first.get('metric')}."
+    )
+    return [f"{fixed} Tests: {tests}.", "No amendments." if changes is None else _plain(changes)]
+
+
+def leaks(analysis: Analysis) -> list[str]:
+    """How much of the held-out text a model may have read in training."""
+    shown = [
+        {
+            "split": split,
+            "bytes": formats.count(found["n_bytes"]),
+            **{f"windows of {length} bytes in train": formats.percent(share)
+               for length, share in found["shares_in_train"].items()},
+            "longest common substring": f"{found['longest']} bytes" if found["longest"] else "none",
+        }
+        for split, found in splits(analysis.overlap).items()
+    ]  # fmt: skip
+    epochs = f"The most that a run has read is {analysis.frames.runs.epochs.max():.3g} epochs."
+    if not shown:
+        return [f"The overlap of training and held-out text was not looked for. {epochs}"]
+    return [f"Exact matches, at every offset of the held-out text. {epochs}", formats.table(shown)]
 
 
 def environment(analysis: Analysis) -> list[str]:
@@ -120,6 +154,8 @@ SECTIONS: dict[str, Section] = {
     "What differs": what_differs,
     "Failures": failures,
     "Runs": runs,
+    "Plan": plan,
+    "Leaks and repeats": leaks,
     "Environment": environment,
 }
 

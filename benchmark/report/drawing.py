@@ -1,43 +1,80 @@
 """What figures have in common: looks, mean curves, axes, and labels that do not collide."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import NullLocator
+from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
 from benchmark.report.analysis import Analysis
-from benchmark.report.verdicts import SCRATCH
+from benchmark.report.controls import SCRATCH
+from benchmark.report.frames import Row, rows
+from benchmark.statistics import MIN_SEEDS, t_limit
+
+WIDTH = 5.5
+"""Inches: the text of a one-column paper, so that nothing is scaled and type keeps its size."""
 
 # Okabe & Ito's palette without black, which is scratch, and yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)))
 INK, GREY, PALE = "#000000", "#8C8C8C", "#E4E4E4"
+SMALL, TINY = 6.5, 6.0
+"""Points, of labels and of notes."""
+
+LETTER = 0.058
+"""Inches that a letter of these sizes takes at most, on average."""
+
+LINE = 0.105
+"""Inches between two labels."""
+
+MOST = 45
+"""Methods named in one figure; of more, as a crossed design has, the best by mean test bpb."""
+
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,
-    "axes.linewidth": 0.7,
+    "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.dpi": 140,
+    "axes.titlesize": 8,
+    "figure.dpi": 200,
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
+    "font.size": 7,
     "grid.color": PALE,
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": SMALL,
     "legend.frameon": False,
+    "lines.linewidth": 1.2,
     "svg.fonttype": "path",
     "svg.hashsalt": "growbench",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
 }
 FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
 
 _COLUMNS = ["flops", "tokens", "seconds", "bpb"]
+_STOPPED = ["diverged", "failed", "timeout"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and the numbers that it shows."""
+
+    figure: Figure
+    data: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -63,10 +100,13 @@ class Drawing:
 
     @cached_property
     def looks(self) -> dict[str, Look]:
-        """Scratch and the best fixed size in black, other controls grey, methods in colour."""
+        """Scratch and the best fixed size in black, other controls grey, methods in colour.
+
+        The best methods have a colour each; after them colours repeat in other dashes.
+        """
         frames, best = self.analysis.frames, self.analysis.controls.best_fixed
         looks = {name: Look(GREY, "-", 1.0, 2) for name in frames.methods("control")}
-        for i, name in enumerate(frames.methods("method")):
+        for i, name in enumerate(self.ranked):
             n = len(COLOURS)
             looks[name] = Look(COLOURS[i % n], DASHES[i // n % len(DASHES)])
         if best is not None:
@@ -75,9 +115,37 @@ class Drawing:
             looks[SCRATCH] = Look(INK, "-", 2.0, 4)
         return {name: look for name, look in looks.items() if name in self.curves}
 
+    @property
+    def prominent(self) -> list[str]:
+        """What stands out where everything is drawn: scratch, the best fixed size, a few methods.
+
+        Methods are as many as there are colours, by mean test bpb.
+        """
+        chosen = (SCRATCH, self.analysis.controls.best_fixed, *self.ranked[: len(COLOURS)])
+        return [name for name in dict.fromkeys(chosen) if name in self.looks]
+
+    @property
+    def named(self) -> list[str]:
+        """What is named: `MOST` methods, and everything else with a curve."""
+        return [name for name in self.looks if name not in self.ranked[MOST:]]
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """Methods by mean test bpb."""
+        summary = self.analysis.tables["summary"]
+        methods = summary[summary.role == "method"].sort_values("test_bpb", kind="stable")
+        return [str(name) for name in methods.method]
+
+    @cached_property
+    def faster(self) -> dict[str, Row]:
+        """Rows of speed-ups of the methods that reached the loss of every scratch run sooner."""
+        table = self.analysis.tables["speed_ups"]
+        sooner = (table.reference == SCRATCH) & (table.n_reached == table.n) & (table.speed_up > 1)
+        return {row["method"]: row for row in rows(table[sooner & (table.role == "method")])}
+
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
-        """Mean, lowest and highest bpb of each method over its seeds."""
+        """Mean bpb of each method over its seeds, with limits."""
         grouped = self.analysis.frames.points.groupby("method", sort=False)
         curves = {str(method): mean_curve(points) for method, points in grouped}
         return {method: curve for method, curve in curves.items() if len(curve)}
@@ -95,10 +163,11 @@ class Drawing:
 
 
 def mean_curve(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds at equal compute, and the lowest and highest bpb.
+    """Mean over seeds at equal compute, `n` of them, from `low` to `high`.
 
-    Seeds that grow at different times are interpolated to one another's positions, as far as all
-    of them got.
+    The limits are those of the 95 % t interval of the mean from 3 seeds on, before that the lowest
+    and the highest. Seeds that grow at different times are interpolated to one another's positions,
+    as far as all of them got.
     """
     seeds = [seed[np.isfinite(seed.bpb)] for _, seed in points.groupby("seed")]
     seeds = [seed for seed in seeds if len(seed)]
@@ -115,25 +184,85 @@ def mean_curve(points: pd.DataFrame) -> pd.DataFrame:
         ]
     stacked = np.stack([seed[_COLUMNS].to_numpy(float) for seed in seeds])
     mean = pd.DataFrame(stacked.mean(axis=0), columns=_COLUMNS)
-    bpb = stacked[:, :, _COLUMNS.index("bpb")]
-    return mean.assign(low=bpb.min(axis=0), high=bpb.max(axis=0))
+    low, high = _band(stacked[:, :, _COLUMNS.index("bpb")])
+    return mean.assign(low=low, high=high, n=len(seeds))
 
 
-def plot_curve(axes: Axes, drawing: Drawing, name: str, column: str) -> None:
-    """Mean, range, growths and, where runs failed, the end of one method's curve."""
+def _band(bpb: "np.ndarray[Any, Any]") -> tuple[Any, Any]:
+    """Limits at each point, bpb (seeds, points)."""
+    if (n := len(bpb)) < MIN_SEEDS:
+        return bpb.min(axis=0), bpb.max(axis=0)
+    half = t_limit(n - 1) * bpb.std(axis=0, ddof=1) / math.sqrt(n)
+    return bpb.mean(axis=0) - half, bpb.mean(axis=0) + half
+
+
+def plot_curve(
+    axes: Axes, drawing: Drawing, name: str, column: str, *, has_band: bool = True
+) -> None:
+    """Mean, band, growths and, where runs failed, the end of one method's curve."""
     look, curve, frames = drawing.looks[name], drawing.curves[name], drawing.analysis.frames
     line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": look.width}
     axes.plot(curve[column], curve.bpb, zorder=look.order, label=name, **line)
-    if look.colour != GREY:
+    if has_band and look.colour != GREY:
         band: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "linewidth": 0, "zorder": 1}
         axes.fill_between(curve[column], curve.low, curve.high, **band)
     growths = frames.growths[frames.growths.method == name].groupby("growth")
     at = growths[[column, "bpb_before"]].mean()
-    circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white", "markersize": 4.5}
+    circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white", "markersize": 3.5}
     axes.plot(at[column], at.bpb_before, "o", zorder=look.order + 1, **circle)
-    if frames.of(name).status.isin(["diverged", "failed", "timeout"]).any():
+    if frames.of(name).status.isin(_STOPPED).any():
         end = curve.iloc[-1]
-        axes.plot(end[column], end.bpb, "x", color=look.colour, markersize=7, zorder=7)
+        axes.plot(end[column], end.bpb, "x", color=look.colour, markersize=6, zorder=7)
+
+
+def plot_curves(axes: Axes, drawing: Drawing, column: str) -> None:
+    """All methods, the prominent ones in their looks, with bands for scratch and the best method.
+
+    More bands than that would hide one another.
+    """
+    best = next((n for n in drawing.prominent if drawing.looks[n].colour != INK), None)
+    for name, look in drawing.looks.items():
+        if name in drawing.prominent:
+            has_band = look.colour == INK or name == best
+            plot_curve(axes, drawing, name, column, has_band=has_band)
+        else:
+            plot_faintly(axes, drawing, name, column)
+
+
+def plot_faintly(axes: Axes, drawing: Drawing, name: str, column: str) -> None:
+    """The mean curve of a method that does not stand out."""
+    curve = drawing.curves[name]
+    axes.plot(curve[column], curve.bpb, color=GREY, alpha=0.6, linewidth=0.6, zorder=2)
+
+
+def iso_loss_arrow(axes: Axes, drawing: Drawing, name: str, *, labelled: bool) -> None:
+    """From where scratch ends to where a method has the same loss, with the ratio of compute.
+
+    Nothing is drawn for a method that did not get there with every seed.
+    """
+    if (row := drawing.faster.get(name)) is None:
+        return
+    ends = (drawing.budget / row["speed_up"], row["loss"]), (drawing.budget, row["loss"])
+    style = {"arrowstyle": "-|>", "color": drawing.looks[name].colour, "lw": 0.9,
+             "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}  # fmt: skip
+    axes.annotate("", *ends, arrowprops=style, zorder=8, annotation_clip=False)
+    whose = f" {name}" if labelled else ""
+    axes.annotate(
+        f"{row['speed_up']:.2f}x{whose}",
+        ends[0],
+        (-2, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=TINY,
+        zorder=8,
+        color=drawing.looks[name].colour,
+    )
+
+
+def margin_for(names: Sequence[str]) -> float:
+    """Inches beside an axis that has these labels."""
+    return 0.15 + LETTER * max(map(len, names), default=0)
 
 
 def budget_axis(axes: Axes, budget: float) -> None:
@@ -145,43 +274,90 @@ def budget_axis(axes: Axes, budget: float) -> None:
     axes.set_xticks([u * budget for u in fractions], list(fractions.values()))
 
 
-def label_ends(axes: Axes, drawing: Drawing) -> None:
-    """Name and final bpb right of each line; lines that end early are named where they end."""
+def label_lines(axes: Axes, ends: Sequence[tuple[float, str, Look]], gap: float) -> None:
+    """Name lines in the right margin: where each ends, its text, its look; texts `gap` apart.
+
+    Args:
+        axes: limits must be final; there must be room to the right.
+        ends: height in data coordinates, text and look of each line.
+        gap: least distance of two texts, as a fraction of the axes' height.
+    """
     low, high = axes.get_ylim()
-    ends = {name: drawing.curves[name].iloc[-1] for name in drawing.looks}
-    whole = {name: end.bpb for name, end in ends.items() if end.flops > 0.98 * drawing.budget}
-    starts = [(bpb - low) / (high - low) for bpb in whole.values()]
-    for name, start, height in zip(whole, starts, spread(starts, 0.037), strict=True):
-        look = drawing.looks[name]
-        axes.plot(
-            [1, 1.025, 1.06],
-            [start, height, height],
-            transform=axes.transAxes,
-            color=look.colour,
-            linestyle=look.dash,
-            linewidth=1.1,
-            clip_on=False,
-        )
-        axes.text(
-            1.07,
-            height,
-            f"{whole[name]:.3f}  {name}",
-            transform=axes.transAxes,
-            va="center",
-            fontsize=7.8,
-        )
-    for name in (name for name in ends if name not in whole):
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
-        axes.annotate(
-            name,
-            (ends[name].flops, ends[name].bpb),
-            (7, 8),
-            fontsize=7.5,
-            zorder=8,
-            textcoords="offset points",
-            color=drawing.looks[name].colour,
-            bbox=box,
-        )
+    starts = [(end - low) / (high - low) for end, _, _ in ends]
+    for (_, text, look), start, height in zip(ends, starts, spread(starts, gap), strict=True):
+        width = 0.4 if look.colour == GREY else 0.9
+        leader: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": width}
+        axes.plot([1, 1.03, 1.06], [start, height, height], transform=axes.transAxes,
+                  clip_on=False, **leader)  # fmt: skip
+        axes.text(1.07, height, text, transform=axes.transAxes, va="center", fontsize=TINY)
+
+
+def label_points(
+    axes: Axes,
+    points: Sequence[tuple[float, float, str]],
+    paths: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
+) -> None:
+    """Name points beside them, each on the first side where its text covers nothing, or least.
+
+    Args:
+        axes: limits must be final.
+        points: x, y in data coordinates, and the text.
+        paths: xs and ys of lines to leave free, in data coordinates.
+    """
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    FigureCanvasAgg(figure)  # texts are measured as the PNG shows them
+    lines = [pixel for path in paths for pixel in _pixels(axes, *path)]
+    dots = [axes.transData.transform((x, y)) for x, y, _ in points]
+    taken = [Bbox.from_bounds(x - r, y - r, 2 * r, 2 * r)
+             for r, found in ((1, lines), (5, dots)) for x, y in found]  # fmt: skip
+    room = axes.get_window_extent().padded(4)
+    for x, y, text in points:
+        placed = [_beside(axes, x, y, text, side) for side in _SIDES]
+        boxes = [label.get_window_extent() for label in placed]
+        faults = [
+            sum(map(box.overlaps, taken)) + 9 * (not room.containsx(box.x0))
+            + 9 * (not room.containsx(box.x1))
+            for box in boxes
+        ]  # fmt: skip
+        best = faults.index(min(faults))
+        taken.append(boxes[best])
+        for i, label in enumerate(placed):
+            if i != best:
+                label.remove()
+
+
+_SIDES: tuple[tuple[float, float, Any, Any], ...] = (
+    (5, 0, "left", "center"),
+    (-5, 0, "right", "center"),
+    (0, -6, "center", "top"),
+    (0, 6, "center", "bottom"),
+    (5, -5, "left", "top"),
+    (-5, -5, "right", "top"),
+    (-5, 5, "right", "bottom"),
+    (5, 5, "left", "bottom"),
+    (5, -14, "left", "top"),
+    (-5, -14, "right", "top"),
+    (-5, 14, "right", "bottom"),
+    (5, 14, "left", "bottom"),
+)
+"""Offsets in points, and what of the text lies there."""
+
+
+def _beside(
+    axes: Axes, x: float, y: float, text: str, side: tuple[float, float, Any, Any]
+) -> Annotation:
+    dx, dy, ha, va = side
+    return axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va,
+                         fontsize=TINY, zorder=9)  # fmt: skip
+
+
+def _pixels(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Points along a line, a few pixels apart."""
+    corners = axes.transData.transform(np.column_stack([xs, ys]))
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        for t in np.linspace(0, 1, 2 + int(math.hypot(x1 - x0, y1 - y0) / 4)):
+            yield float(x0 + t * (x1 - x0)), float(y0 + t * (y1 - y0))
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records import atomic_write, load_suite
-from benchmark.report.analysis import analyse
+from benchmark.records import atomic_write
+from benchmark.report import html
+from benchmark.report.analysis import analyse_folder
 from benchmark.report.figures import draw
 from benchmark.report.markdown import page
 
-_GENERATED = ("tables/*.csv", "figures/*.png", "figures/*.svg")
+_GENERATED = ("tables/*.csv", "figures/*.csv", "figures/*.png", "figures/*.svg")
 
 
 def render(results_dir: Path) -> dict[str, bytes]:
@@ -19,10 +20,13 @@ def render(results_dir: Path) -> dict[str, bytes]:
     Raises:
         RecordError: the records are damaged or contradict one another.
     """
-    analysis = analyse(load_suite(results_dir))
+    analysis = analyse_folder(results_dir)
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
-    figures = {f"figures/{name}": image for name, image in draw(analysis)}
-    return {"report.md": page(analysis).encode()} | tables | figures
+    images = dict(draw(analysis))
+    text = page(analysis)
+    pages = {"report.md": text, "report.html": html.page(analysis, text, images)}
+    figures = {f"figures/{name}": image for name, image in images.items()}
+    return {name: content.encode() for name, content in pages.items()} | tables | figures
 
 
 def write(results_dir: Path) -> None:

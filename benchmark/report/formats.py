@@ -7,6 +7,11 @@ from tabulate import tabulate
 
 DASH = "\N{EM DASH}"
 INFINITY = "\N{INFINITY}"
+UNANNEALED = "\N{DAGGER}"
+"""Beside a loss read before the learning rate has decayed."""
+
+SAME = 0.01
+"""Relative difference within which a fraction of C* is called by its name."""
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _DURATIONS = ((3600.0, "h"), (60.0, "min"))
@@ -21,6 +26,11 @@ def difference(value: float, low: float = math.nan, high: float = math.nan) -> s
     """-0.0780 [-0.0912, -0.0648]; the interval only if there is one."""
     interval = "" if math.isnan(low) else f" {limits(low, high)}"
     return _special(value) or f"{_unsigned_zero(value):+.4f}{interval}"
+
+
+def gap(row: Mapping[str, float], prefix: str = "") -> str:
+    """The `difference` of a row of a table with its interval."""
+    return difference(*(row[f"{prefix}{name}"] for name in ("difference", "low", "high")))
 
 
 def limits(low: float, high: float) -> str:
@@ -91,6 +101,14 @@ def number(value: float) -> str:
     return _special(value) or f"{value:.3g}"
 
 
+def fraction(value: float) -> str:
+    """C*, C*/4, 0.3 C*."""
+    parts = round(1 / value)
+    if abs(parts * value - 1) > SAME:
+        return f"{number(value)} C*"
+    return "C*" if parts == 1 else f"C*/{parts}"
+
+
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
@@ -109,6 +127,11 @@ def table(rows: Sequence[dict[str, str]], alignment: str = "right") -> str:
     columns = ["left", *[alignment] * (len(rows[0]) - 1)]
     headers = list(rows[0])
     return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=columns)
+
+
+def figure(name: str, caption: str) -> str:
+    """A figure that links to its vector version."""
+    return f"[![{caption}](figures/{name}.png)](figures/{name}.svg)"
 
 
 def _special(value: float) -> str:

@@ -7,22 +7,27 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmark.errors import RecordError
-from benchmark.records import Event, RunRecord, Suite
+from benchmark.records import Event, RunRecord, Suite, flatten
 from benchmark.statistics import cost_to_target
 
 ABSENT = ("missing", "unfinished")
 """A run of this status has no result yet; every other status is one."""
 
 Row = dict[str, Any]
+Curve = dict[str, NDArray[np.float64]]
+
+CURVE = ("flops", "tokens", "seconds", "bpb")
 
 _KEYS = ["run_id", "method", "role", "seed"]
 _WHERE = ["step", "tokens", "flops", "seconds"]
-_RUN = ["n_seeds", "status", "error", "budget_flops", "train_bytes", "corpus", "sizes", "n_params",
-        "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs", "eval_seconds",
-        "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb"]  # fmt: skip
+_RUN = ["tunes", "trial", "n_seeds", "status", "error", "budget_flops", "train_bytes", "corpus",
+        "sizes", "n_params", "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs",
+        "eval_seconds", "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb"]  # fmt: skip
 _POINT = [*_WHERE, "bpb", "phase"]
 _GROWTH = ["growth", "operator", "from_sizes", "to_sizes", "n_params_from", "n_params_to",
            "start_flops", *_WHERE, "bpb_before", "bpb_after", "recovery_flops", "growth_flops",
@@ -47,6 +52,24 @@ class Frames:
     growths: pd.DataFrame
     charges: pd.DataFrame
 
+    @property
+    def protocol(self) -> Row:
+        """What every run shares."""
+        return next(dict(run.config["protocol"]) for run in self.suite.runs if run.config)
+
+    @cached_property
+    def settings(self) -> dict[str, Row]:
+        """`method.*` of every method that has a record."""
+        configs = [(run.method, run.config) for run in self.suite.runs if run.config]
+        return {method: dict(config["method"]) for method, config in reversed(configs)}
+
+    @cached_property
+    def first_sizes(self) -> dict[str, Row]:
+        """Sizes that each method trains first; lacks a method that never trained."""
+        stages = [(run.method, run.of("stage")) for run in self.suite.runs]
+        trained = [(m, [s for s in found if s["n_steps"]]) for m, found in stages]
+        return {method: dict(found[0]["sizes"]) for method, found in reversed(trained) if found}
+
     def methods(self, *roles: str) -> list[str]:
         """Methods of these roles, all of them if none is named, in display order."""
         chosen = self.runs[self.runs.role.isin(roles)] if roles else self.runs
@@ -55,6 +78,36 @@ class Frames:
     def of(self, method: str) -> pd.DataFrame:
         """The runs of one method, by seed."""
         return self._by_method[method]
+
+    def results(self, method: str) -> pd.DataFrame:
+        """Runs of a method that have a result, good or infinite, by seed; empty if unplanned."""
+        found = self._results.get(method)
+        return found if found is not None else self.runs[:0]
+
+    def rows_of(self, method: str) -> dict[int, Row]:
+        """The runs of one method as mappings, by seed."""
+        return {row["seed"]: row for row in self._rows.get(method, ())}
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """FLOPs, tokens, seconds and bpb of every run's curve, oldest first; by run id."""
+        columns = {name: self.points[name].to_numpy(float) for name in CURVE}
+        at = self.points.groupby("run_id", sort=False).indices
+        return {str(run_id): {name: columns[name][i] for name in CURVE} for run_id, i in at.items()}
+
+    @cached_property
+    def validation(self) -> dict[str, float]:
+        """Mean validation bpb over the results of each method that has one."""
+        scored = self.runs[~self.runs.status.isin(ABSENT)]
+        return {str(m): float(bpb) for m, bpb in scored.groupby("method").val_bpb.mean().items()}
+
+    @cached_property
+    def _results(self) -> dict[str, pd.DataFrame]:
+        return {m: runs[~runs.status.isin(ABSENT)] for m, runs in self._by_method.items()}
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Row]]:
+        return grouped(self.runs)
 
     @cached_property
     def _by_method(self) -> dict[str, pd.DataFrame]:
@@ -71,8 +124,10 @@ def frames(suite: Suite) -> Frames:
     configs = [run.config for run in suite.runs if run.config]
     if not configs:
         raise RecordError(f"suite {suite.name}: none of its {len(suite.runs)} runs has records yet")
-    if all(run.role == "rung" for run in suite.runs):
-        raise RecordError(f"suite {suite.name}: nothing to compare, every run is a rung of scratch")
+    if all(run.role in ("rung", "tuning") for run in suite.runs):
+        raise RecordError(
+            f"suite {suite.name}: nothing to compare, every run is a rung of scratch or a trial"
+        )
     _require_shared(suite)
     runs = _table(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
@@ -87,20 +142,17 @@ def frames(suite: Suite) -> Frames:
     )
 
 
-def flatten(value: object, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a nested mapping; lists and empty mappings are values."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {
-        name: leaf
-        for key, item in value.items()
-        for name, leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
-
-
 def rows(table: pd.DataFrame) -> list[Row]:
     """The rows of a table as mappings."""
     return cast("list[Row]", table.to_dict("records"))
+
+
+def grouped(table: pd.DataFrame, key: str = "method") -> dict[str, list[Row]]:
+    """The rows of a table by one of its columns, in order of appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows(table):
+        groups.setdefault(row[key], []).append(row)
+    return groups
 
 
 def _table(
@@ -117,14 +169,19 @@ def _table(
 
 def _run_rows(run: RunRecord) -> Iterator[Row]:
     finals = {event["split"]: event for event in run.of("final")}
-    if run.status == "done" and not {"val", "test"} <= finals.keys():
+    wanted = {"val"} if run.role == "tuning" else {"val", "test"}
+    if run.status == "done" and not wanted <= finals.keys():
         raise RecordError(f"run {run.run_id}: done, but it has final scores of {list(finals)} only")
     bpb = {split: event["bpb"] for split, event in finals.items()}
     scored = run.status == "done" and all(map(math.isfinite, bpb.values()))
     evaluations, last = run.of("evaluation"), run.events[-1] if run.events else {}
     located: Event = next((e for e in reversed(run.events) if "flops" in e and "step" in e), {})
     stage = (run.of("stage") or [{}])[-1]
+    _require_possible(run)
+    method = run.config.get("method", {})
     yield {
+        "tunes": method.get("tunes", ""),
+        "trial": method.get("trial"),
         **{name: located.get(name, math.nan) for name in _WHERE},
         **{name: stage.get(name, math.nan) for name in ("n_params", "n_params_nonembedding")},
         **{name: run.events[0][name] for name in ("budget_flops", "train_bytes", "corpus") if last},
@@ -136,8 +193,17 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
         "peak_memory_bytes": last.get("peak_memory_bytes", math.nan),
         "curve_bpb": evaluations[-1]["bpb"] if evaluations and scored else math.inf,
         "val_bpb": bpb["val"] if scored else math.inf,
-        "test_bpb": bpb["test"] if scored else math.inf,
+        "test_bpb": bpb.get("test", math.nan) if scored else math.inf,
     }
+
+
+def _require_possible(run: RunRecord) -> None:
+    for event in run.events:
+        if event["kind"] in ("evaluation", "final") and event["bpb"] < 0:
+            raise RecordError(
+                f"run {run.run_id} ({run.method}): {event['bpb']:.4g} bpb on {event['split']} at "
+                f"step {event['step']}: a perplexity below 1 is impossible"
+            )
 
 
 def _point_rows(run: RunRecord) -> Iterator[Row]:

@@ -7,60 +7,34 @@ import pandas as pd
 
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.frames import ABSENT, Row, rows
-from benchmark.report.verdicts import (
-    BEST_FIXED,
-    SCRATCH,
-    mean_test_bpb,
-    oversized,
-    paired,
-    results,
-)
+from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.frames import Row, rows
+from benchmark.report.verdicts import mean_test_bpb, oversized, paired
 from benchmark.statistics import MIN_SEEDS, verdict
-
-PLAUSIBLE_BPB = 0.93
-"""About the best published on enwik8; below it on real text, suspect that the text was seen."""
 
 
 def answer(analysis: Analysis) -> str:
     """The first paragraph: who beats the controls, by how much, and whether it means anything."""
     sentences = [_setting(analysis)]
     if missing := analysis.controls.missing:
+        have = "has" if len(missing) == 1 else "have"
         sentences.append(
-            f"**No verdict:** {code(missing)} has no finished run, and without its controls a "
+            f"**No verdict:** {code(missing)} {have} no finished run, and without its controls a "
             "comparison shows nothing."
         )
     else:
-        sentences += [_oversize(analysis), *_verdicts(rows(analysis.tables["summary"]))]
+        sentences += [_oversize(analysis), *_verdicts(analysis)]
     return " ".join(filter(None, sentences))
 
 
-def tripwires(analysis: Analysis) -> list[str]:
-    """Warnings that a reader must not miss."""
-    runs = analysis.frames.runs
-    absent = runs[runs.status.isin(ABSENT)]
-    failed = runs[~runs.status.isin([*ABSENT, "done"])]
-    repeated = runs[runs.epochs > 1]
-    leaked = runs[(runs.test_bpb < PLAUSIBLE_BPB) & (runs.corpus != "synthetic")]
-    planned = formats.plural(len(runs), "planned run")
-    warnings = {
-        f"**Incomplete, {len(absent)} of {planned} without a result:** {_runs(absent)}.": absent,
-        f"**Failed, counted as an infinite loss:** {_runs(failed)}.": failed,
-        f"**Repeated data, up to {repeated.epochs.max():.2f} epochs:** "
-        f"{code(repeated.method.unique())}.": repeated,
-        f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
-    }
-    return [warning for warning, affected in warnings.items() if len(affected)]
-
-
 def where_the_target_sits(analysis: Analysis) -> str:
-    """Whether the target is larger than the best size for its budget."""
+    """Whether the target is larger than the best size for its budget, as far as sizes show."""
     sizes = analysis.tables["hull"]
     target = sizes[sizes.is_target & sizes.test_bpb.map(math.isfinite)]
     if target.empty:
         return "Where the target lies is not known: it was not trained from scratch."
     n_params = target.n_params.iloc[0]
-    smaller = sizes[sizes.n_params < n_params]
+    smaller, larger = sizes[sizes.n_params < n_params], sizes[sizes.n_params > n_params]
     if smaller.empty:
         return "Where the target lies is not known: no smaller fixed size was trained."
     gaps = {name: paired(analysis.frames, name, SCRATCH).difference for name in smaller.method}
@@ -72,10 +46,16 @@ def where_the_target_sits(analysis: Analysis) -> str:
             f"The target is **larger than compute-optimal** at C*: `{closest}`, smaller and never "
             f"grown, differs from it by {shown} on the test split."
         )
+    above = (
+        f"{formats.plural(len(larger), 'larger size')} trained as well"
+        if len(larger)
+        else "no larger size was trained, so it may be smaller than compute-optimal"
+    )
     return (
-        "The target is **no larger than compute-optimal** at C*: of "
+        "The target is **no larger than compute-optimal** at C*, as far as these sizes show: of "
         f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
-        f"between seeds. The closest, `{closest}`, differs from it by {shown} on the test split."
+        f"between seeds. The closest, `{closest}`, differs from it by {shown} on the test split; "
+        f"{above}."
     )
 
 
@@ -84,12 +64,46 @@ def code(names: Iterable[str]) -> str:
     return formats.listed([f"`{name}`" for name in names])
 
 
+def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
+    """Which factor moves the score most, by how much, and which do not show at all."""
+    clear = effects[(effects.low > 0) | (effects.high < 0)]
+    factors = shares[shares.kind == "factor"].sort_values("share", ascending=False, kind="stable")
+    shown = [name for name in factors.term if (clear.factor == name).any()]
+    sentences = []
+    for name in shown:
+        of_factor = clear[clear.factor == name]
+        row = rows(of_factor.loc[[of_factor.effect.abs().idxmax()]])[0]
+        share = formats.percent(float(factors.share[factors.term == name].iloc[0]))
+        gap = formats.difference(row["effect"], row["low"], row["high"])
+        sentences.append(
+            f"`{name}` explains {share} of the variance within seeds; from `{row['reference']}` to "
+            f"`{row['level']}`, test bpb changes by {gap}."
+        )
+    silent = [name for name in factors.term if name not in shown]
+    if silent:
+        sentences.append(f"No effect is shown of {code(silent)}.")
+    return " ".join(sentences)
+
+
+def controls_of_all(analysis: Analysis) -> str:
+    """The two controls of every verdict, which may be one."""
+    if analysis.controls.best_fixed == SCRATCH:
+        return f"{SCRATCH}, which is also the best fixed size"
+    return f"both {SCRATCH} and the best fixed size"
+
+
+def n_seeds(analysis: Analysis) -> int:
+    """Seeds planned for the runs that are compared."""
+    runs = analysis.frames.runs
+    return int(runs.n_seeds[runs.role != "tuning"].max())
+
+
 def _setting(analysis: Analysis) -> str:
     frames, best = analysis.frames, analysis.controls.best_fixed
     target = next(run.config["workload"]["target"] for run in frames.suite.runs if run.config)
     sizes = ", ".join(f"{key} {target[key]}" for key in ("d_model", "n_layer") if key in target)
-    n_seeds = formats.plural(int(frames.runs.n_seeds.max()), "seed")
-    start = f"At C* = {formats.flops(frames.budget_flops)} FLOPs with {n_seeds}, the target"
+    seeds = formats.plural(n_seeds(analysis), "seed")
+    start = f"At C* = {formats.flops(frames.budget_flops)} FLOPs with {seeds}, the target"
     if not _is_known(analysis):
         return f"{start} ({sizes}) has not been trained from scratch."
     text = (
@@ -97,7 +111,11 @@ def _setting(analysis: Analysis) -> str:
         f"**{formats.bpb(mean_test_bpb(frames, SCRATCH).value)} bpb** on the test split"
     )
     if best is None or best == SCRATCH:
-        return f"{text}; no other fixed size does better on the validation split."
+        n_others = len(analysis.controls.fixed) - 1
+        return (
+            f"{text}; none of {formats.plural(n_others, 'other fixed size')} does better on the "
+            f"validation split, so {SCRATCH} is also the best fixed size."
+        )
     bpb = formats.bpb(mean_test_bpb(frames, best).value)
     return f"{text}; the best fixed size, `{best}` ({_params(analysis, best)}), **{bpb}**."
 
@@ -114,47 +132,56 @@ def _oversize(analysis: Analysis) -> str:
     shown = formats.difference(gap.value, gap.low, gap.high)
     return (
         f"**The target {'is' if is_sure else 'seems'} oversized at this budget:** `{name}`, with "
-        f"{share} of its parameters and no growth, differs from {SCRATCH} by {shown}, so that "
-        f"beating {SCRATCH} does not show that growing helps."
+        f"{share} of its parameters and never grown, differs from it by {shown} bpb. Anything that "
+        "spends time at a smaller size then beats scratch, growing or not."
     )
 
 
-def _verdicts(summary: Sequence[Row]) -> list[str]:
+def _verdicts(analysis: Analysis) -> list[str]:
+    summary = rows(analysis.tables["summary"])
     methods = [row for row in summary if row["role"] == "method"]
+    against = controls_of_all(analysis)
     groups: dict[str, list[Row]] = {}
     for row in methods:
         groups.setdefault(row["verdict"], []).append(row)
     better = [
-        f"**{word.capitalize()} than both controls, {len(groups[word])} of {len(methods)} "
-        f"methods (intervals not adjusted for their number):** {_gaps(groups[word])}."
+        f"**{word.capitalize()} than {against}, {len(groups[word])} of {len(methods)} methods "
+        f"(intervals not adjusted for their number):** {_gaps(groups[word])}."
         for word in ("significantly better", "better")
         if word in groups
     ]
     few = groups.get("insufficient seeds", [])
     if not better and len(few) < len(methods):
         n_methods = formats.plural(len(methods), "method")
-        better = [f"**None of {n_methods} is shown to be better than both controls.**"]
-    unsure = groups.get("no evidence", [])
+        better = [f"**None of {n_methods} is shown to be better than {against}.**"]
+    unsure, held = groups.get("no evidence", []), groups.get("no verdict", [])
     worse = groups.get("significantly worse", []) + groups.get("worse", [])
     others = {
-        f"No evidence against at least one control: {_names(unsure)}.": unsure,
-        f"Worse than {SCRATCH} or than the best fixed size: {_names(worse)}.": worse,
+        f"No evidence of a difference to at least one control: {_names(unsure)}.": unsure,
+        f"Worse than at least one control: {_names(worse)}.": worse,
+        f"Better by the numbers, but not called so: {_reasons(held)}.": held,
         f"Fewer than {MIN_SEEDS} seeds, so nothing is concluded: {_gaps(few)}.": few,
     }
     return better + [sentence for sentence, group in others.items() if group]
 
 
 def _gaps(methods: Sequence[Row]) -> str:
-    return formats.listed([
-        f"`{row['method']}` ({_gap(row, SCRATCH)} to {SCRATCH}, {_gap(row, BEST_FIXED)} to "
-        f"{BEST_FIXED})"
-        for row in methods
-    ])  # fmt: skip
+    return formats.listed([f"`{row['method']}` ({_gaps_of(row)})" for row in methods])
+
+
+def _gaps_of(row: Row) -> str:
+    is_one = row[f"vs_{SCRATCH}_control"] == row[f"vs_{BEST_FIXED}_control"]
+    shown = (SCRATCH,) if is_one else (SCRATCH, BEST_FIXED)
+    return ", ".join(f"{_gap(row, control)} to {control}" for control in shown)
 
 
 def _gap(row: Row, control: str) -> str:
     name = f"vs_{control}"
     return formats.difference(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _reasons(methods: Sequence[Row]) -> str:
+    return formats.listed([f"`{row['method']}` ({row['withheld']})" for row in methods])
 
 
 def _names(methods: Sequence[Row]) -> str:
@@ -163,18 +190,8 @@ def _names(methods: Sequence[Row]) -> str:
     return code(row["method"] for row in methods) + note
 
 
-def _runs(runs: pd.DataFrame) -> str:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows(runs):
-        groups.setdefault((row["method"], row["status"]), []).append(str(row["seed"]))
-    return formats.listed([
-        f"`{method}` ({status}: seed{'s' * (len(seeds) > 1)} {formats.listed(seeds)})"
-        for (method, status), seeds in groups.items()
-    ])  # fmt: skip
-
-
 def _is_known(analysis: Analysis) -> bool:
-    return SCRATCH in analysis.controls.fixed and len(results(analysis.frames, SCRATCH)) > 0
+    return SCRATCH in analysis.controls.fixed and SCRATCH in analysis.frames.validation
 
 
 def _params(analysis: Analysis, method: str) -> str:

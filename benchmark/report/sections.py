@@ -1,22 +1,16 @@
 """The sections of a report that show results."""
 
+import math
 from collections.abc import Callable
 
-from benchmark.report import formats
+from benchmark.report import accounts, choices, formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.frames import Row, rows
+from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.formats import figure
+from benchmark.report.frames import Row, grouped, rows
 from benchmark.report.prose import where_the_target_sits
-from benchmark.report.tables import SAME_BUDGET
-from benchmark.report.verdicts import BEST_FIXED, SCRATCH
 
 Section = Callable[[Analysis], list[str]]
-
-UNANNEALED = "\N{DAGGER}"
-
-
-def figure(name: str, caption: str) -> str:
-    """A figure that links to its vector version."""
-    return f"[![{caption}](figures/{name}.png)](figures/{name}.svg)"
 
 
 def differences(analysis: Analysis) -> list[str]:
@@ -24,8 +18,9 @@ def differences(analysis: Analysis) -> list[str]:
     shown = [
         {
             "method": f"`{row['method']}`",
-            "minus": row["against"],
+            "minus": _against(row),
             "n": str(row["n"]),
+            "pairs lost": str(row["n_lost"]),
             "difference [t interval]": formats.difference(
                 row["difference"], row["low"], row["high"]
             ),
@@ -43,7 +38,9 @@ def differences(analysis: Analysis) -> list[str]:
     return [
         figure("differences", "Paired differences to the controls"),
         "*Detectable* is the smallest true difference that this many seeds find with 80 % power; "
-        "pairing by seed helps where the seed correlation is positive.",
+        "pairing by seed helps where the seed correlation is positive. *Pairs lost* are seeds of "
+        "the method without a finite score of the control, or without a result of its own.",
+        _same_scores(analysis),
         formats.table(shown),
     ]
 
@@ -52,19 +49,21 @@ def equal_compute(analysis: Analysis) -> list[str]:
     """Curve bpb at fractions of C*, annealed scratch first."""
     table = analysis.tables["compute_matched"]
     is_reference = (table.role == "rung") | (table.method == SCRATCH)
-    groups = [(f"{SCRATCH}, annealed at each budget", table[table.is_annealed & is_reference])]
-    by_method = table[table.role != "rung"].groupby("method", sort=False)
-    groups += [(f"`{name}`", group) for name, group in by_method]
+    groups = [
+        (f"{SCRATCH}, annealed at each budget", rows(table[table.is_annealed & is_reference]))
+    ]
+    by_method = grouped(table[table.role != "rung"])
+    groups += [(f"`{name}`", group) for name, group in by_method.items()]
     fractions = sorted(table.fraction.unique())
     shown = []
     for name, group in groups:
-        cells = {row["fraction"]: _matched(row) for row in rows(group)}
-        columns = {_fraction(u): cells.get(u, formats.DASH) for u in fractions}
+        cells = {row["fraction"]: _matched(row) for row in group}
+        columns = {formats.fraction(u): cells.get(u, formats.DASH) for u in fractions}
         shown.append({"method": name} | columns)
     return [
         "Validation slice, last evaluation within one step of the budget, mean over seeds. "
-        f"{UNANNEALED}: the run goes on, so its learning rate is still high there and the value "
-        "would be lower had the run been annealed; compare it with the same mark only.",
+        f"{formats.UNANNEALED}: the run goes on, so its learning rate is still high there and the "
+        "value would be lower had the run been annealed; compare it with the same mark only.",
         formats.table(shown),
     ]
 
@@ -72,19 +71,22 @@ def equal_compute(analysis: Analysis) -> list[str]:
 def speed_ups(analysis: Analysis) -> list[str]:
     """Speed-ups at each loss that annealed scratch runs ended with."""
     shown = []
-    for name, group in analysis.tables["speed_ups"].groupby("method", sort=False):
-        at_end = group[group.reference == SCRATCH].saving
+    for name, group in grouped(analysis.tables["speed_ups"]).items():
+        at_end = [row["saving"] for row in group if row["reference"] == SCRATCH]
         shown.append(
             {"method": f"`{name}`"}
-            | {f"at {SCRATCH}'s loss of {_fraction(row['budget'])}": formats.speed_up(row)
-               for row in rows(group)}
-            | {"saving at C*": formats.percent(at_end.iloc[0] if len(at_end) else float("nan"))}
+            | {f"at {SCRATCH}'s loss of {formats.fraction(row['budget'])}": formats.speed_up(row)
+               for row in group}
+            | {"saving at C*": formats.percent(next(iter(at_end), math.nan))}
         )  # fmt: skip
     return [
         f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
         "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval; "
-        "saving = 1 - 1/S. Log-linear between evaluations, never extrapolated. Below C* the "
-        f"methods are not annealed and {SCRATCH} is, so S is a lower bound there.",
+        "saving = 1 - 1/S. Log-linear between evaluations, never extrapolated.",
+        f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
+        "curve, not annealed yet, crosses that loss; a run annealed for that budget would probably "
+        "be below it. At C* the crossing lies in the steep last part of the decay, so S is "
+        "close to 1 there even if the final losses are far apart.",
         formats.table(shown),
     ]
 
@@ -121,18 +123,23 @@ def curves(_: Analysis) -> list[str]:
     """The remaining figures."""
     return [
         figure("methods", "Each method beside scratch and the best fixed size"),
-        "Equal text and equal time are secondary readings: smaller models read more text per FLOP.",
+        figure("pareto", "What is best for its compute, and for its size"),
         figure("curves_tokens_time", "Loss against bytes read and against time"),
     ]
 
 
 SECTIONS: dict[str, Section] = {
     "Differences, and how sure they are": differences,
+    "What each row cost": accounts.costs,
     "Equal compute": equal_compute,
+    "Who pays for the source": accounts.modes,
     "Speed-up at equal loss": speed_ups,
     "Growth": growth_events,
+    "Which choices matter": choices.factors,
+    "Tuning": choices.tuning,
     "Where the target sits": hull,
     "Curves": curves,
+    "Equal text and equal time": accounts.secondary,
 }
 
 
@@ -157,12 +164,22 @@ def _growth(row: Row) -> dict[str, str]:
     }
 
 
-def _fraction(fraction: float) -> str:
-    parts = round(1 / fraction)
-    if abs(parts * fraction - 1) > SAME_BUDGET:
-        return f"{formats.number(fraction)} C*"
-    return "C*" if parts == 1 else f"C*/{parts}"
-
-
 def _matched(row: Row) -> str:
-    return formats.bpb(row["bpb"]) + ("" if row["is_annealed"] else f" {UNANNEALED}")
+    return formats.bpb(row["bpb"]) + ("" if row["is_annealed"] else f" {formats.UNANNEALED}")
+
+
+def _against(row: Row) -> str:
+    """The control of a comparison, and what it stands for where that is something else."""
+    is_best = f" (= {BEST_FIXED})" * (row["is_best_fixed"] and row["control"] != BEST_FIXED)
+    return f"`{row['control']}`{is_best}"
+
+
+def _same_scores(analysis: Analysis) -> str:
+    """Methods that are one and the same at these sizes."""
+    runs = analysis.frames.runs[analysis.frames.runs.role == "method"]
+    scores: dict[tuple[float, ...], list[str]] = {}
+    for method, group in grouped(runs[runs.status == "done"]).items():
+        scores.setdefault(tuple(row["test_bpb"] for row in group), []).append(f"`{method}`")
+    same = [formats.listed(methods) for methods in scores.values() if len(methods) > 1]
+    text = "The same to the last digit at every seed, so one method at these sizes: "
+    return f"{text}{'; '.join(same)}." if same else ""

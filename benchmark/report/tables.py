@@ -5,14 +5,18 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmark.report.frames import ABSENT, Frames, Row, flatten, rows
-from benchmark.report.verdicts import BEST_FIXED, SCRATCH, Controls, results
+from benchmark.records import flatten
+from benchmark.report.controls import (
+    BEST_FIXED,
+    SAME_BUDGET,
+    SCRATCH,
+    Controls,
+)
+from benchmark.report.formats import listed
+from benchmark.report.frames import ABSENT, Curve, Frames, Row, grouped, rows
 from benchmark.statistics import Estimate, mean_interval
 
 ROLES = ("method", "control", "hull", "rung")
-SAME_BUDGET = 0.01
-"""Relative difference within which two budgets are one."""
-
 _QUALITY = ["method", "role", "status", "n", "n_planned", "test_bpb", "test_bpb_low",
             "test_bpb_high", "test_bpb_min", "test_bpb_max"]  # fmt: skip
 _HULL = ["n_params", "n_params_nonembedding", "is_target", "is_best_fixed"]
@@ -20,22 +24,44 @@ _TOTALS = ["flops", "flops_unmasked", "tokens", "seconds"]
 
 
 def summary(
-    frames: Frames, found: Controls, compared: pd.DataFrame, faster: pd.DataFrame,
-    words: dict[str, str],
-) -> pd.DataFrame:  # fmt: skip
-    """One row per method at C*: methods, then controls, then hull; each by mean test bpb."""
+    frames: Frames, found: Controls, compared: pd.DataFrame, faster: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per method at C*: methods, then controls, then hull.
+
+    Methods that grow the same sizes at the same time stand together, the group with the best
+    method first; within a group and among controls, by mean test bpb.
+    """
     at_end = {row["method"]: row for row in rows(faster[faster.reference == SCRATCH])}
+    grows, against = what_grows(frames), grouped(compared)
     compiled = [
         _quality(frames, method)
-        | _differences(compared[compared.method == method])
-        | {"verdict": words.get(method, ""), "is_best_fixed": method == found.best_fixed}
+        | _differences(against.get(method, []))
+        | {"grows": grows.get(method, ""), "is_best_fixed": method == found.best_fixed}
         | _speed_up(at_end.get(method, {}))
         | _costs(frames, method)
         for method in frames.methods("method", "control", "hull")
     ]
     table = pd.DataFrame(compiled).assign(rank=lambda t: t.role.map(ROLES.index))
-    ordered = table.sort_values(["rank", "test_bpb"], kind="stable", ignore_index=True)
-    return ordered.drop(columns="rank")
+    group = table.grows.where(table.role == "method", table.role)
+    table = table.assign(best=table.groupby(group).test_bpb.transform("min"), group=group)
+    order = ["rank", "best", "group", "test_bpb"]
+    ordered = table.sort_values(order, kind="stable", ignore_index=True)
+    return ordered.drop(columns=["rank", "best", "group"])
+
+
+def what_grows(frames: Frames) -> dict[str, str]:
+    """Of each method that grows: first to last sizes and the shares of C* at which it grows.
+
+    Means over seeds, rounded to a percent; "stops" if no size changes.
+    """
+    found = {}
+    for method, growths in frames.growths.groupby("method", sort=False):
+        first, last = growths.iloc[0].from_sizes, growths.iloc[-1].to_sizes
+        changed = _changed(first, last)
+        starts = growths.groupby("growth").start_flops.mean() / frames.budget_flops
+        when = listed([f"{100 * share:.0f}" for share in starts])
+        found[str(method)] = f"{changed or 'stops'} at {when} %"
+    return found
 
 
 def compute_matched(frames: Frames) -> pd.DataFrame:
@@ -43,20 +69,19 @@ def compute_matched(frames: Frames) -> pd.DataFrame:
 
     A run is annealed at a fraction if its own budget ends there.
     """
-    protocol = next(run.config["protocol"] for run in frames.suite.runs if run.config)
     steps = _step_flops(frames)
-    evaluations = frames.points[frames.points.phase == "evaluation"]
-    curves = {str(run_id): curve for run_id, curve in evaluations.groupby("run_id")}
+    curves = _evaluations(frames)
     found = []
     for method in frames.methods(*ROLES):
-        for fraction in protocol.get("rungs", [0.25, 0.5, 1.0]):
-            rung, runs = fraction * frames.budget_flops, results(frames, method)
-            budget = runs.budget_flops.max()
-            if not len(runs) or budget < rung * (1 - SAME_BUDGET):
+        for fraction in frames.protocol.get("rungs", [0.25, 0.5, 1.0]):
+            rung = fraction * frames.budget_flops
+            runs = [r for r in frames.rows_of(method).values() if r["status"] not in ABSENT]
+            budget = max((run["budget_flops"] for run in runs), default=0.0)
+            if budget < rung * (1 - SAME_BUDGET):
                 continue
-            bpb = [_bpb_at(run, curves, rung, steps.get(run["run_id"], 0.0)) for run in rows(runs)]
+            bpb = [_bpb_at(run, curves, rung, steps.get(run["run_id"], 0.0)) for run in runs]
             found.append(
-                {"method": method, "role": runs.role.iloc[0], "fraction": fraction}
+                {"method": method, "role": runs[0]["role"], "fraction": fraction}
                 | _estimate("bpb", mean_interval(bpb))
                 | {"n": len(bpb), "is_annealed": budget <= rung * (1 + SAME_BUDGET)}
             )
@@ -77,10 +102,7 @@ def growth_events(frames: Frames) -> pd.DataFrame:
     recovered = ("recovery_flops", lambda flops: int(np.isfinite(flops).sum()))
     grouped = frames.growths.groupby(["method", "growth"], sort=False)
     table = grouped.agg(n=("seed", "size"), n_recovered=recovered, **firsts, **means).reset_index()
-    table["changed"] = [
-        ", ".join(f"{key} {a[key]} to {b[key]}" for key in b if a.get(key) != b[key])
-        for a, b in zip(table.from_sizes, table.to_sizes, strict=True)
-    ]
+    table["changed"] = list(map(_changed, table.from_sizes, table.to_sizes))
     table["budget_share"] = table.flops / frames.budget_flops
     table["jump"] = table.bpb_after - table.bpb_before
     table["recovery_share"] = table.recovery_flops / frames.budget_flops
@@ -105,8 +127,9 @@ def hull(frames: Frames, found: Controls) -> pd.DataFrame:
 
 def shared_compute(frames: Frames) -> pd.DataFrame:
     """What runs are charged, and what was executed: each distinct stage once."""
-    charged = frames.charges[_TOTALS].sum()
-    executed = frames.charges.drop_duplicates(["stage_id", "what"])[_TOTALS].sum()
+    charges = frames.charges[frames.charges.role != "tuning"]
+    charged = charges[_TOTALS].sum()
+    executed = charges.drop_duplicates(["stage_id", "what"])[_TOTALS].sum()
     table = pd.DataFrame([charged, executed], index=["charged", "executed"])
     table.loc["ratio"] = charged / executed
     return table.rename_axis("what").reset_index()
@@ -121,8 +144,9 @@ def hyperparameters(frames: Frames) -> pd.DataFrame:
 
 def differing(frames: Frames) -> pd.DataFrame:
     """Settings under `method` whose values are not the same for every method."""
-    configs = {run.method: run.config["method"] for run in frames.suite.runs if run.config}
-    leaves = {method: flatten(config) for method, config in configs.items()}
+    configs = frames.settings
+    compared = [m for m in frames.methods(*ROLES) if m in configs]
+    leaves = {method: flatten(configs[method]) for method in compared}
     keys = dict.fromkeys(key for settings in leaves.values() for key in settings)
     values = {k: [literal(settings.get(k)) for settings in leaves.values()] for k in keys}
     return pd.DataFrame(
@@ -135,9 +159,10 @@ def environment(frames: Frames) -> pd.DataFrame:
     """Every value of the runs' provenance, and how many runs have it."""
     found: dict[str, dict[str, int]] = {}
     for run in frames.suite.runs:
-        for key, value in flatten(dict(run.provenance)).items() if run.provenance else ():
+        for key, values in _provenance(run.environments).items():
             counts = found.setdefault(key, {})
-            counts[literal(value)] = counts.get(literal(value), 0) + 1
+            for value in values:
+                counts[value] = counts.get(value, 0) + 1
     return pd.DataFrame(
         [(k, v, n) for k, counts in found.items() for v, n in sorted(counts.items())],
         columns=["key", "value", "runs"],
@@ -166,7 +191,7 @@ def status(runs: pd.DataFrame) -> str:
 
 
 def _quality(frames: Frames, method: str) -> Row:
-    runs, scored = frames.of(method), results(frames, method).test_bpb
+    runs, scored = frames.of(method), frames.results(method).test_bpb
     return {
         "method": method,
         "role": runs.role.iloc[0],
@@ -179,26 +204,51 @@ def _quality(frames: Frames, method: str) -> Row:
     }
 
 
-def _differences(compared: pd.DataFrame) -> Row:
+def _differences(compared: list[Row]) -> Row:
+    """Against scratch, the best fixed size, and the least favourable control of the method's own.
+
+    A control that is two of these is compared once and shown under both.
+    """
     cells: Row = {}
-    for against in (SCRATCH, BEST_FIXED):
-        row = compared[compared.against == against]
-        for name in ("difference", "low", "high", "n"):
+    found = {row["against"]: row for row in compared}
+    own = [row for against, row in found.items() if against not in (SCRATCH, BEST_FIXED)]
+    shown = {
+        SCRATCH: found.get(SCRATCH),
+        BEST_FIXED: next((row for row in found.values() if row["is_best_fixed"]), None),
+        "own": max(own, key=lambda row: row["difference"], default=None),
+    }
+    for against, row in shown.items():
+        for name in ("difference", "low", "high", "n", "control"):
             key = f"vs_{against}" if name == "difference" else f"vs_{against}_{name}"
-            cells[key] = row[name].iloc[0] if len(row) else math.nan
+            empty = "" if name == "control" else math.nan
+            cells[key] = row[name] if row is not None else empty
     return cells
 
 
 def _costs(frames: Frames, method: str) -> Row:
-    runs = frames.of(method)
     shown = ["n_params", "n_params_nonembedding", *_TOTALS, "epochs", "peak_memory_bytes"]
-    ran = runs[~runs.status.isin(ABSENT)]
-    return {name: ran[name].mean() for name in shown} | {"run_ids": " ".join(runs.run_id)}
+    means = frames.results(method)[shown].mean()
+    return {**means} | {"run_ids": " ".join(frames.of(method).run_id)}
+
+
+def _changed(small: Row, large: Row) -> str:
+    """Such as "n_layer 1 to 2"."""
+    sizes = ((key, small.get(key), large[key]) for key in large)
+    return ", ".join(f"{key} {a} to {b}" for key, a, b in sizes if a != b)
+
+
+def _provenance(environments: list[Row]) -> dict[str, list[str]]:
+    """Values of each key over the stages of a run, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for environment in environments:
+        for key, value in flatten(environment).items():
+            found.setdefault(key, {})[literal(value)] = None
+    return {key: list(values) for key, values in found.items()}
 
 
 def _speed_up(row: Row) -> Row:
-    names = {"speed_up": "speed_up", "n_reached": "n_reached", "speed_up_n": "n",
-             "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
+    names = {"cost_to_scratch": "cost", "speed_up": "speed_up", "n_reached": "n_reached",
+             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
     return {name: row.get(source, math.nan) for name, source in names.items()}
 
 
@@ -212,10 +262,18 @@ def _step_flops(frames: Frames) -> dict[str, float]:
     return {str(run_id): float(flops) for run_id, flops in by_run.items()}
 
 
-def _bpb_at(run: Row, curves: dict[str, pd.DataFrame], flops: float, step: float) -> float:
+def _evaluations(frames: Frames) -> dict[str, Curve]:
+    """Curves without the points just before and after a growth."""
+    points = frames.points[frames.points.phase == "evaluation"]
+    columns = {name: points[name].to_numpy(float) for name in ("flops", "bpb")}
+    at = points.groupby("run_id", sort=False).indices
+    return {str(run_id): {k: v[i] for k, v in columns.items()} for run_id, i in at.items()}
+
+
+def _bpb_at(run: Row, curves: dict[str, Curve], flops: float, step: float) -> float:
     got_there = run["status"] == "done" or run["flops"] >= flops - step
     if not got_there or run["run_id"] not in curves:
         return math.inf
     curve = curves[run["run_id"]]
-    seen = curve.bpb[(curve.flops <= flops + step) & (curve.flops >= flops - step)]
-    return float(seen.iloc[-1]) if len(seen) and math.isfinite(seen.iloc[-1]) else math.inf
+    seen = curve["bpb"][np.abs(curve["flops"] - flops) <= step]
+    return float(seen[-1]) if len(seen) and math.isfinite(seen[-1]) else math.inf

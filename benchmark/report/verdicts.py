@@ -1,124 +1,92 @@
-"""The comparison itself: controls, paired differences, speed-ups, and what they allow to say."""
+"""The comparison itself: differences paired by seed, and what they allow to say."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from benchmark.errors import RecordError
-from benchmark.report.frames import ABSENT, Frames, Row
+from benchmark.report.controls import (
+    SCRATCH,
+    Controls,
+    best_fixed,
+    held_against,
+)
+from benchmark.report.frames import Frames, Row
 from benchmark.statistics import (
     Comparison,
     Estimate,
     Verdict,
     compare,
-    cost_to_target,
     deviation,
     hierarchical_bootstrap,
     holm,
     is_significant,
     joint_verdict,
     mean_interval,
-    speed_up,
     verdict,
 )
 
-SCRATCH = "scratch"
-SCRATCH_SMALL = "scratch_small"
-BEST_FIXED = "best_fixed"
-
-_COMPARISON = ["method", "role", "control", "n", "difference", "low", "high", "bootstrap_low",
-               "bootstrap_high", "sd", "p", "p_holm", "detectable", "correlation", "verdict",
-               "significant"]  # fmt: skip
-_SPEED_UP = ["method", "role", "reference", "budget", "loss", "n", "n_reached", "speed_up", "low",
-             "high", "saving"]  # fmt: skip
+_COMPARISON = ["against", "method", "role", "control", "n", "n_lost", "is_best_fixed", "difference",
+               "low", "high", "bootstrap_low", "bootstrap_high", "sd", "p", "p_holm", "detectable",
+               "correlation", "verdict", "significant"]  # fmt: skip
 
 Blocks = dict[str, tuple[np.ndarray, np.ndarray]]
-Curves = dict[str, tuple[list[float], list[float]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Controls:
-    """What every method is held against."""
-
-    fixed: tuple[str, ...]
-    """Methods that train one size for the whole of C*, in display order."""
-
-    best_fixed: str | None
-    """The one with the lowest mean bpb on the validation split."""
-
-    missing: tuple[str, ...]
-    """Controls without a single result; while there are any, there is no verdict."""
-
-    def names(self) -> dict[str, str | None]:
-        """Method behind each control of a verdict."""
-        scratch = SCRATCH if SCRATCH in self.fixed else None
-        return {SCRATCH: scratch, BEST_FIXED: self.best_fixed}
-
-
-def controls(frames: Frames) -> Controls:
-    """The controls of a suite; rungs are none, as they spend less than C*."""
-    hull = frames.methods("hull")
-    fixed = [m for m in frames.methods("control") if m == SCRATCH or m.startswith(SCRATCH_SMALL)]
-    means = {method: results(frames, method).val_bpb.mean() for method in [*fixed, *hull]}
-    missing = [] if SCRATCH in means else [SCRATCH]
-    missing += [] if any(m.startswith(SCRATCH_SMALL) for m in fixed) else [SCRATCH_SMALL]
-    missing += [method for method, mean in means.items() if math.isnan(mean)]
-    ran = {method: mean for method, mean in means.items() if not math.isnan(mean)}
-    return Controls(
-        fixed=tuple(means),
-        best_fixed=min(ran, key=ran.__getitem__) if ran else None,
-        missing=tuple(missing),
-    )
-
-
-def results(frames: Frames, method: str) -> pd.DataFrame:
-    """Runs of a method that have a result, good or infinite, by seed."""
-    runs = frames.of(method)
-    return runs[~runs.status.isin(ABSENT)]
 
 
 def paired(frames: Frames, method: str, control: str, column: str = "test_bpb") -> Comparison:
     """Method minus control over the seeds where the control is done and the method has a result."""
-    ours, theirs = results(frames, method)[column], results(frames, control)[column]
-    seeds = [s for s in ours.index if s in theirs.index and math.isfinite(theirs[s])]
+    ours, theirs = (dict(frames.results(name)[column]) for name in (method, control))
+    seeds = [s for s in ours if math.isfinite(theirs.get(s, math.nan))]
     return compare([ours[s] for s in seeds], [theirs[s] for s in seeds])
 
 
 def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
-    """Every method against scratch and against the best fixed size, one row each."""
-    blocks, compared = _blocks(frames), []
-    for against, control in found.names().items():
-        if control is None or not len(results(frames, control)):
-            continue
-        family = [_comparison(frames, blocks, m, control) for m in _contestants(frames, control)]
-        tested = [row for row in family if row["role"] == "method"]
-        for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-            row |= {"p_holm": p, "significant": is_significant(row["n"], p)}
-        compared += [{"against": against} | row for row in family]
-    return pd.DataFrame(compared, columns=["against", *_COMPARISON])
+    """Every method, control and hull size against each of its controls, one row each.
+
+    The methods' tests are one family of Holm's correction, whatever control they are against.
+    """
+    blocks = _blocks(frames)
+    compared = [
+        _comparison(frames, blocks, method, control)
+        | {"against": against, "is_best_fixed": control == best_fixed(frames, found, method)}
+        for method in frames.methods("method", "control", "hull")
+        for against, control in held_against(frames, found, method).items()
+    ]
+    family = [row for row in compared if row["role"] == "method"]
+    for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+        row |= {"p_holm": p, "significant": is_significant(row["n"], p)}
+    return pd.DataFrame(compared, columns=_COMPARISON)
 
 
-def verdicts(frames: Frames, found: Controls, compared: pd.DataFrame) -> dict[str, str]:
-    """One word per method with role "method"; "no verdict" while a control is missing."""
+def verdicts(
+    frames: Frames, found: Controls, compared: pd.DataFrame, withheld: Mapping[str, list[str]]
+) -> dict[str, str]:
+    """One word per method with role "method".
+
+    "no verdict" while a control is missing, and instead of "better" for a method in `withheld`.
+    """
     words = {}
     for method in frames.methods("method"):
         mine = compared[compared.method == method]
-        if found.missing or len(mine) < len(found.names()):
+        if found.missing or mine.empty:
+            words[method] = "no verdict"
+            continue
+        word: Verdict = joint_verdict(list(mine.verdict))
+        deciding = mine.significant[mine.verdict == word]
+        strong = deciding.all() if word == "better" else deciding.any()
+        if word == "better" and method in withheld:
             words[method] = "no verdict"
         else:
-            word: Verdict = joint_verdict(list(mine.verdict))
-            deciding = mine.significant[mine.verdict == word]
-            strong = deciding.all() if word == "better" else deciding.any()
             words[method] = f"significantly {word}" if strong else word
     return words
 
 
 def mean_test_bpb(frames: Frames, method: str) -> Estimate:
     """Mean test bpb over a method's results; infinite if one of them is."""
-    return mean_interval(list(results(frames, method).test_bpb))
+    return mean_interval(list(frames.results(method).test_bpb))
 
 
 def oversized(
@@ -129,7 +97,7 @@ def oversized(
     A size counts if its paired interval lies below zero or, lacking that, if its mean is lower by
     more than the standard deviation of scratch over seeds.
     """
-    noise = deviation(list(results(frames, SCRATCH).test_bpb))
+    noise = deviation(list(frames.results(SCRATCH).test_bpb))
     noise = noise if math.isfinite(noise) else 0.0
     smaller = [m for m in found.fixed if frames.of(m).n_params.max() < target_params]
     pairs = [(method, paired(frames, method, SCRATCH)) for method in smaller]
@@ -141,31 +109,6 @@ def oversized(
     return sorted(beating, key=lambda pair: pair[1].difference.value)
 
 
-def speed_ups(frames: Frames) -> pd.DataFrame:
-    """Speed-up of every method over scratch at each loss that an annealed scratch run ended with.
-
-    Paired by seed: the loss is the one that scratch of the same seed ends with, as a mean over
-    seeds would be out of reach for about half of scratch's own runs.
-    """
-    rungs = frames.methods("rung") + [m for m in frames.methods("control") if m == SCRATCH]
-    rungs = [rung for rung in rungs if len(results(frames, rung))]
-    budgets = {rung: frames.of(rung).budget_flops.max() / frames.budget_flops for rung in rungs}
-    curves = {
-        str(run_id): (list(points.flops), list(points.bpb))
-        for run_id, points in frames.points.groupby("run_id", sort=False)
-    }
-    rows = [
-        _speed_up(frames, curves, method, rung) | {"budget": budgets[rung]}
-        for method in frames.methods("method", "control", "hull")
-        for rung in sorted(rungs, key=budgets.__getitem__)
-    ]
-    return pd.DataFrame(rows, columns=_SPEED_UP)
-
-
-def _contestants(frames: Frames, control: str) -> list[str]:
-    return [m for m in frames.methods("method", "control", "hull") if m != control]
-
-
 def _comparison(frames: Frames, blocks: Blocks, method: str, control: str) -> Row:
     comparison = paired(frames, method, control)
     difference = asdict(comparison.difference)
@@ -175,6 +118,7 @@ def _comparison(frames: Frames, blocks: Blocks, method: str, control: str) -> Ro
         "role": frames.of(method).role.iloc[0],
         "control": control,
         "n": difference["n"],
+        "n_lost": len(frames.of(method)) - difference["n"],
         "difference": difference["value"],
         "low": difference["low"],
         "high": difference["high"],
@@ -191,16 +135,20 @@ def _comparison(frames: Frames, blocks: Blocks, method: str, control: str) -> Ro
 
 
 def _bootstrap(frames: Frames, blocks: Blocks, method: str, control: str) -> Estimate:
-    ours, theirs = (frames.of(name) for name in (method, control))
-    done = [s for s in ours.index if s in theirs.index]
-    done = [s for s in done if ours.status[s] == theirs.status[s] == "done"]
-    if not done:
+    ours, theirs = (_done(frames, name) for name in (method, control))
+    pairs = [(blocks[ours[s]], blocks[theirs[s]]) for s in ours if s in theirs]
+    if not pairs:
         return Estimate(n=0, value=math.nan)
-    pairs = [(blocks[ours.run_id[s]], blocks[theirs.run_id[s]]) for s in done]
     sizes = [size for pair in pairs for _, size in pair]
     if any(not np.array_equal(size, sizes[0]) for size in sizes):
         raise RecordError(f"{method} and {control} scored different blocks of the test split")
     return hierarchical_bootstrap([a - b for (a, _), (b, _) in pairs], sizes[0])
+
+
+def _done(frames: Frames, method: str) -> dict[int, str]:
+    """Run ids of the runs that ended well, by seed."""
+    found = frames.rows_of(method).items()
+    return {seed: row["run_id"] for seed, row in found if row["status"] == "done"}
 
 
 def _blocks(frames: Frames) -> Blocks:
@@ -210,35 +158,7 @@ def _blocks(frames: Frames) -> Blocks:
             np.asarray(event["block_bytes"], float),
         )
         for run in frames.suite.runs
+        if run.role != "tuning"
         for event in run.of("final")
         if event["split"] == "test"
     }
-
-
-def _speed_up(frames: Frames, curves: Curves, method: str, reference: str) -> Row:
-    ours, theirs = frames.of(method), frames.of(reference)
-    seeds = [s for s in ours.index if s in theirs.index and theirs.status[s] == "done"]
-    costs = [
-        [_cost(curves, runs.loc[s], theirs.curve_bpb[s]) for s in seeds] for runs in (theirs, ours)
-    ]
-    result = speed_up(costs[0], costs[1])
-    value = result.estimate.value
-    return {
-        "method": method,
-        "role": ours.role.iloc[0],
-        "reference": reference,
-        "loss": mean_interval([theirs.curve_bpb[s] for s in seeds]).value,
-        "n": result.estimate.n,
-        "n_reached": result.n_reached,
-        "speed_up": value,
-        "low": result.estimate.low,
-        "high": result.estimate.high,
-        "saving": 1 - 1 / value if value and result.n_reached == len(seeds) else math.nan,
-    }
-
-
-def _cost(curves: Curves, run: "pd.Series[Any]", loss: float) -> float:
-    """FLOPs to a loss; infinite for a run that failed, however good it was before."""
-    if run.status != "done" or run.run_id not in curves:
-        return math.inf
-    return cost_to_target(*curves[run.run_id], loss)

@@ -1,0 +1,98 @@
+"""An independent audit of a results folder: every number again, from what lies beneath it.
+
+Wherever there is a simple second way to a number, it is taken: formulas are written down again,
+intervals come from scipy, sums from `math.fsum`. What an audit cannot see: whether the records are
+of training that took place. Causality, normalisation and cost of a method are for its contract.
+
+    evidence.py  what is looked at, and how findings are said
+    files.py     checksums; the report against the records
+    plan.py      what was planned, and when
+    design.py    seeds, settings, learning rate, target
+    tuning.py    equal trials, and the best of them
+    ledger.py    compute by formula; budget; sources paid for; epochs
+    scores.py    bpb from nats; same text, same times
+    headline.py  means, differences and intervals of the report
+    band.py      scratch is not crippled
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmark.audit import band, design, files, headline, ledger, plan, scores, tuning
+from benchmark.audit.evidence import Evidence, Remark
+from benchmark.errors import RecordError
+
+CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
+    "plan": plan.plan,
+    "seeds": design.seeds,
+    "shared settings": design.shared_settings,
+    "learning rate": design.learning_rate,
+    "target": design.target,
+    "tuning": tuning.tuning,
+    "charges": ledger.charges,
+    "totals": ledger.totals,
+    "source": ledger.source,
+    "budget": ledger.budget,
+    "epochs": ledger.epochs,
+    "bits per byte": scores.bits_per_byte,
+    "same text": scores.same_text,
+    "same slice": scores.same_slice,
+    "same times": scores.same_times,
+    "reference band": band.reference,
+    "headline": headline.headline,
+    "report": files.report,
+}
+
+Status = Literal["passed", "note", "failed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one check."""
+
+    name: str
+    status: Status
+    detail: str
+    """The first thing found and how many more there are; what was checked if there is nothing."""
+
+
+def audit(folder: Path) -> list[Finding]:
+    """Check a results folder; damaged records end the audit, as there is nothing to recompute.
+
+    Returns:
+        Findings in the order of the checks; the audit fails if one has failed.
+    """
+    findings = [_finding("checksums", files.checksums.__doc__, files.checksums(folder))]
+    try:
+        evidence = Evidence.of(folder)
+    except RecordError as error:
+        return [*findings, Finding("records", "failed", _line(str(error)))]
+    findings.append(Finding("records", "passed", f"{len(evidence.ran)} runs can be read"))
+    if not evidence.ran:
+        return [*findings, Finding("seeds", "failed", "suite.yaml: no run has records")]
+    return findings + [_judge(name, check, evidence) for name, check in CHECKS.items()]
+
+
+def _judge(name: str, check: Callable[[Evidence], Iterator[Remark]], evidence: Evidence) -> Finding:
+    try:
+        return _finding(name, check.__doc__, check(evidence))
+    except RecordError as error:
+        return Finding(name, "failed", _line(str(error)))
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        detail = f"a record is not as it should be: {type(error).__name__}: {error}"
+        return Finding(name, "failed", _line(detail))
+
+
+def _finding(name: str, purpose: str | None, remarks: Iterable[Remark]) -> Finding:
+    found = list(remarks)
+    faults = [remark for remark in found if remark.is_fault]
+    status: Status = "failed" if faults else "note" if found else "passed"
+    said = faults or found
+    more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+    return Finding(name, status, _line(f"{said[0].text}{more}" if said else purpose or ""))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,215 @@
+"""The compute of every run again, from its sizes and steps.
+
+The formula (d2 of the protocol) is written down here a second time on purpose: nothing in this file
+calls the code that charged the runs.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
+from benchmark.records import Event, RunRecord
+
+SAME = 1e-9
+"""Relative difference below which two amounts are equal."""
+
+TOTALS = ("flops", "tokens", "steps")
+
+Config = Mapping[str, Any]
+Pairs = Sequence[tuple[int, int]]
+
+
+def training_flops_per_token(
+    sizes: Mapping[str, int], activation: str, keys: float, frozen: Collection[str] = ()
+) -> float:
+    """Two FLOPs per multiply-accumulate, of the forward pass and of each gradient that is needed.
+
+    A product has a gradient for its weight, unless that is frozen, and one for its input, unless
+    nothing below it learns; attention has two such products. Attention to tokens and factors of low
+    rank never rest here: of them the three passes are charged.
+
+    Args:
+        sizes: of the model; `n_token` or `rank` only if the architecture has them.
+        activation: "gelu" (two matrices) or "swiglu" (three).
+        keys: mean keys that a position attends to.
+        frozen: names of the parameters that rest.
+    """
+    d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
+    up = [(d_ff, d)] * (2 if activation == "swiglu" else 1)
+    maps = {"qkv": [(inner, d)] * 3, "o": [(d, inner)], "up": up, "down": [(d, d_ff)]}
+    attention = 2 * inner * keys
+    if tokens := sizes.get("n_token"):
+        block = 4 * tokens * (d + inner) + 4 * tokens * (d + d)
+    elif rank := sizes.get("rank"):
+        block = sum(min(m * n, rank * (m + n)) for pairs in maps.values() for m, n in pairs)
+    else:
+        block = sum(m * n for pairs in maps.values() for m, n in pairs)
+    whole = 3 * (sizes["n_layer"] * (block + attention) + d * sizes["vocab_size"])
+    return 2 * (whole - (_spared(sizes, maps, attention, frozen) if frozen else 0))
+
+
+def _spared(
+    sizes: Mapping[str, int], maps: Mapping[str, Pairs], attention: float, frozen: Collection[str]
+) -> float:
+    """Multiply-accumulates of the gradients that nobody needs, from the first layer to the head."""
+    spared, learns = 0.0, "embed.weight" not in frozen
+    for layer in range(sizes["n_layer"]):
+        for name in ("norm_attn", "qkv", "o", "norm_mlp", "up", "down"):
+            weight = f"blocks.{layer}.{name}.weight"
+            spared += sum(m * n for m, n in maps.get(name, ())) * (
+                (weight in frozen) + (not learns)
+            )
+            learns |= weight not in frozen
+            spared += 2 * attention * (name == "qkv" and not learns)
+    learns |= "norm_head.weight" not in frozen
+    head = "head.weight" in frozen  # a tied head has no weight of its own, and its table learns
+    return spared + sizes["d_model"] * sizes["vocab_size"] * (head + (not learns))
+
+
+def parameters(sizes: Mapping[str, int], target: Mapping[str, Any]) -> int:
+    """How many parameters the shared architecture has: by this others are told from it."""
+    d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
+    block = 4 * d * inner + (3 if target["activation"] == "swiglu" else 2) * d * d_ff + 2 * d
+    tables = sizes["vocab_size"] * (1 if target["tied"] else 2)
+    tables += sizes["seq_len"] if target["positions"] == "learned" else 0
+    return sizes["n_layer"] * block + d + tables * d
+
+
+def step_flops(config: Config, stage: Event, *, causal: bool = True) -> float:
+    """Charge of one optimizer step of a stage; what it says itself if its architecture is unknown.
+
+    Known are the shared architecture, attention to tokens, and factors of low rank.
+    """
+    sizes, workload = stage["sizes"], config["workload"]
+    tokens = workload["batch_size"] * sizes["seq_len"]
+    if not is_known(config, stage):
+        return tokens * stage[f"flops_per_token{'' if causal else '_unmasked'}"]
+    keys = (sizes["seq_len"] + 1) / 2 if causal else sizes["seq_len"]
+    activation, frozen = workload["target"]["activation"], stage.get("frozen", ())
+    return tokens * training_flops_per_token(sizes, activation, keys, frozen)
+
+
+def is_known(config: Config, stage: Event) -> bool:
+    """Whether the formula covers a stage's architecture."""
+    sizes, frozen = stage["sizes"], stage.get("frozen", ())
+    if "n_token" in sizes or "rank" in sizes:
+        return not frozen
+    return stage["n_params"] == parameters(sizes, config["workload"]["target"])
+
+
+def growth_spans(run: RunRecord) -> list[tuple[float, float]]:
+    """FLOPs before and after each growth."""
+    return [(event["flops"] - event["growth_flops"], event["flops"]) for event in run.of("growth")]
+
+
+def charges(evidence: Evidence) -> Iterator[Remark]:
+    """Every stage is charged its steps at its size, by formula; growth what it declared."""
+    unknown: dict[str, str] = {}
+    for run in evidence.ran:
+        stages = {event["stage_id"]: event for event in run.of("stage")}
+        growths = {event["stage_id"]: event for event in run.of("growth")}
+        for place, event in numbered(run, "charge"):
+            stage = stages[event["stage_id"]]
+            if event["what"] == "growth":
+                right = _growth_charge(growths[event["stage_id"]])
+            else:
+                right = _training_charge(run.config, stage, event["steps"])
+            for name, value in right.items():
+                if not _same(event[name], value):
+                    yield Remark(f"{place}: {name} {event[name]:.6g}, by formula {value:.6g}")
+            if not is_known(run.config, stage):
+                unknown[run.method] = place
+    for method, place in unknown.items():
+        text = f"{place}: cost of a step as stated: the formula does not cover {method}'s model"
+        yield Remark(text, is_fault=False)
+
+
+def _growth_charge(growth: Event) -> dict[str, float]:
+    return {"flops": growth["growth_flops"], "tokens": growth["growth_tokens"], "steps": 0}
+
+
+def _training_charge(config: Config, stage: Event, n_steps: int) -> dict[str, float]:
+    return {
+        "flops": n_steps * step_flops(config, stage),
+        "flops_unmasked": n_steps * step_flops(config, stage, causal=False),
+        "tokens": n_steps * config["workload"]["batch_size"] * stage["sizes"]["seq_len"],
+        "steps": n_steps,
+    }
+
+
+def totals(evidence: Evidence) -> Iterator[Remark]:
+    """Charges add up to where the run says it ended, and to where each stage started."""
+    for run in evidence.ran:
+        sums = dict.fromkeys(TOTALS, 0.0)
+        for place, event in numbered(run, "stage", "charge", "end"):
+            if event["kind"] == "charge":
+                sums = {name: sums[name] + event[name] for name in TOTALS}
+            elif run.status != "failed":
+                found = {**event, "steps": event["step"]}
+                for name in TOTALS:
+                    if not _same(found[name], sums[name]):
+                        yield Remark(
+                            f"{place}: {name} {found[name]:.6g}, charges so far add up to "
+                            f"{sums[name]:.6g}"
+                        )
+
+
+def source(evidence: Evidence) -> Iterator[Remark]:
+    """Each run starts from nothing, and grows only what its own ledger has paid for."""
+    for run in evidence.ran:
+        stages = list(numbered(run, "stage"))
+        growths = {event["stage_id"]: (place, event) for place, event in numbered(run, "growth")}
+        sizes: Event = {}
+        for number, (place, stage) in enumerate(stages):
+            if not number and stage["step"]:
+                yield Remark(f"{place}: the first stage starts at step {stage['step']}: unpaid")
+            if stage.get("stage", number) != number:
+                yield Remark(f"{place}: stage {number} of the run is missing")
+            at, growth = growths.get(stage["stage_id"], (place, None))
+            if growth is not None and sizes and growth["from"] != sizes:
+                yield Remark(f"{at}: grows {_brief(growth['from'])}, which this run is not")
+            before = sizes if growth is None else growth["to"]
+            if before and stage["sizes"] != before:
+                yield Remark(f"{place}: {_brief(stage['sizes'])} without a growth to it")
+            sizes = stage["sizes"]
+
+
+def budget(evidence: Evidence) -> Iterator[Remark]:
+    """Every finished run ends within one step below its budget, which is C* unless it is a rung."""
+    shared = evidence.shared["protocol"]["budget_flops"]
+    for run in evidence.ran:
+        share = run.config["method"]["budget"]
+        if share != 1 and run.role not in PARTIAL:
+            yield Remark(f"{log_of(run)}: a {run.role} with {share:g} C*: stops before the others")
+        if not _same(run.events[0]["budget_flops"], share * shared):
+            said = run.events[0]["budget_flops"]
+            yield Remark(f"{log_of(run)}: budget {said:.6g}, the plan says {share * shared:.6g}")
+        if run.status != "done":
+            continue
+        left = share * shared - run.events[-1]["flops"]
+        step = step_flops(run.config, run.of("stage")[-1])
+        if not -SAME * shared <= left < step * (1 + SAME):
+            yield Remark(
+                f"{log_of(run)}: ends {left / step:.1f} steps before its budget of "
+                f"{share * shared:.6g} FLOPs"
+            )
+
+
+def epochs(evidence: Evidence) -> Iterator[Remark]:
+    """No run read more than one epoch, unless the protocol allows it."""
+    if evidence.shared["protocol"]["allow_repeats"]:
+        yield Remark("suite.yaml: protocol.allow_repeats is true", is_fault=False)
+        return
+    for run in evidence.ran:
+        read, has = run.events[-1].get("tokens", 0), run.events[0]["train_bytes"]
+        if read > has:
+            yield Remark(f"{log_of(run)}: read {read:,} bytes of a text of {has:,}: repeats data")
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=SAME, abs_tol=0.5)  # flops, tokens and steps are whole
+
+
+def _brief(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())

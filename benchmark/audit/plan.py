@@ -1,0 +1,72 @@
+"""The comparison is the one that was planned: `plan.lock` with its amendments against records."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.audit.evidence import Evidence, Remark
+from benchmark.lock import FILE, FIXED, Lock, Plan, settings
+from benchmark.records import RunRecord, flatten
+
+
+def plan(evidence: Evidence) -> Iterator[Remark]:
+    """The runs are those of plan.lock and its amendments, with the settings it holds."""
+    lock = evidence.lock
+    if lock is None:
+        yield Remark(f"{FILE}: there is none; nothing shows that the plan came before the results")
+        return
+    yield from _late(lock)
+    yield from _complete(evidence, lock.current)
+    for run in evidence.ran:
+        yield from _kept(run, lock.current)
+
+
+def _late(lock: Lock) -> Iterator[Remark]:
+    """What was planned after results could be seen; no fault, but a reader should know."""
+    if lock.results:
+        text = f"{FILE}: written on {lock.date[:10]}, when {lock.results} runs had results"
+        yield Remark(text, is_fault=False)
+    for amendment in lock.amendments:
+        for method, words in amendment.marks.items():
+            yield Remark(f"{FILE}: {method}: {words}", is_fault=False)
+
+
+def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
+    """Runs that only the plan has, or only suite.yaml."""
+    planned = {
+        (method, seed): entry["role"]
+        for method, entry in current["methods"].items()
+        for seed in entry["seeds"]
+    }
+    found = {(run.method, run.seed): run.role for run in evidence.suite.runs}
+    for method, seed in sorted(planned.keys() - found.keys()):
+        yield Remark(f"suite.yaml: {method}, seed {seed} is dropped: {FILE} plans it")
+    for method, seed in sorted(found.keys() - planned.keys()):
+        yield Remark(f"suite.yaml: {method}, seed {seed} is not in {FILE} or its amendments")
+    for key in sorted(planned.keys() & found.keys()):
+        if planned[key] != found[key]:
+            yield Remark(f"suite.yaml: {key[0]} is a {found[key]}, {FILE} says {planned[key]}")
+
+
+def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:
+    """What the configuration of a run has else than the plan."""
+    where = f"runs/{run.run_id}/config.yaml ({run.method}, seed {run.seed})"
+    protocol = dict(run.config["protocol"])
+    protocol.pop("seeds", None)
+    first = run.events[0]
+    has: dict[str, Any] = {
+        "suite": run.config["suite"],
+        "version": str(run.config["suite_version"]),
+        "workload": run.config["workload"],
+        "budget_flops": protocol.pop("budget_flops"),
+        "protocol": protocol,
+        "corpus": {"corpus": first["corpus"], "train": first["train_bytes"]},
+    }
+    promised = {part: current[part] for part in (*FIXED, "budget_flops")}
+    promised["corpus"] = {key: promised["corpus"][key] for key in has["corpus"]}
+    found, right = flatten(has), flatten(promised)
+    for key in sorted(found.keys() | right.keys()):
+        if found.get(key) != right.get(key):
+            yield Remark(f"{where}: {key} is {found.get(key)}, {FILE} says {right.get(key)}")
+    entry = current["methods"].get(run.method)
+    if entry is not None and entry["settings"] != settings(run.config["method"]):
+        yield Remark(f"{where}: its settings are not those that {FILE} holds")

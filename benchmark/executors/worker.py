@@ -1,0 +1,130 @@
+"""A process that executes stages, one after another, with a pipe of its own to its parent."""
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmark.checkpoint import StageStore
+from benchmark.executors.track import Failure
+from benchmark.executors.watch import corpus_closed
+from benchmark.plan import StageResult, StageSpec
+from benchmark.records import atomic_write_text
+from benchmark.runner import Context, Tick, execute, prepare_process
+
+OUT_OF_MEMORY = "out of memory"
+_ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory")
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Worker:
+    """The parent's end of a process; if that dies, only the stage it works on is lost.
+
+    Args:
+        context: where stages run.
+        timeout: seconds that an attempt at a stage may take.
+    """
+
+    def __init__(self, context: Context, timeout: float = math.inf) -> None:
+        self.context, self.timeout = context, timeout
+        self.spec: StageSpec | None = None
+        self.deadline = math.inf
+        self.pipe, there = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_serve, args=(there,))
+        with _interrupts_held_back():
+            self.process.start()
+        there.close()
+
+    def begin(self, spec: StageSpec) -> None:
+        """Start on a stage; `news` tells what becomes of it."""
+        self.spec, self.deadline = spec, math.inf
+        with suppress(OSError):  # a dead process is found by `news`
+            self.pipe.send((spec, self.context))
+
+    def news(self) -> Iterator[Tick | StageResult | Failure]:
+        """What has come since the last time; a result or a failure is the stage's last."""
+        try:
+            while self.pipe.poll():
+                message = self.pipe.recv()
+                if message is None:  # the time that the process took to start does not count
+                    self.deadline = time.monotonic() + self.timeout
+                else:
+                    yield message
+        except (EOFError, OSError):
+            self.process.join()
+            yield Failure("failed", _death(self.process.exitcode))
+            return
+        if time.monotonic() > self.deadline:
+            self.deadline = math.inf
+            yield Failure("timeout", f"the stage took longer than {self.timeout:g} seconds")
+
+    def stop(self) -> None:
+        """End the process, whatever it does; a stage goes on from its checkpoint some day."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: "Connection[Any, Any]") -> None:
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    prepare_process(threads=1)
+    while True:
+        try:
+            spec, context = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(None)
+        pipe.send(_attempt(spec, replace(context, on_tick=pipe.send)))
+
+
+def _follow_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _attempt(spec: StageSpec, context: Context) -> StageResult | Failure:
+    """Execute a stage; what it raises becomes text, as not all can be pickled."""
+    try:
+        with corpus_closed(context.corpus, context.cache):
+            return execute(spec, context)
+    except Exception as error:  # noqa: BLE001 - whatever a method raises ends its run alone
+        trace = StageStore(context.cache).folder(spec.id) / "traceback.txt"
+        atomic_write_text(trace, traceback.format_exc())
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return Failure(OUT_OF_MEMORY if _is_out_of_memory(error) else "failed", words)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_known or any(words in str(error) for words in _ALLOCATOR_SAYS)
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        often = ", as systems do that run out of memory" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{often}"
+    return f"its process ended with exit code {code}"
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let SIGINT wait; processes that start meanwhile never get it: the parent decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,61 @@
+"""The report's markdown as HTML in which nothing of a record can become markup.
+
+Only what the report itself writes is understood: emphasis, code, lists, quotes and tables. HTML,
+links and images are not, so a method named `<script>` is shown by that name.
+"""
+
+import re
+from collections.abc import Iterable
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+_MARKDOWN = (
+    MarkdownIt("commonmark", {"html": False})
+    .enable("table")
+    .disable(["autolink", "entity", "html_block", "html_inline", "image", "link", "reference"])
+)
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_CELL = re.compile(r">([^<>]*)(</t[dh]>)")
+_FIRST_CELL = re.compile(r"<tr>\n<td([^>]*)>(.*?)</td>", re.DOTALL)
+
+
+def inline(text: str) -> Markup:
+    """One line of markdown."""
+    return Markup(_MARKDOWN.renderInline(text))
+
+
+def block(text: str, label: str, run_ids: Iterable[str] = ()) -> Markup:
+    """Paragraphs, lists and tables; each table scrolls on its own.
+
+    Args:
+        text: markdown.
+        label: what a screen reader calls the tables.
+        run_ids: in table cells these become buttons that open the run.
+    """
+    known = {str(escape(run_id)): run_id for run_id in run_ids}
+
+    def cell(found: re.Match[str]) -> str:
+        text, end = found[1], found[2]
+        return f">{run_button(known[text])}{end}" if text in known else found[0]
+
+    html = _TABLE.sub(lambda found: _scrolling(found[0], label), _MARKDOWN.render(text))
+    return Markup(_CELL.sub(cell, html) if known else html)
+
+
+def run_button(run_id: str, text: Markup | None = None) -> Markup:
+    """A button that opens the drawer of a run."""
+    button = Markup('<button type="button" class="run" data-run="{}">{}</button>')
+    return button.format(run_id, run_id if text is None else text)
+
+
+def _scrolling(table: str, label: str) -> str:
+    """A table with row headers, in a region that keyboards can scroll."""
+    headed = _FIRST_CELL.sub(r'<tr>\n<th scope="row"\1>\2</th>', table)
+    headed = headed.replace("<th>", '<th scope="col">').replace(
+        "<th style", '<th scope="col" style'
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f"{headed}</div>"
+    )

@@ -1,0 +1,122 @@
+"""Puts the page together: one file, no requests, the same bytes from the same records."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmark.report import sections
+from benchmark.report.analysis import Analysis
+from benchmark.report.drawing import COLOURS
+from benchmark.report.frames import Row
+from benchmark.report.html.curves import curves
+from benchmark.report.html.markup import block, inline
+from benchmark.report.html.run_cards import run_cards
+from benchmark.report.html.verdict_table import MARGIN, WIDTH, verdict_table
+from benchmark.report.prose import answer
+from benchmark.report.warnings import tripwires
+from benchmark.statistics import MIN_SEEDS
+
+SCRIPTS = ("format.js", "table.js", "drawer.js", "chart.js")
+INTERACTIVE = ("curves_flops", "curves_tokens_time")
+"""Figures that the chart of the page replaces."""
+
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+_FIGURE = re.compile(r"^\[!\[([^]]*)\]\(figures/(\w+)\.png\)\]\(\S+\)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that folds."""
+
+    title: str
+    html: Markup
+    is_open: bool
+
+    @property
+    def anchor(self) -> str:
+        """The fragment that links to it."""
+        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def page(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> str:
+    """The text of `report.html`.
+
+    Args:
+        analysis: what report.md is made from.
+        markdown: the text of report.md, whose sections follow the verdicts and the chart.
+        figures: bytes by file name; those in SVG are inlined.
+    """
+    suite, theme = analysis.frames.suite, _asset("theme.js")
+    plotly = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    app = "\n".join(map(_asset, SCRIPTS))
+    environment = Environment(
+        loader=PackageLoader("benchmark.report.html", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        policy=_policy(theme, plotly, app),
+        style=Markup(_asset("page.css")),
+        theme=Markup(theme),
+        plotly=Markup(plotly),
+        app=Markup(app),
+        data=_json(curves(analysis) | run_cards(analysis)),
+        suite=suite,
+        answer=inline(answer(analysis)),
+        warnings=[inline(text) for text in tripwires(analysis)],
+        verdicts=verdict_table(analysis),
+        interval_width=WIDTH,
+        interval_margin=MARGIN,
+        n_colours=len(COLOURS),
+        min_seeds=MIN_SEEDS,
+        sections=list(_sections(analysis, markdown, figures)),
+    ) + "\n"  # fmt: skip
+
+
+def _sections(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> Iterator[Section]:
+    run_ids = [run.run_id for run in analysis.frames.suite.runs]
+    _, *parts = _HEADING.split(markdown)
+    for title, text in zip(parts[::2], parts[1::2], strict=True):
+        blocks = _FIGURE.split(text)
+        shown = [block(words, title, run_ids) for words in blocks[::3]]
+        for i, (caption, name) in enumerate(zip(blocks[1::3], blocks[2::3], strict=True)):
+            shown[i] += _image(caption, name, figures)
+        yield Section(title, Markup().join(shown), is_open=title in sections.SECTIONS)
+
+
+def _image(caption: str, name: str, figures: Mapping[str, bytes]) -> Markup:
+    if name in INTERACTIVE:
+        return Markup()
+    content = base64.b64encode(figures[f"{name}.svg"]).decode()
+    image = Markup('<figure><img src="data:image/svg+xml;base64,{}" alt="{}"></figure>')
+    return image.format(content, caption)
+
+
+def _policy(*scripts: str) -> str:
+    """A content security policy under which only these scripts run and nothing is fetched."""
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(data: Row) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    escapes = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"}
+    return Markup(re.sub("[<>&]", lambda found: escapes[found[0]], text))
+
+
+def _asset(name: str) -> str:
+    return files("benchmark.report.html").joinpath("assets", name).read_text(encoding="utf-8")

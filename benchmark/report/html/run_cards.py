@@ -1,0 +1,140 @@
+"""What the page tells of each run, as pairs of text: result, growths, card, provenance."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmark.card import card
+from benchmark.errors import RecordError
+from benchmark.records import RunRecord, flatten
+from benchmark.report import formats
+from benchmark.report.analysis import Analysis
+from benchmark.report.frames import Row, rows
+from benchmark.report.tables import literal
+
+Section = tuple[str, list[tuple[str, str]]]
+"""A title, and names with their values."""
+
+
+def run_cards(analysis: Analysis) -> Row:
+    """All runs, and the sections they are made of: most are shared, so each is written once."""
+    numbers: dict[str, int] = {}
+    pool: list[list[tuple[str, str]]] = []
+    found = {row["run_id"]: row for row in rows(analysis.frames.runs)}
+    growths: dict[str, list[Row]] = {}
+    for row in rows(analysis.frames.growths):
+        growths.setdefault(row["run_id"], []).append(row)
+    runs = []
+    for run in analysis.frames.suite.runs:
+        row, references = found[run.run_id], []
+        for title, fields in _sections(run, row, growths.get(run.run_id, [])):
+            if not fields:
+                continue
+            number = numbers.setdefault(repr(fields), len(pool))
+            if number == len(pool):
+                pool.append(fields)
+            references.append((title, number))
+        keys = ("method", "role", "seed", "status", "error")
+        runs.append({"id": run.run_id} | {k: row[k] for k in keys} | {"sections": references})
+    return {"runs": runs, "sections": pool}
+
+
+def _sections(run: RunRecord, row: Row, growths: list[Row]) -> Iterator[Section]:
+    yield "Result", _result(row)
+    for growth in growths:
+        yield f"Growth {growth['growth']}", _growth(growth)
+    yield from _card(run)
+    for part in ("method", "workload", "protocol"):
+        if part in run.config:
+            yield f"Configuration: {part}", _fields(run.config[part])
+    yield "Stages", list(_stages(run))
+    yield from _provenance(run)
+
+
+def _result(row: Row) -> list[tuple[str, str]]:
+    fields = {
+        "status": row["status"],
+        "error": row["error"],
+        "test bpb": formats.bpb(row["test_bpb"]),
+        "validation bpb": formats.bpb(row["val_bpb"]),
+        "parameters": formats.count(row["n_params"]),
+        "without embedding": formats.count(row["n_params_nonembedding"]),
+        "FLOPs charged": formats.flops(row["flops"]),
+        "of budget": formats.percent(row["flops"] / row["budget_flops"]),
+        "with unmasked attention": formats.flops(row["flops_unmasked"]),
+        "steps": formats.count(row["step"]),
+        "tokens": formats.count(row["tokens"]),
+        "epochs": formats.number(row["epochs"]),
+        "time": formats.seconds(row["seconds"]),
+        "time of evaluation": formats.seconds(row["eval_seconds"]),
+        "peak memory": formats.memory(row["peak_memory_bytes"]),
+    }
+    return [(name, str(value)) for name, value in fields.items() if value]
+
+
+def _growth(row: Row) -> list[tuple[str, str]]:
+    before, after = row["from_sizes"], row["to_sizes"]
+    changed = [f"{k} {before.get(k)} to {n}" for k, n in after.items() if before.get(k) != n]
+    return [
+        ("operator", str(row["operator"])),
+        ("changed", ", ".join(changed) or "none (same size)"),
+        ("parameters", f"{_exact(row['n_params_from'])} to {_exact(row['n_params_to'])}"),
+        ("at step", _exact(row["step"])),
+        ("at FLOPs", formats.flops(row["flops"])),
+        ("bpb before", formats.bpb(row["bpb_before"])),
+        ("bpb after", formats.bpb(row["bpb_after"])),
+        ("jump", formats.difference(row["bpb_after"] - row["bpb_before"])),
+        ("FLOPs until recovered", formats.flops(row["recovery_flops"])),
+        ("FLOPs of growing", formats.flops(row["growth_flops"])),
+        ("tokens of growing", formats.count(row["growth_tokens"])),
+        ("time of growing", formats.seconds(row["growth_seconds"])),
+        ("Adam state", str(row["state_policy"])),
+    ]
+
+
+def _card(run: RunRecord) -> Iterator[Section]:
+    """The reporting card; of one with a gap, which gap it is."""
+    try:
+        found = card(run)
+    except RecordError as error:
+        yield "Card", [("incomplete", str(error))]
+        return
+    for title, fields in found.items():
+        yield f"Card: {title}", _fields(fields)
+
+
+def _stages(run: RunRecord) -> Iterator[tuple[str, str]]:
+    for stage in run.of("stage"):
+        yield (
+            f"stage {stage['stage']}",
+            f"{stage['stage_id']}, {_exact(stage['n_params'])} parameters, "
+            f"{_exact(stage['n_steps'])} steps from step {_exact(stage['step'])}",
+        )
+
+
+def _provenance(run: RunRecord) -> Iterator[Section]:
+    """What stages were made with, once for all that are alike; packages apart, as they are many."""
+    groups: dict[str, tuple[Row, list[str]]] = {}
+    for entry, found in zip(run.provenance, run.environments, strict=True):
+        _, stages = groups.setdefault(repr(found), (found, []))
+        stages += [str(entry["stage"])] if "stage" in entry else []
+    for found, stages in groups.values():
+        where = f", stages {formats.listed(stages)}" if len(groups) > 1 else ""
+        yield f"Provenance{where}", _fields({k: v for k, v in found.items() if k != "packages"})
+        yield f"Packages{where}", _fields(found.get("packages", {}))
+
+
+def _fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted names; the entries of a list of mappings are numbered from 0."""
+    numbered = {
+        name: dict(enumerate(value)) if _is_table(value) else value
+        for name, value in values.items()
+    }
+    return [(name, literal(leaf) or formats.DASH) for name, leaf in flatten(numbered).items()]
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+
+
+def _exact(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

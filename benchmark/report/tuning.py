@@ -1,0 +1,94 @@
+"""What tuning cost and what it gave: trials on validation text, never in another table."""
+
+import math
+
+import pandas as pd
+
+from benchmark.report.controls import Controls
+from benchmark.report.frames import Frames, Row, rows
+from benchmark.report.tables import literal, status
+from benchmark.report.verdicts import paired
+from benchmark.statistics import expected_best, mean_interval
+
+_TRIALS = ["tunes", "trial", "method", "n", "settings", "val_bpb", "chosen", "budget_share",
+           "flops", "status", "run_ids"]  # fmt: skip
+_TUNING = ["method", "tuned_as", "trials", "n_failed", "budget_share", "seeds", "flops",
+           "flops_share", "settings", "default_bpb", "default_low", "default_high", "tuned_bpb",
+           "tuned_low", "tuned_high", "n", "difference", "low", "high"]  # fmt: skip
+_CURVE = ["method", "k", "expected_val_bpb"]
+
+
+def trials(frames: Frames, found: Controls) -> pd.DataFrame:
+    """Every trial: mean validation bpb over the tuning seeds, infinite if one of them failed."""
+    listed = [_trial(frames, found, name) for name in frames.methods("tuning")]
+    table = pd.DataFrame(listed, columns=_TRIALS)
+    return table.sort_values(["tunes", "trial"], kind="stable", ignore_index=True)
+
+
+def tuning(frames: Frames, found: Controls, tried: pd.DataFrame) -> pd.DataFrame:
+    """The ledger: what each tuned method spent on trials, and its score before and after."""
+    ledger = [_tuned(frames, found, str(name), group) for name, group in _by_method(tried)]
+    return pd.DataFrame(ledger, columns=_TUNING)
+
+
+def best_of(tried: pd.DataFrame) -> pd.DataFrame:
+    """Expected lowest validation bpb of k trials of each tuned method, k = 1 to all."""
+    curves = [
+        {"method": name, "k": k, "expected_val_bpb": bpb}
+        for name, group in _by_method(tried)
+        for k, bpb in enumerate(expected_best(list(group.val_bpb.dropna())), start=1)
+    ]
+    return pd.DataFrame(curves, columns=_CURVE)
+
+
+def _by_method(tried: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), group) for name, group in tried.groupby("tunes", sort=False)]
+
+
+def _trial(frames: Frames, found: Controls, name: str) -> Row:
+    runs, scored = frames.of(name), frames.results(name)
+    settings = frames.settings.get(name, {})
+    tunes, chosen = str(settings.get("tunes", "")), settings.get("tuned", {})
+    final = frames.settings.get(found.tuned.get(tunes, ""), {}).get("tuned")
+    return {
+        "tunes": tunes,
+        "trial": settings.get("trial"),
+        "method": name,
+        "n": len(scored),
+        "settings": _text(chosen),
+        "val_bpb": scored.val_bpb.mean(),
+        "chosen": bool(chosen) and chosen == final,
+        "budget_share": runs.budget_flops.max() / frames.budget_flops,
+        "flops": runs.flops.sum(),
+        "status": status(runs),
+        "run_ids": " ".join(runs.run_id),
+    }
+
+
+def _tuned(frames: Frames, found: Controls, name: str, group: pd.DataFrame) -> Row:
+    after = found.tuned.get(name, "")
+    seeds = {seed for row in rows(group) for seed in frames.of(row["method"]).seed}
+    row: Row = {
+        "method": name,
+        "tuned_as": after,
+        "trials": len(group),
+        "n_failed": int((group.val_bpb == math.inf).sum()),
+        "budget_share": group.budget_share.max(),
+        "seeds": " ".join(map(str, sorted(seeds))),
+        "flops": group.flops.sum(),
+        "settings": _text(frames.settings.get(after, {}).get("tuned", {})),
+    }
+    for key, method in (("default", name), ("tuned", after)):
+        if method in frames.validation:
+            score = mean_interval(list(frames.results(method).test_bpb))
+            row |= {f"{key}_bpb": score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+    if name in frames.validation and after in frames.validation:
+        gap = paired(frames, after, name).difference
+        row |= {"n": gap.n, "difference": gap.value, "low": gap.low, "high": gap.high}
+    if after in frames.validation:
+        row["flops_share"] = row["flops"] / frames.of(after).flops.sum()
+    return row
+
+
+def _text(settings: Row) -> str:
+    return ", ".join(f"{key} {literal(value)}" for key, value in settings.items())

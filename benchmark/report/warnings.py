@@ -1,0 +1,106 @@
+"""What a reader must not miss: failures, leaks, repeats, and changes of the plan."""
+
+import pandas as pd
+
+from benchmark.report import formats
+from benchmark.report.analysis import Analysis
+from benchmark.report.controls import held_against
+from benchmark.report.frames import ABSENT, rows
+from benchmark.report.leaks import PLAUSIBLE_BPB, splits
+from benchmark.report.prose import code
+
+COPIED_WINDOW = "128"
+"""Bytes of a window that stands in held-out and training text by copying, not by chance."""
+
+COPIED_SHARE = 0.01
+"""Share of such windows above which a held-out split is called leaked."""
+
+
+def tripwires(analysis: Analysis) -> list[str]:
+    """Warnings, each naming the methods and seeds it is about."""
+    runs = analysis.frames.runs
+    absent = runs[runs.status.isin(ABSENT)]
+    failed = runs[~runs.status.isin([*ABSENT, "done"])]
+    repeated = runs[runs.epochs > 1]
+    leaked = runs[(runs.test_bpb < PLAUSIBLE_BPB) & (runs.corpus != "synthetic")]
+    controls = failed[failed.method.isin(_controls(analysis))]
+    planned = formats.plural(len(runs), "planned run")
+    warnings = {
+        f"**Incomplete, {len(absent)} of {planned} without a result:** {_runs(absent)}.": absent,
+        f"**Failed, counted as an infinite loss:** {_runs(failed)}.": failed,
+        f"**Controls that failed:** {_runs(controls)}. Pairs with these seeds are left out, which "
+        "may favour a method: none that lost one is called better.": controls,
+        f"**Repeated data, up to {repeated.epochs.max():.2f} epochs:** "
+        f"{code(repeated.method.unique())}.": repeated,
+        f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
+    }
+    found = [warning for warning, affected in warnings.items() if len(affected)]
+    others = (*_dropped(analysis), *_copied(analysis), *_tuned(analysis), *_registered(analysis))
+    return [*found, *others]
+
+
+def _controls(analysis: Analysis) -> set[str]:
+    methods = analysis.frames.methods("method")
+    used = [held_against(analysis.frames, analysis.controls, m).values() for m in methods]
+    return {control for controls in used for control in controls}
+
+
+def _dropped(analysis: Analysis) -> list[str]:
+    """Seeds that every run should have had, and some method has not."""
+    frames = analysis.frames
+    seeds = frames.protocol.get("seeds", ())
+    gone = {}
+    for method in frames.methods("method", "control", "hull", "rung"):
+        if missing := [str(seed) for seed in seeds if seed not in frames.of(method).index]:
+            gone[method] = missing
+    listed = formats.listed([
+        f"`{method}` (seed{'s' * (len(missing) > 1)} {formats.listed(missing)})"
+        for method, missing in gone.items()
+    ])  # fmt: skip
+    return [f"**Dropped seeds, configured but not in the plan:** {listed}."] if gone else []
+
+
+def _copied(analysis: Analysis) -> list[str]:
+    """Held-out splits that stand in the training text."""
+    found = splits(analysis.overlap)
+    shares = {split: common["shares_in_train"][COPIED_WINDOW] for split, common in found.items()}
+    copied = {split: share for split, share in shares.items() if share > COPIED_SHARE}
+    listed = formats.listed([f"{formats.percent(x)} of {split}" for split, x in copied.items()])
+    text = f"**Held-out text stands in the training text:** {listed}, in windows of {COPIED_WINDOW}"
+    return [f"{text} bytes."] if copied else []
+
+
+def _tuned(analysis: Analysis) -> list[str]:
+    """Methods that were given other chances than the rest."""
+    ledger = analysis.tables.get("tuning")
+    if ledger is None:
+        return []
+    chances = list(zip(ledger.trials, ledger.budget_share, ledger.seeds, strict=True))
+    usual = max(chances, key=chances.count)
+    unequal = [m for m, chance in zip(ledger.method, chances, strict=True) if chance != usual]
+    return [f"**Unequal tuning:** {code(unequal)}."] if unequal else []
+
+
+def _registered(analysis: Analysis) -> list[str]:
+    """What was not planned before it was seen."""
+    lock, marks = analysis.registration.lock, analysis.registration.marks
+    if lock is None:
+        return ["**Not pre-registered:** no plan was locked before the first run."]
+    found = []
+    if lock.results:
+        when = f"on {lock.date[:10]}, when {formats.plural(lock.results, 'run')} had results"
+        found.append(f"**Locked late:** the plan was written {when}.")
+    if marks:
+        listed = formats.listed([f"`{method}` ({mark})" for method, mark in marks.items()])
+        found.append(f"**Changed after results were seen:** {listed}.")
+    return found
+
+
+def _runs(runs: pd.DataFrame) -> str:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows(runs):
+        groups.setdefault((row["method"], row["status"]), []).append(str(row["seed"]))
+    return formats.listed([
+        f"`{method}` ({status}: seed{'s' * (len(seeds) > 1)} {formats.listed(seeds)})"
+        for (method, status), seeds in groups.items()
+    ])  # fmt: skip

@@ -1,0 +1,54 @@
+"""What sizes a method passes through on its way to the target, refused before anything trains."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from benchmark.baseline import Baseline
+from benchmark.config import MethodConfig
+from benchmark.errors import ConfigError, GrowthError, SizeError
+from benchmark.growth import DepthOperator, GrowthOperator, WidthOperator, check_reach
+from benchmark.model import ModelConfig
+
+
+def rungs(target: ModelConfig, method: MethodConfig, baseline: Baseline) -> list[ModelConfig]:
+    """All sizes from a method's source to its target.
+
+    Raises:
+        ConfigError: the method names sizes that the model does not have.
+        SizeError: the ladder does not divide the target, or the operators cannot climb it.
+    """
+    where = f"method.{method.name}"
+    if unknown := sorted(method.sizes.keys() - target.size_names()):
+        raise ConfigError(f"{where}.sizes {unknown} are not among {sorted(target.size_names())}")
+    try:
+        found = method.ladder.rungs(target.resized(method.sizes))
+        for small, large in pairwise(found):
+            check_reach(small, large, baseline.operators)
+            _check_maps(small, large, baseline.operators)
+    except (ConfigError, GrowthError) as error:
+        raise SizeError(f"{where}: {error}") from error
+    return found
+
+
+def _check_maps(
+    small: ModelConfig, large: ModelConfig, operators: Sequence[GrowthOperator]
+) -> None:
+    """Ask every operator that maps axes or blocks whether it can at these sizes.
+
+    Raises:
+        GrowthError: one cannot, as when copies are even and the sizes no multiples.
+    """
+    random = torch.Generator().manual_seed(0)
+    for operator in operators:
+        grown = {name: large.size(name) for name in operator.grows & large.sizes().keys()}
+        reached = small.resized(grown)
+        changed = sorted(name for name in grown if reached.size(name) > small.size(name))
+        if isinstance(operator, WidthOperator):
+            for axis in changed:
+                operator.axis_map(axis, small.size(axis), reached.size(axis), random)
+        elif isinstance(operator, DepthOperator) and changed:
+            for layer in range(reached.n_layer):
+                operator.source(layer, small.n_layer, reached.n_layer)
+        small = reached
