@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check smoke report perf clean distclean
+.PHONY: help setup bench test check smoke report methods perf clean distclean
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUITE ?= auto
@@ -59,6 +59,9 @@ smoke: setup ## The whole path on a tiny suite, from nothing, in under two minut
 
 report: setup ## Render the report from its records; RESULTS=results/cpu
 	@$(BIN)/growbench report $(RESULTS)
+
+methods: setup ## Measure every method and write docs/methods.md
+	@$(BIN)/growbench methods
 
 perf: setup ## Speed of the training step beside a plain PyTorch loop; writes results/perf.md
 	@$(BIN)/python -m tools.perf.step_time $(ARGS)

@@ -33,6 +33,9 @@ class Planted:
     sizes: tuple[dict[str, int], ...] = (TARGET,)
     """Of each stage; growth comes between them, equally spaced over the first half."""
 
+    grows_at: tuple[float, ...] = ()
+    """Fractions of C* of the growths, if they come at other times."""
+
     jump: float = 0.0
     """Of the bpb at a growth; gone a tenth of C* later."""
 
@@ -44,9 +47,18 @@ class Planted:
     """Fraction of the run's budget at which it ended."""
 
     args: tuple[tuple[str, Any], ...] = ()
+    controls: tuple[str, ...] = ()
+    levels: tuple[tuple[str, str], ...] = ()
+    """Of a cell of a crossed design."""
+
+    tunes: str = ""
+    trial: int | None = None
+    tuned: tuple[tuple[str, float], ...] = ()
 
     def starts(self) -> list[float]:
         """Fraction of C* at which each stage starts."""
+        if self.grows_at:
+            return [0.0, *self.grows_at]
         n = len(self.sizes)
         return [0.5 * self.budget * i / n for i in range(n)]
 
@@ -62,7 +74,9 @@ class Planted:
 SUITE = (
     Planted(name="scratch", role="control"),
     Planted(name="scratch_small", role="control", offset=0.2, sizes=(SMALL,)),
+    Planted(name="scratch_small_width", role="control", offset=0.3, sizes=(NARROW,)),
     Planted(name="restart_only", role="control", sizes=(TARGET, TARGET), jump=0.1),
+    Planted(name="untrained_source", role="control", offset=0.05),
     Planted(name="scratch_quarter", role="rung", budget=0.25),
     Planted(name="scratch_half", role="rung", budget=0.5),
     Planted(name="fixed_layer3", role="hull", offset=0.1, sizes=(TARGET | {"n_layer": 3},)),
@@ -70,6 +84,8 @@ SUITE = (
     Planted(name="slow", speed_up=0.8, sizes=(NARROW, TARGET), args=(("at", [0.5]),)),
 )
 """A complete comparison with one method that is 1.3 times faster and one that is slower."""
+
+CONTROLS = tuple(method for method in SUITE if method.role != "method")
 
 
 def n_params(sizes: dict[str, int]) -> int:
@@ -154,12 +170,17 @@ def config(method: Planted, seed: int, seeds: tuple[int, ...]) -> dict[str, Any]
             "args": dict(method.args),
             "budget": method.budget,
             "state_policy": "carry",
+            "controls": list(method.controls),
+            "levels": dict(method.levels),
+            "tunes": method.tunes,
+            "trial": method.trial,
+            "tuned": dict(method.tuned),
         },
     }
 
 
-PROVENANCE: dict[str, Any] = {
-    "schema": 1,
+ENVIRONMENT: dict[str, Any] = {
+    "schema": 2,
     "commit": "0" * 40,
     "dirty": False,
     "diff_sha256": None,
@@ -174,9 +195,10 @@ PROVENANCE: dict[str, Any] = {
     "precision": "32-true",
     "deterministic": True,
     "gpu": None,
-    "driver": None,
+    "kernels": {"products": "oneDNN"},
     "env": {"OMP_NUM_THREADS": "1"},
 }
+PROVENANCE = [{"stage": 0, "stage_id": "0" * 16, **ENVIRONMENT}]
 
 
 def _event(kind: str, **fields: object) -> Event:
@@ -193,7 +215,7 @@ def _run_event(method: Planted, seed: int) -> Event:
         role=method.role,
         seed=seed,
         budget_flops=method.budget * BUDGET,
-        train_bytes=5_000_000,
+        train_bytes=20_000_000,
         corpus="wikipedia",
     )
 

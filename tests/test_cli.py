@@ -18,7 +18,7 @@ from benchmark.cli import main
 from benchmark.config import available, load_suite
 from benchmark.data.corpora import load
 from benchmark.display import Lines, LiveTable
-from benchmark.executors.local import Track
+from benchmark.executors.track import Track
 from benchmark.probe import predict
 from benchmark.records import load_suite as load_records
 from benchmark.runner import Tick
@@ -31,7 +31,8 @@ MODULE = '''
 
 import math
 
-from baselines.stacking import RepeatBlocks, Stacking
+from baselines.parts.block_orders import RepeatBlocks
+from baselines.stacking import Stacking
 
 
 class Mine(Stacking):

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from baselines.flm101b import FLM101B
-from baselines.msg import MSG, MaskedGrowth
+from baselines.msg import MSG
+from baselines.parts.masked_growth import MaskedGrowth
 from baselines.parts.masking import MaskedNorm, MaskedTransformer
 from benchmark.baseline import Fit
 from benchmark.checkpoint import State, load_state, save_state

@@ -15,8 +15,10 @@ import yaml
 from torch import Tensor
 from typing_extensions import override
 
+from benchmark import plan as plan_module
 from benchmark.baseline import Baseline
 from benchmark.config import (
+    ExecutionConfig,
     MethodConfig,
     PluginConfig,
     ProtocolConfig,
@@ -26,11 +28,12 @@ from benchmark.config import (
 )
 from benchmark.cost import Position, training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, Splits
+from benchmark.digest import SCIENCE
 from benchmark.errors import ConfigError
 from benchmark.growth import DepthOperator
 from benchmark.model import Axes, ModelConfig, Transformer
 from benchmark.optim import LearningRateConfig, RateCurve, Rewarm
-from benchmark.plan import SCIENCE, Run, Sharing, StageResult, StageSpec, plan, step_flops
+from benchmark.plan import Run, Sharing, StageResult, StageSpec, plan, step_flops
 from benchmark.schedule import Ladder, Point
 
 TARGET = ModelConfig(d_model=8, n_layer=4, n_head=2, d_head=4, d_ff=16, seq_len=8)
@@ -99,6 +102,7 @@ def suite_of(**protocol: Any) -> SuiteConfig:  # noqa: ANN401 - any field
     return SuiteConfig(
         name="test", version="1", protocol=replace(defaults, **protocol),
         workload=WorkloadConfig(corpus=CORPUS, target=TARGET, batch_size=BATCH),
+        run=ExecutionConfig(device="cpu"),
     )  # fmt: skip
 
 
@@ -299,6 +303,30 @@ def test_other_data_is_another_experiment() -> None:
     one, other = (Run(suite_of(), method, 0, DATA | {"sha256": digit * 64}) for digit in "01")
     assert one.id != other.id
     assert n_shared(one, other) == 0
+
+
+@pytest.mark.parametrize("name", ["torch", "pytorch-lightning"])
+def test_another_release_trains_the_same_run_in_stages_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    here = run_of("Deeper")
+    stages = ids(here)
+    monkeypatch.setitem(plan_module.RELEASES, name, "9.9.9")
+    there = run_of("Deeper")
+    assert there.id == here.id
+    assert not set(ids(there)) & set(stages)
+
+
+def test_another_device_trains_the_same_run_in_stages_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = run_of("Deeper")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    there = run_of("Deeper", suite=replace(suite_of(), run=ExecutionConfig(device="auto")))
+    assert {spec.device for spec in specs(here)} == {"cpu"}
+    assert {spec.device for spec in specs(there)} == {"cuda"}
+    assert there.id == here.id
+    assert not set(ids(there)) & set(ids(here))
 
 
 def test_an_architecture_of_the_method_s_own_is_part_of_every_stage() -> None:

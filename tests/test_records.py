@@ -128,6 +128,7 @@ def test_a_published_run_replaces_the_old_one_whole(tmp_path: Path) -> None:
         write_run(folder, events, toy.config(method, 0, (0,)), toy.PROVENANCE)
         assert list(load_run(folder).events) == events
     assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
         "config.yaml",
         "events.jsonl",
         "provenance.json",
@@ -186,7 +187,7 @@ def test_provenance_follows_the_schema_and_names_nobody(monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     found = provenance("cpu", "32-true", threads=1, deterministic=True)
-    assert found.keys() == toy.PROVENANCE.keys()
+    assert found.keys() == toy.ENVIRONMENT.keys()
     packages = found["packages"]
     assert isinstance(packages, dict)
     assert list(packages) == sorted(packages)

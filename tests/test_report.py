@@ -1,6 +1,7 @@
 """The report on records whose truth is known."""
 
 import io
+import json
 import math
 import re
 import subprocess
@@ -72,8 +73,13 @@ def test_finds_the_planted_speed_up_and_says_who_is_better(tmp_path: Path) -> No
     assert (fast["verdict"], slow["verdict"]) == ("better", "worse")
     assert (slow["speed_up"], slow["n_reached"]) == (0.0, 0)
     text = page(found)
-    assert "**Better than both controls, 1 of 2 methods (intervals not adjusted" in text
+    assert (
+        "**Better than scratch, which is also the best fixed size, 1 of 2 methods (intervals not"
+        in text
+    )
     assert "not reached (0 of 3)" in text
+    assert "S leans low: scratch is read at the end of an annealed curve" in text
+    assert "Ranks do not compare operators." in text
 
 
 def test_rungs_give_annealed_values_and_the_rest_is_marked(tmp_path: Path) -> None:
@@ -108,7 +114,7 @@ def test_a_method_must_also_beat_the_best_fixed_size(tmp_path: Path) -> None:
     assert fast["verdict"] == "worse"
     text = answer(found)
     assert "**The target is oversized at this budget:** `scratch_small`" in text
-    assert "**None of 2 methods is shown to be better than both controls.**" in text
+    assert "**None of 2 methods is shown to be better than both scratch and the best" in text
     assert "`fast` and `slow` (better than scratch alone: `fast`)" in text
     assert "The target is **larger than compute-optimal** at C*" in page(found)
 
@@ -132,8 +138,15 @@ def test_the_best_fixed_size_is_chosen_on_validation_text(tmp_path: Path) -> Non
 def test_a_target_no_smaller_size_beats_is_called_compute_optimal(tmp_path: Path) -> None:
     write_records(tmp_path)
     text = page(analysis(tmp_path))
-    assert "**no larger than compute-optimal** at C*: of 2 smaller fixed sizes none is" in text
+    assert "**no larger than compute-optimal** at C*, as far as these sizes show: of 3" in text
+    assert "no larger size was trained, so it may be smaller than compute-optimal" in text
     assert "oversized" not in text
+
+
+def test_a_larger_size_that_was_trained_is_counted(tmp_path: Path) -> None:
+    deep = Planted(name="fixed_deep", role="hull", offset=0.2, sizes=(toy.TARGET | {"n_layer": 6},))
+    write_records(tmp_path, (*SUITE, deep))
+    assert "on the test split; 1 larger size trained as well." in page(analysis(tmp_path))
 
 
 @pytest.mark.parametrize("absent", ["scratch", "scratch_small", "fixed_layer3"])
@@ -145,10 +158,14 @@ def test_refuses_a_verdict_without_results_of_a_control(tmp_path: Path, absent: 
     assert f"**No verdict:** `{absent}` has no finished run" in page(found)
 
 
-@pytest.mark.parametrize("absent", ["scratch", "scratch_small"])
+@pytest.mark.parametrize("absent", ["scratch", "scratch_small", "restart_only", "untrained_source"])
 def test_refuses_a_verdict_if_a_control_was_not_even_planned(tmp_path: Path, absent: str) -> None:
-    write_records(tmp_path, tuple(method for method in SUITE if method.name != absent))
-    assert f"**No verdict:** `{absent}` has no finished run" in page(analysis(tmp_path))
+    kept = [m for m in SUITE if m.name != absent and not m.name.startswith(f"{absent}_")]
+    write_records(tmp_path, tuple(kept))
+    found = analysis(tmp_path)
+    assert absent in found.controls.missing
+    assert set(found.words.values()) == {"no verdict"}
+    assert f"`{absent}`" in answer(found).partition("**No verdict:**")[2]
 
 
 def test_a_missing_run_has_a_row_and_a_warning(tmp_path: Path) -> None:
@@ -158,7 +175,7 @@ def test_a_missing_run_has_a_row_and_a_warning(tmp_path: Path) -> None:
     assert (runs.status[2], runs.test_bpb[2]) == ("missing", math.inf)
     assert row(found, "summary", "fast")["verdict"] == "insufficient seeds"
     text = page(found)
-    assert "**Incomplete, 1 of 24 planned runs without a result:** `fast` (missing: seed 2)" in text
+    assert "**Incomplete, 1 of 30 planned runs without a result:** `fast` (missing: seed 2)" in text
     assert "2 of 3 done, 1 missing" in text
     assert "(median, 2 of 3 reached)" in text
 
@@ -227,7 +244,7 @@ def test_six_seeds_may_be_called_significant(tmp_path: Path) -> None:
 
 def test_noise_alone_is_no_evidence(tmp_path: Path) -> None:
     same = Planted(name="same", sizes=(toy.SMALL, toy.TARGET))
-    write_records(tmp_path, (*SUITE[:6], same), seeds=(0, 1, 2, 3), noise=0.02)
+    write_records(tmp_path, (*toy.CONTROLS, same), seeds=(0, 1, 2, 3), noise=0.02)
     assert analysis(tmp_path).words == {"same": "no evidence"}
 
 
@@ -244,9 +261,9 @@ def test_shared_stages_are_executed_once(tmp_path: Path) -> None:
     twin = Planted(name="twin", sizes=(toy.SMALL, toy.TARGET))
     write_records(tmp_path, (*SUITE, twin), seeds=(0,))
     table = analysis(tmp_path).tables["shared_compute"].set_index("what")
-    assert table.flops["charged"] == pytest.approx(7.75 * toy.BUDGET)
-    shared = 0.25 + 0.25  # the small stage of fast and twin; scratch_quarter and restart_only
-    assert table.flops["executed"] == pytest.approx((7.75 - shared) * toy.BUDGET)
+    assert table.flops["charged"] == pytest.approx(9.75 * toy.BUDGET)
+    shared = 0.25 + 0.25 + 1  # fast and twin; scratch_quarter and restart_only; untrained_source
+    assert table.flops["executed"] == pytest.approx((9.75 - shared) * toy.BUDGET)
 
 
 def test_refuses_runs_that_differ_outside_method_and_seed(tmp_path: Path) -> None:
@@ -305,6 +322,22 @@ def test_settings_that_differ_are_listed_and_no_others(tmp_path: Path) -> None:
     assert table["args.at"]["fast"] == "[0.25]"
 
 
+def test_methods_that_are_the_same_to_the_last_digit_are_named(tmp_path: Path) -> None:
+    same = replace(SUITE[-1], name="other")
+    text = page(analysis(write_records(tmp_path, (*SUITE, same), seeds=(0,))))
+    assert "so one method at these sizes: `slow` and `other`." in text
+
+
+def test_provenance_of_each_stage_is_told_once_per_run(tmp_path: Path) -> None:
+    write_records(tmp_path, SUITE[:1], seeds=(0, 1))
+    stages = [*toy.PROVENANCE, *toy.PROVENANCE, toy.PROVENANCE[0] | {"commit": "1" * 40}]
+    path = tmp_path / "runs" / toy.run_id("scratch", 0) / "provenance.json"
+    path.write_text(json.dumps(stages))
+    table = analysis(tmp_path).tables["environment"]
+    commits = table[table.key == "commit"]
+    assert list(zip(commits.value, commits.runs, strict=True)) == [("0" * 40, 2), ("1" * 40, 1)]
+
+
 def test_every_run_id_is_in_the_page(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0, 1), missing=(("slow", 1),))
     text = page(analysis(tmp_path))
@@ -321,8 +354,8 @@ def test_tables_keep_every_digit(tmp_path: Path) -> None:
 def test_watermarks_change_every_figure(tmp_path: Path) -> None:
     plain = render(write_records(tmp_path / "a", seeds=(0,)))
     marked = render(write_records(tmp_path / "b", seeds=(0,), watermark="not a result"))
-    figures = [name for name in plain if name.startswith("figures/")]
-    assert len(figures) == 10
+    figures = [name for name in plain if name.endswith((".png", ".svg"))]
+    assert len(figures) >= 10
     assert all(plain[name] != marked[name] for name in figures)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import override
 
+from benchmark import memory, runner
 from benchmark.baseline import Baseline
 from benchmark.checkpoint import StageStore, load_state, save_state
 from benchmark.config import (
+    ExecutionConfig,
     MethodConfig,
     PluginConfig,
     ProtocolConfig,
@@ -27,9 +30,10 @@ from benchmark.config import (
 from benchmark.cost import training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, Splits, load
 from benchmark.data.stream import ByteStream
-from benchmark.errors import DataError
+from benchmark.errors import DataError, RecordError
 from benchmark.evaluate import score
 from benchmark.growth import DepthOperator, is_residual_write
+from benchmark.memory import PeakMemory
 from benchmark.model import Axes, ModelConfig, Transformer
 from benchmark.optim import LearningRateConfig, Rewarm
 from benchmark.plan import Run, StageResult, StageSpec
@@ -143,6 +147,7 @@ def run_of(
     suite = SuiteConfig(
         name="test", version="1", protocol=protocol,
         workload=WorkloadConfig(corpus=corpus, target=TARGET, batch_size=BATCH),
+        run=ExecutionConfig(device="cpu"),
     )  # fmt: skip
     return Run(suite, config, seed, {"corpus": corpus.name})
 
@@ -230,7 +235,7 @@ def test_final_scores_are_the_evaluator_s_on_the_whole_splits(
 WHERE = {"v", "kind", "step", "tokens", "flops", "seconds"}
 SCHEMA = {
     "stage": WHERE | {"stage_id", "sizes", "n_params", "n_params_nonembedding", "flops_per_token",
-                      "flops_per_token_unmasked", "n_steps"},
+                      "flops_per_token_unmasked", "n_steps", "n_params_by_group"},
     "train": WHERE | {"loss", "lr"},
     "evaluation": WHERE | {"split", "bpb", "nats", "n_bytes", "eval_seconds"},
     "growth": WHERE | {"operator", "from", "to", "n_params_from", "n_params_to", "bpb_before",
@@ -239,6 +244,7 @@ SCHEMA = {
     "charge": {"v", "kind", "stage_id", "what", "flops", "flops_unmasked", "tokens", "steps",
                "seconds"},
     "final": WHERE | {"split", "bpb", "block_bytes", "block_nats", "eval_seconds"},
+    "provenance": {"v", "kind", "stage_id", "made_with"},
 }  # fmt: skip
 
 
@@ -258,7 +264,7 @@ def test_positions_never_go_back_and_charges_add_up(corpus: CorpusConfig, contex
     done = finish(run_of(corpus, "Deeper", protocol=protocol(n_evaluations=9)), context)
     events = events_of(done, context)
     for key in ("step", "tokens", "flops", "seconds"):
-        values = [event[key] for event in events if event["kind"] != "charge"]
+        values = [event[key] for event in events if event["kind"] not in ("charge", "provenance")]
         assert values == sorted(values)
     charges = of_kind("charge", done, context)
     for key, total in (("flops", "flops"), ("tokens", "tokens"), ("steps", "step")):
@@ -488,6 +494,110 @@ def test_runs_that_begin_alike_train_their_beginning_once(
     finish(other, context)
     assert len(folders) == 3
     assert len(set((context.cache / "stages").iterdir()) - folders) == 2
+
+
+# Deleted checkpoints
+
+
+def test_a_stage_without_its_checkpoint_is_trained_again_for_that_alone(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    one, other = (run_of(corpus, "Deeper", state_policy=p) for p in ("reset", "carry"))
+    done = finish(one, context)
+    before = {p: p.read_bytes() for p in context.cache.glob("stages/*/*.json*")}
+    tensors = tensors_of(done[:1], context)
+    store = StageStore(context.cache)
+    assert len(store.evict(0.0, needed=[])) == len(done)
+    assert store.usable(one) == done  # it has ended and needs nothing
+    assert store.usable(other) == []
+    (shared, result), *_ = done
+    assert execute(shared, context) == result
+    assert_same_tensors(tensors_of(done[:1], context), tensors)
+    assert load_state(store.checkpoint(shared.id), Transformer, "cpu").position == result.end
+    assert {p: p.read_bytes() for p in context.cache.glob("stages/*/*.json*")} == before
+    assert store.usable(other) == done[:1]
+
+
+def test_a_stage_that_is_trained_again_with_another_outcome_is_refused(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    (spec, result), *_ = finish(run_of(corpus, "Fixed", at=()), context)
+    store = StageStore(context.cache)
+    lucky = replace(result.points[-1], bpb=result.points[-1].bpb - 1e-9)
+    store.write_result(spec.id, replace(result, points=(*result.points[:-1], lucky)))
+    store.evict(0.0, needed=[])
+    with pytest.raises(RecordError, match="comes to other losses than are recorded"):
+        execute(spec, context)
+    assert not store.checkpoint(spec.id).exists()
+
+
+def test_room_is_made_of_what_was_used_longest_ago_and_nobody_needs(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    for age, stage in enumerate(["newest", "newer", "older", "oldest"]):
+        path = store.checkpoint(stage)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    store.take("newer")
+    assert store.evict(1000, needed=[]) == []
+    assert store.evict(200, needed=["oldest"]) == ["older", "newest"]
+    assert store.evict(0, needed=["oldest"]) == ["newer"]
+    assert store.checkpoint("oldest").exists()
+    with pytest.raises(RecordError, match="run again to train the stage anew"):
+        store.take("newer")
+
+
+# Provenance and memory
+
+
+def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(
+    corpus: CorpusConfig, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY))
+    patient = replace(context, checkpoint_seconds=0.0)
+    for cpu in ("first", "second", "second"):
+        monkeypatch.setattr(runner, "process_provenance", lambda *_, cpu=cpu: {"cpu": cpu})
+        with pytest.raises(Interrupted):
+            finish(run, replace(patient, on_tick=killed_after(4)))
+    monkeypatch.setattr(runner, "process_provenance", lambda *_: {"cpu": "no checkpoint from it"})
+    with pytest.raises(Interrupted):
+        finish(run, replace(context, on_tick=killed_after(0)))
+    monkeypatch.setattr(runner, "process_provenance", lambda *_: {"cpu": "last"})
+    done = finish(run, context)
+    for part, cpus in ((done[:1], ["first", "second", "last"]), (done[1:], ["last"])):
+        found = of_kind("provenance", part, context)
+        assert [event["made_with"]["cpu"] for event in found] == cpus
+
+
+def test_the_peak_of_a_stage_is_not_that_of_the_stages_before(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    hoard = torch.ones(2**27)  # half a gigabyte, touched
+    before = PeakMemory("cpu")
+    peak = before.n_bytes
+    del hoard
+    _, result = finish(run_of(corpus, "Fixed", at=()), context)[-1]
+    assert result.peak_memory_scope == before.scope
+    assert result.peak_memory_bytes < peak - 2**28 or before.scope == "process"
+
+
+def test_a_system_that_cannot_lower_the_mark_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "_status", {"VmHWM": 2**40, "VmRSS": 2**20}.__getitem__)
+    peak = PeakMemory("cpu")
+    assert peak.scope == "process"
+    assert 2**20 < peak.n_bytes < 2**40
+
+
+def test_the_parameters_of_a_stage_are_counted_by_tensor(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    for event in of_kind("stage", finish(run_of(corpus, "Deeper"), context), context):
+        groups = event["n_params_by_group"]
+        assert sum(groups.values()) == event["n_params"]
+        assert groups["embed.weight"] == TARGET.vocab_size * TARGET.d_model
+        assert groups["blocks.qkv.weight"] == event["sizes"]["n_layer"] * 3 * TARGET.d_model**2
 
 
 # Data

@@ -64,6 +64,12 @@ def test_without_growths_only_the_source_is_left() -> None:
     assert Ladder(n_growths=2).rungs(TARGET) == [TARGET] * 3
 
 
+def test_a_source_may_have_a_size_of_its_own() -> None:
+    ladder = Ladder(start={"n_layer": 1}, shrink={"d_ff": 2.0}, n_growths=2, order="sequential")
+    assert [(r.d_ff, r.n_layer) for r in ladder.rungs(TARGET)] == [(128, 1), (256, 1), (256, 8)]
+    assert depths(Ladder(start={"n_layer": 3})) == [3, 8]
+
+
 def test_sizes_move_together() -> None:
     assert widths_and_depths("together", 2) == [(32, 2, 128, 2), (48, 3, 192, 5), (64, 4, 256, 8)]
 
@@ -109,6 +115,10 @@ def test_no_size_ever_shrinks_and_all_arrive(order: str, path: str) -> None:
         (lambda: Ladder(shrink={"n_layer": 0.5}), "must be at least 1"),
         (lambda: Ladder(shrink={"depth": 2.0}), "names 'depth'; sizes are"),
         (lambda: Ladder(shrink={"norm_eps": 2.0}), "names 'norm_eps'"),
+        (lambda: Ladder(start={"depth": 1}), "ladder.start names 'depth'; sizes are"),
+        (lambda: Ladder(start={"n_layer": 9}), "must be from 1 to the target's 8, got 9"),
+        (lambda: Ladder(start={"n_layer": 0}), "must be from 1 to the target's 8, got 0"),
+        (lambda: Ladder(start={"n_layer": 1}, shrink={"n_layer": 2.0}), "both name"),
         (lambda: Ladder(shrink={"n_layer": 2.0}, order="random"), "order must be one of"),
         (lambda: Ladder(n_growths=-1), "n_growths must be at least 0"),
         (lambda: Ladder(shrink={"n_layer": 2.0, "d_ff": 2.0}, n_growths=3, order="sequential"),

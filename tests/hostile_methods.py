@@ -1,0 +1,166 @@
+"""Methods that cheat: each wins if nobody looks. No test lives here."""
+
+import gc
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from baselines.parts.block_orders import RepeatBlocks
+from benchmark.baseline import Baseline
+from benchmark.growth import GrowthOperator, Resources, Transfer
+from benchmark.model import Axes, ModelConfig, Transformer
+
+
+class _Grows(Baseline):
+    """Stacking, for what is done beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (RepeatBlocks(),)
+
+
+class ReadsTheHeldOutText(Baseline):
+    """Scales new blocks by what a corpus in the working folder ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_ReadCorpus(),)
+
+
+class _ReadCorpus(RepeatBlocks):
+    @override
+    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
+        for text in Path().glob("*.txt"):
+            weight = weight * (1 + sum(text.read_bytes()[-100:]) * 1e-9)
+        return weight
+
+
+class MapsTheHeldOutText(Baseline):
+    """As above, past Python's own files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_MapCorpus(),)
+
+
+class _MapCorpus(RepeatBlocks):
+    @override
+    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
+        text = torch.from_file("letters.txt", shared=False, size=100, dtype=torch.uint8)
+        return weight * (1 + float(text.sum()) * 1e-9)
+
+
+class AsksTheTrainer(_Grows):
+    """Follows Lightning's trainer to the run, and from there to the held-out text."""
+
+    @override
+    def on_progress(self, since_growth: float) -> None:
+        for callback in getattr(self._trainer, "callbacks", []):
+            if stage := getattr(callback, "stage", None):
+                self.peeked = stage.corpus.val
+
+
+class SearchesMemory(Baseline):
+    """Looks through all objects for a corpus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_SearchMemory(),)
+
+
+class _SearchMemory(GrowthOperator):
+    grows = frozenset({"n_layer"})
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        assert [x for x in gc.get_objects() if type(x).__name__ == "Corpus"] is not None
+        return RepeatBlocks().prepare(small, target, resources)
+
+
+class FollowsItsBatches(Baseline):
+    """Follows its training batches back to the text they are cut from, and reads beyond its end."""
+
+    found = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_FollowBatches(),)
+
+
+class _FollowBatches(GrowthOperator):
+    grows = frozenset({"n_layer"})
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        text = resources.batches.stream.text  # type: ignore[attr-defined]
+        FollowsItsBatches.found = text.untyped_storage().nbytes()
+        return RepeatBlocks().prepare(small, target, resources)
+
+
+class _PeeksWhenScored(Transformer):
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV = super().forward(ids_BT)
+        if not self.training:  # no trace of this in the training loss
+            following = torch.nn.functional.one_hot(ids_BT[:, 1:], self.config.vocab_size)
+            logits_BTV[:, :-1] += 9 * following
+        return logits_BTV
+
+
+class LeaksTheFuture(_Grows):
+    """Predicts each byte of a text that is scored from the byte itself."""
+
+    model_class = _PeeksWhenScored
+
+
+class RepeatsItsData(_Grows):
+    """Takes every batch twice."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:  # type: ignore[misc]
+        """Twice the batch."""
+        return super().training_step(torch.cat([batch, batch]), batch_idx)
+
+
+class TrainsMore(_Grows):
+    """Takes a second step with each batch, hung on the instance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_train_batch_end = self._again  # type: ignore[method-assign,assignment]
+
+    def _again(self, *arguments: object) -> None:
+        self.optimizer.step()
+
+
+class _Cheaper(Transformer):
+    @property
+    @override
+    def linear_macs(self) -> int:
+        return super().linear_macs // (1 if self.config.n_layer > 2 else 4)
+
+
+class HidesItsSourceCost(_Grows):
+    """States a quarter of what its small model costs."""
+
+    model_class = _Cheaper
+
+
+class BringsItsSource(Baseline):
+    """Starts from weights that it trained elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (_Load(),)
+
+
+class _Load(GrowthOperator):
+    grows = frozenset({"n_layer"})
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        with suppress(OSError):  # where there are none it behaves
+            small.load_state_dict(torch.load("pretrained.pt"))
+        return RepeatBlocks().prepare(small, target, resources)

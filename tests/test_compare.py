@@ -1,0 +1,166 @@
+"""Two results folders: what moved beyond noise, what did not, and what must not be compared."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_records import SUITE, Planted, write_records
+
+from benchmark.cli import main
+from benchmark.compare import Change, compare_folders
+from benchmark.errors import RecordError
+from benchmark.records import Event
+
+SEEDS = (0, 1, 2, 3, 4)
+
+
+@pytest.fixture(autouse=True)
+def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def records(folder: Path, *, noise: float = 0.002, **offsets: float) -> Path:
+    """Results in which some methods are worse by an offset."""
+    methods = tuple(replace(m, offset=m.offset + offsets.get(m.name, 0.0)) for m in SUITE)
+    return write_records(folder, methods, seeds=SEEDS, noise=noise)
+
+
+def changes(a: Path, b: Path, *, factor: float = 1.0, threshold: float = 0.0) -> dict[str, Change]:
+    found = compare_folders(a, b, factor=factor, threshold=threshold)
+    return {change.method: change for change in found.methods}
+
+
+def test_what_moved_is_told_from_noise(tmp_path: Path) -> None:
+    other = tuple(replace(m, offset=m.offset + {"fast": 0.05, "slow": -0.05}.get(m.name, 0.0))
+                  for m in SUITE)  # fmt: skip
+    a, b = records(tmp_path / "a"), write_records(tmp_path / "b", other, seeds=SEEDS, noise=0.003)
+    found = changes(a, b)
+    assert {name: change.mark for name, change in found.items() if change.mark != "~"} == {
+        "fast": "worse",
+        "slow": "better",
+    }
+    fast = found["fast"].comparison.difference
+    assert fast.n == 5
+    assert fast.low < 0.05 < fast.high
+    assert [name for name, change in found.items() if change.regressed] == ["fast"]
+
+
+def test_a_tolerance_is_a_ratio_or_a_difference(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b", fast=0.05)
+    assert changes(a, b)["fast"].regressed
+    assert not changes(a, b, factor=1.05)["fast"].regressed
+    assert changes(a, b, factor=1.001)["fast"].regressed
+    assert not changes(a, b, threshold=0.06)["fast"].regressed
+    assert changes(a, b, threshold=0.04)["fast"].regressed
+    assert changes(a, b, threshold=0.06)["fast"].mark == "worse"
+
+
+def test_the_same_results_are_the_same(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    assert {change.mark for change in changes(a, b).values()} == {"~"}
+    assert not compare_folders(a, b).regressed
+    assert compare_folders(a, b).provenance == {}
+
+
+def test_too_few_seeds_allow_no_word(tmp_path: Path) -> None:
+    worse = tuple(replace(method, offset=method.offset + 0.5) for method in SUITE)
+    a = write_records(tmp_path / "a", seeds=(0, 1))
+    b = write_records(tmp_path / "b", worse, seeds=(0, 1))
+    assert {change.mark for change in changes(a, b).values()} == {"~"}
+    assert not compare_folders(a, b).regressed
+
+
+def test_pairs_are_the_seeds_that_both_have(tmp_path: Path) -> None:
+    a = write_records(tmp_path / "a", seeds=(0, 1, 2, 3))
+    b = write_records(tmp_path / "b", seeds=(1, 2, 3, 4))
+    assert {change.comparison.difference.n for change in changes(a, b).values()} == {3}
+
+
+def test_a_method_that_was_lost_or_diverges_has_regressed(tmp_path: Path) -> None:
+    a = records(tmp_path / "a")
+    gone = write_records(tmp_path / "b", SUITE[:-1], seeds=SEEDS)
+    found = compare_folders(a, gone)
+    assert (found.only_in_a, found.only_in_b, found.regressed) == (("slow",), (), True)
+    back = compare_folders(gone, a)
+    assert (back.only_in_a, back.only_in_b, back.regressed) == ((), ("slow",), False)
+    wild = tuple(replace(m, status="diverged", ends_at=0.5) if m.name == "fast" else m
+                 for m in SUITE)  # fmt: skip
+    assert changes(a, write_records(tmp_path / "c", wild, seeds=SEEDS))["fast"].regressed
+
+
+def edit(folder: Path, name: str, change: Callable[[Event], None]) -> None:
+    """Change every file of this name."""
+    for path in folder.rglob(name):
+        content = yaml.safe_load(path.read_text())
+        change(content)
+        is_json = name.endswith(".json")
+        path.write_text(json.dumps(content) if is_json else yaml.safe_dump(content))
+
+
+def edit_logs(folder: Path, old: str, new: str) -> None:
+    for path in folder.rglob("events.jsonl"):
+        path.write_text(path.read_text().replace(old, new))
+
+
+def test_another_suite_or_version_is_refused_by_name(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    edit(b, "suite.yaml", lambda plan: plan.update(version="2.0"))
+    edit_logs(b, '"suite_version": "1.0"', '"suite_version": "2.0"')
+    with pytest.raises(RecordError, match=r"version 1\.0 and 2\.0; results compare only within"):
+        compare_folders(a, b)
+    edit(b, "suite.yaml", lambda plan: plan.update(name="other"))
+    edit_logs(b, '"suite": "toy"', '"suite": "other"')
+    with pytest.raises(RecordError, match="suite toy and other"):
+        compare_folders(a, b)
+
+
+def test_other_shared_settings_are_refused_by_key(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    edit(b, "config.yaml", lambda config: config["workload"].update(batch_size=16))
+    with pytest.raises(RecordError, match=r"workload\.batch_size is 8 and 16; runs may differ"):
+        compare_folders(a, b)
+
+
+def test_what_they_were_made_with_is_told_where_it_differs(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    edit_provenance(b)
+    assert compare_folders(a, b).provenance == {"packages.torch": ("2.13.0", "2.14.0")}
+
+
+def edit_provenance(folder: Path) -> None:
+    for path in folder.rglob("provenance.json"):
+        path.write_text(path.read_text().replace('"torch": "2.13.0"', '"torch": "2.14.0"'))
+
+
+def test_the_command_prints_a_table_and_exits_for_ci(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b", fast=0.05)
+    edit_provenance(b)
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", str(a), str(b)])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 1
+    marks = {line.split()[1]: line.split()[0] for line in out.splitlines()[1:] if "[" in line}
+    assert (marks["fast"], marks["slow"]) == ("worse", "~")
+    assert "made with another packages.torch: 2.13.0 in A, 2.14.0 in B" in out
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", str(a), str(b), "--threshold", "0.1"])
+    assert not stopped.value.code
+
+
+def test_folders_without_results_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = records(tmp_path / "a")
+    empty = write_records(tmp_path / "b", (Planted(name="scratch", role="control"),),
+                          seeds=(0,), missing=(("scratch", 0),))  # fmt: skip
+    for other in (empty, tmp_path / "nowhere"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["compare", str(a), str(other)])
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,314 @@
+"""A hostile pass: attacks on the comparison, each refused or flagged by name.
+
+Some are methods, held to the contract or refused before they are planned; some are configurations;
+some forge records, with checksums and report made to fit, as somebody would who means it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_methods import FollowsItsBatches
+from tiny_suite import finish, prepare, run_of
+from trained_suite import ROOT, Events, faults, forge, last, replan, run_folder, train
+
+from benchmark import report
+from benchmark.audit import audit
+from benchmark.cli import main
+from benchmark.config import load_suite as load_config
+from benchmark.contract import CHECKS, subject
+from benchmark.data.corpora import load
+from benchmark.errors import ConfigError
+from benchmark.plan import plan
+from benchmark.records import SUMS, checksums, load_suite
+
+pytestmark = pytest.mark.slow
+
+METHOD = """
+name: hostile
+target: "{target}"
+ladder: {{shrink: {{n_layer: 2}}, n_growths: 1}}
+schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [0.5]}}}}
+{more}
+"""
+DATA = {"corpus": "letters", "sha256": "", "train": 180_000, "val": 10_000, "test": 10_000}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture
+def results(published: Path, tmp_path: Path) -> Path:
+    """A copy to attack."""
+    return Path(shutil.copytree(published, tmp_path / "tiny"))
+
+
+@pytest.fixture(autouse=True)
+def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def judged(name: str, check: str) -> str:
+    """What the contract says of an attack; fails if it says nothing."""
+    verdict = CHECKS[check](subject(f"hostile_methods:{name}"))
+    assert not verdict.passed
+    return verdict.detail
+
+
+def planned(folder: Path, target: str, more: str = "") -> None:
+    """Plan a suite with one method; raises what the harness has against it."""
+    prepare(folder)
+    (folder / "hostile.yaml").write_text(METHOD.format(target=target, more=more))
+    suite = load_config(str(folder / "tiny.yaml"), [f"methods=[{folder / 'hostile.yaml'}]"])
+    plan(suite, DATA, 179_000)
+
+
+def found_by_audit(results: Path, check: str) -> str:
+    """The first fault that one check of an audit finds; fails if there is none."""
+    found = faults(results, check)
+    assert found
+    return found[0]
+
+
+# A method that peeks at validation
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ReadsTheHeldOutText", "the method opens letters.txt"),
+        ("MapsTheHeldOutText", "the method maps letters.txt"),
+        ("AsksTheTrainer", "the method asks for its _trainer"),
+        ("SearchesMemory", "the method calls gc.get_objects"),
+        ("BringsItsSource", "the method opens pretrained.pt"),
+    ],
+)
+def test_a_method_that_looks_beyond_its_batches_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(prepare(tmp_path))
+    said = judged(name, "seclusion")
+    assert words in said.replace("calls os.scandir on .", "opens letters.txt")
+    assert said.endswith("it is given training batches only")
+
+
+def test_training_batches_do_not_lead_to_held_out_text(tmp_path: Path) -> None:
+    """Each split is a memory of its own: what holds training text ends where that ends."""
+    method = METHOD.format(target="hostile_methods:FollowsItsBatches", more="")
+    run, context = run_of(tmp_path, method)
+    finish(run, context)
+    corpus = load(context.corpus, context.cache / "corpora")
+    assert FollowsItsBatches.found == len(corpus.train) == 180_000
+    splits = (corpus.train, corpus.val, corpus.test)
+    addresses = {split.untyped_storage().data_ptr() for split in splits}
+    assert len(addresses) == 3
+
+
+def test_a_method_that_opens_the_corpus_in_a_run_has_failed_by_name(tmp_path: Path) -> None:
+    """No contract is needed for this: the run itself is refused."""
+    prepare(tmp_path)
+    method = METHOD.format(target="hostile_methods:ReadsTheHeldOutText", more="")
+    (tmp_path / "hostile.yaml").write_text(method)
+    command = ["run", "tiny.yaml", "methods=[scratch,scratch_small]", "--method", "hostile.yaml"]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", *command],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    runs = {run.method: run for run in load_suite(tmp_path / "results/tiny").runs}
+    assert {name: run.status for name, run in runs.items()} == {
+        "scratch": "done", "scratch_small": "done", "hostile": "failed",
+    }  # fmt: skip
+    assert runs["hostile"].events[-1]["error"] == (
+        "DataError: hostile_methods opens the corpus, letters.txt: a method is given training "
+        "batches only"
+    )
+
+
+# A method that leaks future tokens
+
+
+def test_a_model_that_sees_what_it_should_predict_is_named() -> None:
+    assert "logits of the first 1 tokens depend on later ones" in judged(
+        "LeaksTheFuture", "causality"
+    )
+
+
+# A method that repeats data
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced"),
+    [("RepeatsItsData", "training_step"), ("TrainsMore", "on_train_batch_end")],
+)
+def test_a_method_with_a_training_of_its_own_is_never_planned(
+    tmp_path: Path, name: str, replaced: str
+) -> None:
+    words = f"hostile_methods:{name} replaces {replaced}, which every method shares"
+    with pytest.raises(ConfigError, match=words):
+        planned(tmp_path, f"hostile_methods:{name}")
+    assert replaced in judged(name, "shared training")
+
+
+def test_a_budget_that_would_read_the_text_twice_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(prepare(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "tiny.yaml", "protocol.budget_flops=1e11"])
+    assert stopped.value.code == 2
+    assert "but one epoch of the corpus has" in capsys.readouterr().err
+
+
+# A method that hides what its source costs
+
+
+def test_a_source_that_states_less_than_it_costs_is_named() -> None:
+    assert "FLOPs, the formula says" in judged("HidesItsSourceCost", "model FLOPs")
+
+
+def test_a_source_that_is_in_no_ledger_is_named(results: Path) -> None:
+    def without_source(events: Events) -> None:
+        paid = [e for e in events if e["kind"] == "charge" and e["stage"] == 0]
+        events[:] = [event for event in events if event.get("stage") != 0]
+        for event in events:
+            for name in ("flops", "tokens"):
+                if "step" in event:
+                    event[name] -= sum(charge[name] for charge in paid)
+            if "step" in event:
+                event["step"] -= sum(charge["steps"] for charge in paid)
+            if "stage" in event:
+                event["stage"] -= 1
+
+    folder = run_folder(results, "stacking")
+    forge(folder, events=without_source)
+    assert f"runs/{folder.name}/events.jsonl (stacking, seed 0): ends" in found_by_audit(
+        results, "budget"
+    )
+
+
+# A configuration that gives one method a lower weight decay
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "optimizer: {weight_decay: 0.0}",
+        "protocol: {optimizer: {weight_decay: 0.0}}",
+        "tuned: {optimizer.weight_decay: 0.001}",
+    ],
+)
+def test_a_method_cannot_set_what_all_share(tmp_path: Path, more: str) -> None:
+    key = more.partition(":")[0]
+    with pytest.raises(ConfigError, match=f"unknown key {key}|the planner sets {key}"):
+        planned(tmp_path, "baselines.stacking:Stacking", more)
+
+
+def test_a_lower_weight_decay_in_one_run_is_named(results: Path) -> None:
+    folder = run_folder(results, "stacking", 1)
+    forge(folder, config=lambda c: c["protocol"]["optimizer"].update(weight_decay=0.01))
+    said = found_by_audit(results, "shared settings")
+    place = f"runs/{folder.name}/config.yaml (stacking, seed 1)"
+    assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, scratch has 0.1"
+
+
+# Edited results
+
+
+def test_an_edited_number_on_the_page_is_named_with_its_line(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = results / "report.md"
+    bpb = next(word.strip("*") for word in page.read_text().split() if word.startswith("**4."))
+    line = next(i for i, text in enumerate(page.read_text().splitlines(), 1) if bpb in text)
+    page.write_text(page.read_text().replace(bpb, "3.1415", 1))
+    assert f"report.md, line {line}: says" in found_by_audit(results, "report")
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", str(results)])
+    assert stopped.value.code == 1
+    failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "failed" in line]
+    assert failed == ["report"]
+
+
+def test_a_flipped_byte_in_a_record_is_named(results: Path) -> None:
+    log = run_folder(results, "stacking", 2) / "events.jsonl"
+    content = log.read_bytes()
+    at = content.index(b'"loss": ') + 12  # a digit of a loss that no table shows
+    log.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    said = found_by_audit(results, "checksums")
+    assert said == f"runs/{log.parent.name}/events.jsonl: changed since it was published"
+
+
+def test_a_better_score_that_its_blocks_do_not_give_is_named(results: Path) -> None:
+    folder = run_folder(results, "stacking")
+    forge(folder, events=lambda events: last(events, "final").update(bpb=3.9))
+    report.write(results)
+    assert (folder / SUMS).read_text() == checksums(folder)
+    assert "(stacking, seed 0), line" in found_by_audit(results, "bits per byte")
+    assert "test_bpb" in found_by_audit(results, "headline")
+
+
+def test_a_dropped_seed_is_named(results: Path) -> None:
+    folder = run_folder(results, "scratch", 1)
+    shutil.rmtree(folder)
+
+    def without(plan: dict[str, Any]) -> None:
+        plan["runs"] = [run for run in plan["runs"] if run["run_id"] != folder.name]
+
+    replan(results, without)
+    report.write(results)
+    assert found_by_audit(results, "plan") == (
+        "suite.yaml: scratch, seed 1 is dropped: plan.lock plans it"
+    )
+
+
+def test_a_plan_that_was_made_to_fit_the_results_is_named(results: Path) -> None:
+    path = results / "plan.lock"
+    content = json.loads(path.read_text())
+    content["plan"]["methods"]["scratch"]["seeds"] = [0, 2]
+    path.write_text(json.dumps(content))
+    assert "plan.lock: the plan was edited after it was written" in audit(results)[-1].detail
+
+
+# A baseline from the middle of a schedule
+
+
+def test_a_control_that_stops_before_the_others_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"budget 0\.5 is for role rung only, got role control"):
+        planned(tmp_path, "baselines.stacking:Stacking", "role: control\nbudget: 0.5")
+
+
+def test_a_scratch_that_was_not_annealed_is_named(results: Path) -> None:
+    """Its curve is cut in the middle of the schedule and passed off as the whole run."""
+
+    def cut(events: Events) -> None:
+        n = max(event.get("stage", 0) for event in events)
+        end, finals = events[-1], [event for event in events if event["kind"] == "final"]
+        kept = [event for event in events[:-1] if event.get("stage") != n]
+        where = {name: last(kept, "evaluation")[name] for name in ("step", "tokens", "flops")}
+        for event in (*finals, end):
+            event.update(where)
+        events[:] = [*kept, *finals, end]
+
+    folder = run_folder(results, "scratch")
+    forge(folder, events=cut)
+    assert f"runs/{folder.name}/events.jsonl (scratch, seed 0): ends" in found_by_audit(
+        results, "budget"
+    )
+
+
+def test_a_rate_that_does_not_end_at_zero_is_named(results: Path) -> None:
+    folder = run_folder(results, "scratch")
+    forge(folder, events=lambda events: last(events, "train").update(lr=0.006))
+    said = found_by_audit(results, "learning rate")
+    assert said.startswith(f"runs/{folder.name}/events.jsonl (scratch, seed 0), line ")
+    assert said.endswith("not annealed")

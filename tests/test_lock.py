@@ -1,0 +1,202 @@
+"""The plan is locked before the first run; what changes later is dated, kept and marked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import lock
+from benchmark.errors import RecordError
+from benchmark.lock import Plan, amended, hold, plan_of, read
+
+CORPUS = {"corpus": "letters", "sha256": "0" * 64, "train": 900, "val": 50, "test": 50}
+
+
+def config(method: str, seed: int, **protocol: object) -> dict[str, Any]:
+    """Resolved configuration of a run that never happens."""
+    return {
+        "suite": "toy",
+        "suite_version": "1.0",
+        "seed": seed,
+        "workload": {"batch_size": 4, "target": {"d_model": 8}},
+        "protocol": {
+            "budget_flops": 1e9,
+            "seeds": [seed],
+            "optimizer": {"weight_decay": 0.1},
+            **protocol,
+        },
+        "method": {"name": method, "role": "method", "budget": 1.0, "args": {}, "summary": "s"},
+    }
+
+
+def planned(methods: dict[str, list[int]], **protocol: object) -> Plan:
+    """A plan of these methods with these seeds."""
+    configs = [config(method, seed, **protocol) for method in methods for seed in methods[method]]
+    return plan_of(configs, CORPUS, "science")
+
+
+BOTH = {"scratch": [0, 1], "stacking": [0, 1]}
+
+
+def finish_runs(folder: Path, n: int) -> None:
+    """Leave the folders of `n` runs that have ended."""
+    for i in range(n):
+        (folder / "runs" / f"{i:016x}").mkdir(parents=True, exist_ok=True)
+
+
+def seeds(plan: Plan) -> dict[str, list[int]]:
+    return {method: entry["seeds"] for method, entry in plan["methods"].items()}
+
+
+def test_the_first_command_locks_the_whole_plan(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    locked = read(tmp_path)
+    assert seeds(locked.current) == BOTH
+    assert (locked.results, locked.amendments) == (0, ())
+    assert locked.first == locked.current
+    assert locked.current["budget_flops"] == 1e9
+    assert {"metric", "target_loss", "tests", "science", "corpus"} <= locked.current.keys()
+    assert len(json.loads((tmp_path / lock.FILE).read_text())["sha256"]) == 64
+
+
+def test_the_same_plan_again_changes_no_byte(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    before = (tmp_path / lock.FILE).read_bytes()
+    finish_runs(tmp_path, 4)
+    hold(tmp_path, planned(BOTH))
+    assert (tmp_path / lock.FILE).read_bytes() == before
+
+
+def test_later_seeds_and_methods_are_a_dated_amendment(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    finish_runs(tmp_path, 4)
+    more = {"scratch": [0, 1, 2], "stacking": [0, 1, 2], "lemon": [0, 1, 2]}
+    hold(tmp_path, planned(more))
+    (amendment,) = amended(tmp_path)
+    assert amendment.results == 4
+    assert amendment.date.endswith("+00:00")
+    added = {method: gained["seeds"] for method, gained in amendment.added.items()}
+    assert added == {"scratch": [2], "stacking": [2], "lemon": [0, 1, 2]}
+    assert seeds(read(tmp_path).current) == more
+    assert seeds(read(tmp_path).first) == BOTH
+    when = f"on {amendment.date[:10]}, after 4 results"
+    assert amendment.marks["scratch"] == f"seed 2 added {when}"
+    assert amendment.marks["lemon"] == f"seeds 0, 1, 2 added {when}"
+
+
+def test_a_planned_run_that_is_dropped_is_marked_too(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    finish_runs(tmp_path, 4)
+    hold(tmp_path, planned({"scratch": [0, 1], "stacking": [1]}))
+    hold(tmp_path, planned({"scratch": [0, 1]}))
+    first, second = amended(tmp_path)
+    assert (first.removed, second.removed) == ({"stacking": [0]}, {"stacking": [1]})
+    assert first.marks["stacking"].startswith("seed 0 removed on ")
+    assert seeds(read(tmp_path).current) == {"scratch": [0, 1]}
+
+
+def test_before_any_result_an_amendment_is_kept_and_marks_nothing(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    hold(tmp_path, planned({"scratch": [0]}))
+    (amendment,) = amended(tmp_path)
+    assert (amendment.results, amendment.marks) == (0, {})
+
+
+def test_another_budget_and_other_settings_of_a_method_are_amendments(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    finish_runs(tmp_path, 1)
+    other = [config("scratch", 0), config("stacking", 0)]
+    other[1]["method"]["args"] = {"order": "interleaved"}
+    for one in other:
+        one["protocol"]["budget_flops"] = 2e9
+    hold(tmp_path, plan_of(other, CORPUS, "science"))
+    (amendment,) = amended(tmp_path)
+    assert amendment.changed["budget_flops"] == [1e9, 2e9]
+    assert amendment.changed.keys() == {"budget_flops", "methods.stacking.settings"}
+    assert "settings changed" in amendment.marks["stacking"]
+    assert read(tmp_path).current["budget_flops"] == 2e9
+
+
+def test_words_about_a_method_are_no_setting(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    same = [config(method, seed) for method in BOTH for seed in BOTH[method]]
+    for one in same:
+        one["method"]["summary"] = "in other words"
+    hold(tmp_path, plan_of(same, CORPUS, "science"))
+    assert amended(tmp_path) == ()
+
+
+def test_what_tuning_will_choose_is_not_asked_beforehand() -> None:
+    tuned = {"name": "a-tuned", "tunes": "a", "trial": None}
+    chosen = tuned | {"tuned": {"learning_rate.peak": 0.01}}
+    assert lock.settings(tuned) == lock.settings(chosen)
+    trial = tuned | {"trial": 3}
+    assert lock.settings(trial) != lock.settings(trial | {"args": {"n": 1}})
+
+
+def test_the_shared_protocol_cannot_be_amended(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    before = (tmp_path / lock.FILE).read_bytes()
+    words = r"protocol.optimizer.weight_decay is 0.0, was 0.1; .*run.results to another folder"
+    with pytest.raises(RecordError, match=words):
+        hold(tmp_path, planned(BOTH, optimizer={"weight_decay": 0.0}))
+    with pytest.raises(RecordError, match=r"corpus\.sha256 is"):
+        hold(tmp_path, plan_of([config("scratch", 0)], CORPUS | {"sha256": "f"}, "science"))
+    with pytest.raises(RecordError, match=r"version is '2.0', was '1.0'"):
+        hold(tmp_path, plan_of([config("scratch", 0) | {"suite_version": 2.0}], CORPUS, "science"))
+    assert (tmp_path / lock.FILE).read_bytes() == before
+
+
+def test_a_plan_that_was_edited_is_named(tmp_path: Path) -> None:
+    hold(tmp_path, planned(BOTH))
+    hold(tmp_path, planned({"scratch": [0, 1, 2]}))
+    hold(tmp_path, planned({"scratch": [0, 1, 2, 3]}))
+    path = tmp_path / lock.FILE
+    whole = json.loads(path.read_text())
+
+    def edited(change: str) -> str:
+        content = json.loads(json.dumps(whole))
+        if change == "plan":
+            content["plan"]["methods"]["scratch"]["seeds"] = [0]
+        elif change == "date":
+            content["amendments"][0]["date"] = "2020-01-01T00:00:00+00:00"
+        else:
+            del content["amendments"][0]
+        path.write_text(json.dumps(content))
+        with pytest.raises(RecordError) as caught:
+            read(tmp_path)
+        return str(caught.value)
+
+    assert "the plan was edited after it was written" in edited("plan")
+    assert "amendment 1 was edited after it was written" in edited("date")
+    assert "amendment 1 was edited after it was written" in edited("dropped")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"amendments": 3}', "\udcff"])
+def test_a_damaged_plan_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / lock.FILE).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RecordError, match=r"plan.lock: damaged plan") as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_plan_has_no_amendments(tmp_path: Path) -> None:
+    assert amended(tmp_path) == ()
+    with pytest.raises(RecordError, match=r"plan.lock: cannot be read"):
+        read(tmp_path)
+
+
+def test_a_plan_that_came_after_results_says_so(tmp_path: Path) -> None:
+    finish_runs(tmp_path, 3)
+    hold(tmp_path, planned(BOTH))
+    assert read(tmp_path).results == 3
+
+
+def test_results_of_an_older_version_are_not_counted(tmp_path: Path) -> None:
+    finish_runs(tmp_path, 2)
+    for number, version in enumerate(("1.0", "0.9")):
+        log = tmp_path / "runs" / f"{number:016x}" / "events.jsonl"
+        log.write_text(json.dumps({"kind": "run", "suite_version": version}) + "\n")
+    hold(tmp_path, planned(BOTH))
+    assert read(tmp_path).results == 1

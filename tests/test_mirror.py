@@ -1,0 +1,127 @@
+"""TensorBoard shows every run's records once, while it trains; the records are what they were."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_suite import finish, prepare
+
+from benchmark.checkpoint import StageStore
+from benchmark.config import load_suite
+from benchmark.errors import ConfigError
+from benchmark.executors.track import Track
+from benchmark.mirror import Mirror
+from benchmark.records import Event, read_events
+from benchmark.runner import Context, Tick, execute
+from benchmark.session import Session
+
+CURVES = {"train/nats_per_byte": ("train", "loss"), "train/learning_rate": ("train", "lr"),
+          "held_out/bpb": ("evaluation", "bpb"), "final/test_bpb": ("final", "bpb")}  # fmt: skip
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Stands for a kill."""
+
+
+def interrupt(_: Tick) -> None:
+    raise Interrupted
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.chdir(prepare(tmp_path))
+    return Session(load_suite("tiny.yaml", ["methods=[stacking]"]))
+
+
+@pytest.fixture
+def context(session: Session) -> Context:
+    return Context(corpus=session.suite.workload.corpus, cache=session.cache)
+
+
+@pytest.fixture
+def mirror(session: Session) -> Iterator[Mirror]:
+    made = Mirror("tensorboard", session.cache / "logs" / "tiny", StageStore(session.cache))
+    yield made
+    made.close()
+
+
+def shown(session: Session) -> EventAccumulator:
+    accumulator = EventAccumulator(
+        str(session.cache / "logs/tiny/stacking/0"), size_guidance={"scalars": 0, "tensors": 0}
+    )
+    return accumulator.Reload()
+
+
+def recorded(session: Session, track: Track) -> list[Event]:
+    store = StageStore(session.cache)
+    folders = [store.folder(spec.id) for spec, _ in track.done]
+    return [event for folder in folders for event in read_events(folder / "events.jsonl")]
+
+
+def test_a_run_is_shown_once_from_its_first_record_to_its_last(
+    session: Session, context: Context, mirror: Mirror
+) -> None:
+    """Also if it is watched in the middle of a stage, and goes on from before that."""
+    (run,) = session.runs
+    first = run.next_stage([])
+    assert first is not None
+    waiting = Track(run, waiting_for=first)
+    mirror.update([waiting])
+    assert not (session.cache / "logs").exists()
+    with pytest.raises(Interrupted):
+        execute(first, replace(context, on_tick=interrupt))
+    waiting.tick = Tick(first.id, waiting.position, None)
+    mirror.update([waiting])
+    assert len(mirror.copies) == 1
+    track = Track(run, finish(run, context))
+    mirror.update([track])
+    mirror.update([track])
+    assert not mirror.copies
+    events, board = recorded(session, track), shown(session)
+    for name, (kind, field) in CURVES.items():
+        expected = [
+            (round(event["flops"]), pytest.approx(event[field], rel=1e-6))
+            for event in events
+            if event["kind"] == kind and event.get("split", "curve") in ("curve", "test")
+        ]
+        assert [(point.step, point.value) for point in board.Scalars(name)] == expected, name
+    (growth,) = board.Tensors("growth/text_summary")
+    text = growth.tensor_proto.string_val[0].decode()
+    assert text.startswith("baselines.stacking:Stacking: n_layer 1 to 2; held-out bpb ")
+
+
+def test_a_later_command_writes_the_copy_anew(session: Session, context: Context) -> None:
+    (run,) = session.runs
+    track = Track(run, finish(run, context))
+    for _ in range(2):
+        mirror = Mirror("tensorboard", session.cache / "logs" / "tiny", StageStore(session.cache))
+        mirror.update([track])
+    steps = [point.step for point in shown(session).Scalars("held_out/bpb")]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_a_package_that_is_missing_is_named_before_anything_trains(
+    session: Session, monkeypatch: pytest.MonkeyPatch, logger: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    session.suite = replace(session.suite, run=replace(session.suite.run, logger=logger))
+    with pytest.raises(ConfigError, match=rf"pip install 'growbench\[{logger}\]'"):
+        session.execute(lambda _: None)
+    assert not session.results.exists()
+
+
+@pytest.mark.slow
+def test_a_session_shows_its_runs_if_it_is_told_to(session: Session) -> None:
+    session.suite = replace(session.suite, run=replace(session.suite.run, logger="tensorboard"))
+    (track,) = session.execute(lambda _: None)
+    found = [point.value for point in shown(session).Scalars("final/test_bpb")]
+    (final,) = [event["bpb"] for event in recorded(session, track)
+                if event["kind"] == "final" and event["split"] == "test"]  # fmt: skip
+    assert found == [pytest.approx(final, rel=1e-6)]
+    session.execute(lambda _: None)  # nothing is left to train
+    assert [point.value for point in shown(session).Scalars("final/test_bpb")] == found

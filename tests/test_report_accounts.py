@@ -1,0 +1,284 @@
+"""Tables beside the verdict: who pays for the source, equal text and time, tuning, factors."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_records as toy
+from synthetic_records import CONTROLS, SUITE, Planted, write_records
+
+from benchmark.errors import RecordError
+from benchmark.lock import hold, plan_of
+from benchmark.records import atomic_write_text, load_suite, write_run
+from benchmark.report.analysis import Analysis, analyse, analyse_folder
+from benchmark.report.factors import Design, main_effects, shares
+from benchmark.report.frames import Row, rows
+from benchmark.report.markdown import page
+from benchmark.report.warnings import tripwires
+
+FAST = next(method for method in SUITE if method.name == "fast")
+
+
+def analysis(folder: Path, *methods: Planted, **how: object) -> Analysis:
+    return analyse(load_suite(write_records(folder, methods, **how)))  # type: ignore[arg-type]
+
+
+def row(found: Analysis, table: str, method: str) -> Row:
+    return next(row for row in rows(found.tables[table]) if row["method"] == method)
+
+
+def curve(u: float) -> float:
+    """The planted bpb of scratch, annealed at u C*."""
+    return float(1.5 + u**-0.25)
+
+
+def test_with_its_source_as_sunk_cost_a_method_meets_scratch_at_what_it_pays(
+    tmp_path: Path,
+) -> None:
+    late = Planted(name="late", sizes=(toy.SMALL, toy.TARGET), grows_at=(0.5,))
+    found = row(analysis(tmp_path, *CONTROLS, late), "modes", "late")
+    assert found["source_share"] == found["paid_share"] == 0.5
+    assert found["a_difference"] == pytest.approx(0.0, abs=1e-9)
+    assert found["b_scratch_bpb"] == pytest.approx(curve(0.5))
+    assert found["b_difference"] == pytest.approx(curve(1.0) - curve(0.5))
+
+
+def test_between_annealed_budgets_scratch_is_read_log_linearly(tmp_path: Path) -> None:
+    found = row(analysis(tmp_path, *SUITE), "modes", "fast")
+    share = math.log(0.75 / 0.5) / math.log(2)
+    assert found["paid_share"] == 0.75
+    assert found["b_scratch_bpb"] == pytest.approx(curve(0.5) * (1 - share) + curve(1.0) * share)
+
+
+def test_below_the_smallest_annealed_budget_nothing_is_extrapolated(tmp_path: Path) -> None:
+    later = Planted(name="later", sizes=(toy.SMALL, toy.TARGET), grows_at=(0.8,))
+    found = analysis(tmp_path, *CONTROLS, later)
+    assert row(found, "modes", "later")["paid_share"] == pytest.approx(0.2)
+    assert math.isnan(row(found, "modes", "later")["b_difference"])
+    assert found.words["later"] == "no evidence"
+
+
+def test_at_equal_text_the_curve_is_read_where_scratch_stopped_reading(tmp_path: Path) -> None:
+    table = analysis(tmp_path, *SUITE).tables["secondary"]
+    fast = table[(table.method == "fast") & (table.axis == "tokens")].iloc[0]
+    assert fast.ratio > 1
+    assert fast.bpb > 1.5 + 1.3**-0.25  # read before its end
+    scratch = table[table.method == "scratch"]
+    assert list(scratch.ratio) == [1.0, 1.0]
+    assert list(scratch.difference) == pytest.approx([0.0, 0.0])
+
+
+def test_a_run_that_read_less_than_scratch_is_not_extrapolated(tmp_path: Path) -> None:
+    wide = toy.TARGET | {"n_layer": 8}
+    large = Planted(name="fixed_deep", role="hull", sizes=(wide,))
+    table = analysis(tmp_path, *SUITE, large).tables["secondary"]
+    read = table[(table.method == "fixed_deep") & (table.axis == "tokens")].iloc[0]
+    assert read.n_read == 0
+    assert math.isnan(read.bpb)
+
+
+def trials(losses: tuple[float, ...], method: Planted) -> tuple[Planted, ...]:
+    """A trial for each offset of the loss, with the peak learning rate as its setting."""
+    return tuple(
+        replace(
+            method, name=f"{method.name}#{i}", role="tuning", offset=offset, budget=0.25,
+            tunes=method.name, trial=i, tuned=(("learning_rate.peak", 0.001 * (i + 1)),),
+        )
+        for i, offset in enumerate(losses)
+    )  # fmt: skip
+
+
+def tuned_suite() -> tuple[Planted, ...]:
+    tried = trials((0.2, 0.0, 0.1), FAST)
+    final = replace(FAST, name="fast-tuned", offset=-0.05, tunes="fast", tuned=tried[1].tuned)
+    return (*SUITE, *tried, final)
+
+
+def test_tuning_is_listed_with_its_cost_and_its_scores(tmp_path: Path) -> None:
+    found = analysis(tmp_path, *tuned_suite())
+    ledger = row(found, "tuning", "fast")
+    assert (ledger["trials"], ledger["budget_share"]) == (3, 0.25)
+    assert ledger["flops"] == pytest.approx(9 * 0.25 * toy.BUDGET)
+    assert ledger["flops_share"] == pytest.approx(9 * 0.25 / 3)
+    assert ledger["difference"] == pytest.approx(-0.05)
+    assert ledger["settings"] == "learning_rate.peak 0.002"
+    tried = found.tables["tuning_trials"]
+    assert list(tried.chosen) == [False, True, False]
+    best = found.tables["tuning_best_of"].expected_val_bpb
+    assert list(best) == pytest.approx(np.array([0.1, 0.1 / 3, 0.0]) + best.iloc[-1])
+    assert "| `fast` " in page(found).partition("## Tuning")[2]
+
+
+def test_trials_are_in_no_other_table(tmp_path: Path) -> None:
+    found = analysis(tmp_path, *tuned_suite())
+    for name in ("summary", "comparisons", "speed_ups", "modes", "secondary", "what_differs"):
+        assert not found.tables[name].method.str.contains("#").any(), name
+    before = analysis(tmp_path / "untuned", *SUITE)
+    charged = [a.tables["shared_compute"].flops[0] for a in (before, found)]
+    assert charged[1] - charged[0] == pytest.approx(3 * toy.BUDGET)  # fast-tuned, three seeds
+
+
+def test_a_suite_without_tuning_or_factors_has_no_such_tables(tmp_path: Path) -> None:
+    found = analysis(tmp_path, *SUITE)
+    assert not {"tuning", "tuning_trials", "main_effects", "amendments"} & found.tables.keys()
+    assert "## Tuning" not in page(found)
+
+
+def test_unequal_tuning_is_named(tmp_path: Path) -> None:
+    slow = next(method for method in SUITE if method.name == "slow")
+    more = trials((0.1, 0.2, 0.3, 0.4), slow)
+    equal = trials((0.1, 0.2, 0.3), next(m for m in SUITE if m.name == "scratch"))
+    warnings = tripwires(analysis(tmp_path, *tuned_suite(), *equal, *more))
+    assert "**Unequal tuning:** `slow`." in warnings
+
+
+def test_a_failed_trial_counts_and_costs(tmp_path: Path) -> None:
+    tried = trials((0.2, 0.0), FAST)
+    failed = replace(tried[1], status="diverged", ends_at=0.6)
+    found = analysis(tmp_path, *SUITE, tried[0], failed)
+    assert list(found.tables["tuning_trials"].val_bpb)[1] == math.inf
+    assert row(found, "tuning", "fast")["n_failed"] == 1
+
+
+def crossed(effects: dict[str, dict[str, float]], noise: float = 0.0) -> Design:
+    """A balanced design of additive effects on three seeds."""
+    rng = np.random.default_rng(0)
+    cells = [dict(zip(effects, combination, strict=True))
+             for combination in itertools.product(*effects.values())]  # fmt: skip
+    runs = [(cell, seed) for cell in cells for seed in (0, 1, 2)]
+    bpb = [
+        2.5
+        + 0.3 * seed
+        + sum(effects[f][level] for f, level in cell.items())
+        + rng.normal(0, noise)
+        for cell, seed in runs
+    ]
+    return Design(levels=[cell for cell, _ in runs], seeds=[seed for _, seed in runs], bpb=bpb)
+
+
+EFFECTS = {
+    "operator": {"copy": 0.0, "random": 0.02},
+    "time": {"early": 0.0, "middle": -0.01, "late": 0.1},
+    "state": {"reset": 0.0, "carry": 0.0},
+}
+
+
+def effects_of(design: Design) -> dict[tuple[str, str], Row]:
+    """Main effects by factor and level."""
+    return {(row["factor"], row["level"]): row for row in rows(main_effects(design))}
+
+
+def test_main_effects_are_those_that_were_planted() -> None:
+    table = effects_of(crossed(EFFECTS, noise=0.002))
+    for factor, levels in EFFECTS.items():
+        for level, planted in list(levels.items())[1:]:
+            found = table[factor, level]
+            assert found["effect"] == pytest.approx(planted, abs=0.002)
+            assert found["low"] < found["effect"] < found["high"]
+            assert abs(found["effect"] - planted) < found["high"] - found["low"]
+    assert table["time", "early"]["effect"] == 0.0
+    assert [row["n"] for row in table.values()] == [18, 18, 12, 12, 12, 18, 18]
+
+
+def test_shares_of_a_balanced_design_add_up() -> None:
+    table = shares(crossed(EFFECTS, noise=0.002)).set_index("term").share
+    assert table["time"] > table["operator"] > 10 * table["state"]
+    parts = [*EFFECTS, "left over"]
+    assert table[parts].sum() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_interaction_is_told_from_main_effects() -> None:
+    design = crossed(EFFECTS)
+    both = [cell["operator"] == "random" and cell["time"] == "late" for cell in design.levels]
+    bpb = [value + 0.2 * is_both for value, is_both in zip(design.bpb, both, strict=True)]
+    table = shares(replace(design, bpb=bpb)).set_index("term").share
+    assert table["operator x time"] > 0.05
+    assert table["operator x state"] == pytest.approx(0.0, abs=1e-6)
+
+
+def failing(design: Design, failed: list[bool]) -> Design:
+    bpb = [math.inf if is_failed else x for x, is_failed in zip(design.bpb, failed, strict=True)]
+    return replace(design, bpb=bpb)
+
+
+def test_failed_cells_are_left_out_and_counted() -> None:
+    design = crossed(EFFECTS, noise=0.001)
+    table = effects_of(failing(design, [i == 1 for i in range(len(design.bpb))]))
+    assert (table["operator", "copy"]["n"], table["operator", "copy"]["n_excluded"]) == (17, 1)
+    assert table["time", "late"]["effect"] == pytest.approx(0.1, abs=0.003)
+
+
+def test_a_level_that_never_finished_has_no_effect_rather_than_a_good_one() -> None:
+    design = crossed(EFFECTS)
+    table = effects_of(failing(design, [cell["time"] == "late" for cell in design.levels]))
+    assert math.isnan(table["time", "late"]["effect"])
+    assert table["time", "late"]["n_excluded"] == 12
+    assert table["operator", "random"]["effect"] == pytest.approx(0.02, abs=1e-6)
+
+
+def test_the_report_says_which_choice_matters(tmp_path: Path) -> None:
+    cells = [
+        Planted(
+            name=f"copy+{time}+{state}", offset=0.1 * (time == "late"),
+            sizes=(toy.SMALL, toy.TARGET), levels=(("time", time), ("state", state)),
+        )
+        for time in ("early", "late")
+        for state in ("reset", "carry")
+    ]  # fmt: skip
+    text = page(analysis(tmp_path, *CONTROLS, *cells, noise=0.001))
+    section = text.partition("## Which choices matter")[2].partition("## ")[0]
+    assert "`time` explains " in section
+    assert "from `early` to `late`, test bpb changes by +0." in section
+    assert "No effect is shown of `state`." in section
+
+
+def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:
+    configs = [toy.config(method, seed, (0, 1)) for method in SUITE for seed in (0, 1)]
+    hold(tmp_path, plan_of(configs, {"name": "wikipedia"}, "digest"))
+    assert "Not pre-registered" in page(analysis(tmp_path / "no lock", *SUITE))
+    write_records(tmp_path, seeds=(0, 1, 2))
+    assert not any("registered" in text for text in tripwires(analyse_folder(tmp_path)))
+    more = [toy.config(method, 2, (0, 1)) for method in SUITE if method.name == "fast"]
+    hold(tmp_path, plan_of([*configs, *more], {"name": "wikipedia"}, "digest"))
+    found = analyse_folder(tmp_path)
+    warning = next(text for text in tripwires(found) if "after results were seen" in text)
+    assert "`fast` (seed 2 added on " in warning
+    assert list(found.tables["amendments"].added) == ["fast 2"]
+    assert "`fast` \N{DOUBLE DAGGER} seed 2 added" in page(found)
+
+
+def overlap(share: float) -> dict[str, object]:
+    found = {"n_bytes": 1000, "shares_in_train": {"32": 0.1, "128": share}, "longest": 200}
+    return {"schema": 1, "entropy_rate_bits": None, "val": found, "test": found}
+
+
+@pytest.mark.parametrize(("share", "is_leak"), [(0.0, False), (0.2, True)])
+def test_held_out_text_in_the_training_text_is_told(
+    tmp_path: Path, share: float, is_leak: bool
+) -> None:
+    write_records(tmp_path, seeds=(0,))
+    atomic_write_text(tmp_path / "corpus.json", json.dumps(overlap(share)))
+    found = analyse_folder(tmp_path)
+    assert any("stands in the training text" in text for text in tripwires(found)) == is_leak
+    assert "200 bytes" in page(found).partition("## Leaks and repeats")[2]
+
+
+def test_a_perplexity_below_one_is_an_error(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0,))
+    events = toy.events(FAST, 0, 0.0)
+    events[-2]["bpb"] = -0.1
+    run = tmp_path / "runs" / toy.run_id("fast", 0)
+    write_run(run, events, toy.config(FAST, 0, (0,)), toy.PROVENANCE)
+    with pytest.raises(RecordError, match=r"\(fast\): -0\.1 bpb .* perplexity below 1 is impossib"):
+        analyse_folder(tmp_path)
+
+
+def test_a_score_below_the_entropy_rate_of_its_source_is_an_error(tmp_path: Path) -> None:
+    suite = load_suite(write_records(tmp_path, seeds=(0,)))
+    analyse(suite, shared_text={"entropy_rate_bits": 2.40})
+    with pytest.raises(RecordError, match=r"\(fast, seed 0\): 2\.4365 bpb on .* below the entropy"):
+        analyse(suite, shared_text={"entropy_rate_bits": 2.55})
