@@ -63,8 +63,8 @@ report: setup ## Render the report from its records; RESULTS=results/cpu
 methods: setup ## Measure every method and write docs/methods.md
 	@$(BIN)/growbench methods
 
-perf: setup ## Speed of the training step beside a plain PyTorch loop; writes results/perf.md
-	@$(BIN)/python -m tools.perf.step_time $(ARGS)
+perf: setup ## Speed of training steps, growth and token-parameters; writes results/perf.md
+	@$(BIN)/python -m tools.perf.page $(ARGS)
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results
 	@rm -rf results/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

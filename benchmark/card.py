@@ -98,6 +98,7 @@ def _model(record: RunRecord) -> dict[str, Any]:
         "parameters": last.get("n_params"),
         "parameters_without_embedding": last.get("n_params_nonembedding"),
         "parameters_by_tensor": last.get("n_params_by_group"),
+        "frozen": _filled(last["frozen"]) if "frozen" in last else None,
     }  # fmt: skip
 
 
@@ -156,10 +157,11 @@ def _time_and_memory(record: RunRecord) -> dict[str, Any]:
 def _result(record: RunRecord) -> dict[str, Any]:
     finals = {event["split"]: event["bpb"] for event in record.of("final")}
     evaluations = record.of("evaluation")
+    is_trial = _setting(record, "method", "trial") is not None
     return {
         "curve_bpb": evaluations[-1]["bpb"] if evaluations else None,
         "val_bpb": finals.get("val"),
-        "test_bpb": finals.get("test"),
+        "test_bpb": finals.get("test", NONE if is_trial else None),  # no trial looks at the test
     }
 
 

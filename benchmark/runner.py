@@ -31,7 +31,7 @@ from benchmark.data.corpora import CorpusConfig, load
 from benchmark.data.stream import ByteStream
 from benchmark.errors import DivergenceError, GrowthError, RecordError
 from benchmark.evaluate import Score, score
-from benchmark.growth import Moments, Resources, StatePolicy, grow
+from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
 from benchmark.kernels import kernels
 from benchmark.memory import PeakMemory
 from benchmark.model import ModelConfig, Transformer
@@ -186,13 +186,13 @@ class _Stage:
         spec, before = self.spec, self.score_curve(small.model)
         batches = GrowthBatches(self.stream(small.position))
         resources = Resources(generator(spec.seed, "growth", spec.rung), batches, self.model_class)
-        policy, started = StatePolicy(spec.state_policy), time.perf_counter()
+        started = time.perf_counter()
         grown = grow(
             small.model,
             small.moments,
             ModelConfig(**spec.model),
             self.baseline.operators,
-            policy,
+            StatePolicy(spec.state_policy),
             resources,
         )
         batches.close()
@@ -203,21 +203,7 @@ class _Stage:
             seconds=time.perf_counter() - started,
         )
         self._check_left(end)
-        self.log.append(
-            "growth",
-            stage_id=spec.id,
-            operator=spec.baseline,
-            **{"from": small.model.config.sizes(), "to": grown.model.config.sizes()},
-            n_params_from=_count(small.model),
-            n_params_to=_count(grown.model),
-            bpb_before=before.bits_per_byte,
-            bpb_after=self.score_curve(grown.model).bits_per_byte,
-            growth_flops=grown.flops,
-            growth_tokens=end.tokens - small.position.tokens,
-            growth_seconds=end.seconds - small.position.seconds,
-            state_policy=policy.value,
-            **where(end),
-        )
+        self._record_growth(small, before, grown, end)
         self.charge("growth", small.position, end, grown.flops + grown.flops_masked)
         is_masked = spec.rewarm is not None and spec.rewarm["which"] == "new"
         return replace(
@@ -227,6 +213,23 @@ class _Stage:
             position=end,
             is_new=grown.is_new if is_masked else {},
             grown_at=end.flops,
+        )
+
+    def _record_growth(self, small: State, before: Score, grown: Grown, end: Position) -> None:
+        self.log.append(
+            "growth",
+            stage_id=self.spec.id,
+            operator=self.spec.baseline,
+            **{"from": small.model.config.sizes(), "to": grown.model.config.sizes()},
+            n_params_from=_count(small.model),
+            n_params_to=_count(grown.model),
+            bpb_before=before.bits_per_byte,
+            bpb_after=self.score_curve(grown.model).bits_per_byte,
+            growth_flops=grown.flops,
+            growth_tokens=end.tokens - small.position.tokens,
+            growth_seconds=end.seconds - small.position.seconds,
+            state_policy=self.spec.state_policy,
+            **where(end),
         )
 
     def _check_left(self, grown: Position) -> None:

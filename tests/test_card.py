@@ -115,6 +115,7 @@ GAPS = {
     "data.train_bytes": without("run", "train_bytes"),
     "data.batch_size": unset("workload", "batch_size"),
     "model.parameters_by_tensor": without("stage", "n_params_by_group"),
+    "model.frozen": without("stage", "frozen"),
     "learning rate.constants": unset("protocol", "learning_rate"),
     "optimizer.constants": unset("protocol", "optimizer"),
     "optimizer.state_policy": unset("method", "state_policy"),
@@ -133,6 +134,17 @@ def test_a_gap_is_named(records: dict[str, RunRecord], field: str) -> None:
     record = GAPS[field](records["stacking"])
     with pytest.raises(RecordError, match=f"{record.run_id}: reporting card: {field} is empty"):
         card(record)
+
+
+def test_a_trial_has_no_test_score_and_a_final_run_must(records: dict[str, RunRecord]) -> None:
+    record = records["scratch"]
+    kept = [e for e in record.events if e["kind"] != "final" or e["split"] != "test"]
+    unscored = replace(record, events=tuple(kept))
+    method = {**record.config["method"], "trial": 0}
+    trial = replace(unscored, config={**record.config, "method": method})
+    assert card(trial)["result"]["test_bpb"] == NONE
+    with pytest.raises(RecordError, match=r"result\.test_bpb is empty"):
+        card(unscored)
 
 
 def test_a_run_that_failed_says_what_it_has_and_what_it_did_not_reach(

@@ -93,6 +93,8 @@ Sleeps, Hoards, Exhausts = map(_method, (_Sleep, _Hoard, _Exhaust))
 for _name in ("Kills", "StandsBy", "KillsOnce", "Sleeps", "Hoards", "Exhausts"):
     globals()[_name].__qualname__ = _name
 '''
+pytestmark = pytest.mark.slow  # every test starts processes
+
 METHOD = """
 name: {name}
 target: "deadly:{name}"

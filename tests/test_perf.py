@@ -1,4 +1,4 @@
-"""The yardstick for speed computes what our model computes, so that their times compare."""
+"""The yardsticks for speed compute what our models compute, so that their times compare."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from benchmark.model import ModelConfig, Transformer
+from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
+from tools.perf.growth_time import document as growth_document
+from tools.perf.live_bytes import LiveBytes
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
 from tools.perf.step_time import OURS, SAME, Rounds, document, measure, reference_model
+from tools.perf.token_time import WIDTHS
+from tools.perf.token_time import document as token_document
+from tools.perf.token_time import measure as measure_tokens
+from tools.perf.token_time import models as token_models
 
 TINY = ModelConfig(
     d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=32, vocab_size=16, seq_len=6,
@@ -80,3 +87,56 @@ def test_measures_every_contestant_in_every_round(tmp_path: Path) -> None:
 def test_slowdown_is_the_median_of_ratios_within_a_round() -> None:
     rounds = Rounds({"ours": [2.0, 30.0, 4.0], "base": [1.0, 10.0, 4.0]}, [1.0])
     assert rounds.slowdown("ours", "base") == 2.0
+
+
+def test_bytes_count_once_per_storage_and_until_nothing_refers_to_it() -> None:
+    held = torch.zeros(10)
+    with LiveBytes([held]) as live:
+        first = torch.empty(100) + 1  # two tensors of 400 bytes at once
+        view = first.view(10, 10)
+        del first
+        torch.zeros(25)
+        assert view.shape == (10, 10)
+        held.add_(1)
+    assert live.peak == 40 + 800
+
+
+WIDER = replace(TINY, d_model=64, n_head=4, d_head=16, d_ff=256, n_layer=12, vocab_size=64)
+
+
+@pytest.fixture(scope="module")
+def wide() -> ModelConfig:
+    """Twice `WIDER` in every width."""
+    return WIDER.resized({"d_model": 128, "n_head": 8, "d_ff": 512})
+
+
+def test_growing_holds_little_more_than_both_models(wide: ModelConfig) -> None:
+    plugins = closed_form(WIDER, wide)
+    assert {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "msg"} <= plugins.keys()
+    for name, plugin in plugins.items():
+        cost = memory(plugin, WIDER, wide)
+        assert 1 <= cost.weights <= 1.1, name
+        assert 1 <= cost.all <= 1.1, name
+
+
+def test_growth_is_timed_with_and_without_moments(wide: ModelConfig) -> None:
+    plugin = closed_form(WIDER, wide)["hypercloning"]
+    cost = times(plugin, WIDER, wide)
+    assert min(cost.weights, cost.all) > 0
+    found = Growths({"hypercloning": Cost(1.0, 1.0)}, {1: {"hypercloning": [cost]}})
+    assert "hypercloning" in growth_document({"width": found}, 1)
+
+
+@pytest.mark.parametrize("d_model", WIDTHS)
+def test_blocks_of_token_parameters_and_dense_ones_cost_the_same(d_model: int) -> None:
+    macs = [
+        sum(part.macs for path, part in model.parts() if path.startswith("blocks."))
+        for model in token_models(d_model)
+    ]
+    assert macs[0] == macs[1] == 12 * d_model**2
+
+
+def test_both_blocks_are_timed_in_every_round() -> None:
+    pair = measure_tokens(64, 2)
+    assert len(pair.dense) == len(pair.tokens) == 2
+    assert f"{pair.slowdown:.3f}" in token_document({64: pair})

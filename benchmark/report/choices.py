@@ -1,5 +1,7 @@
 """The sections of a report on choices: which factor matters, and what tuning gave."""
 
+import pandas as pd
+
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import grouped, rows
@@ -69,7 +71,21 @@ def tuning(analysis: Analysis) -> list[str]:
         | {f"best of {row['k']}": formats.bpb(row["expected_val_bpb"]) for row in group}
         for name, group in grouped(best).items()
     ]
-    each = [
+    return [
+        "Trials are scored on the validation split, with seeds that no final run has; trial 0 is "
+        "the default. Their FLOPs are listed here, in no budget; they are in no other table.",
+        formats.table(shown),
+        "Expected validation bpb of the best of k trials, had only k been run (exact, over all "
+        "choices of k).",
+        formats.figure("tuning_best_of", "Expected best of k trials"),
+        formats.table(curve),
+        formats.table(_trials(tried), alignment="left"),
+    ]
+
+
+def _trials(tried: pd.DataFrame) -> list[dict[str, str]]:
+    """Every trial, as cells."""
+    return [
         {
             "method": f"`{row['tunes']}`",
             "trial": formats.number(row["trial"]) + " (chosen)" * row["chosen"],
@@ -80,14 +96,4 @@ def tuning(analysis: Analysis) -> list[str]:
             "runs": row["run_ids"],
         }
         for row in rows(tried)
-    ]
-    return [
-        "Trials are scored on the validation split, with seeds that no final run has; trial 0 is "
-        "the default. Their FLOPs are listed here, in no budget; they are in no other table.",
-        formats.table(shown),
-        "Expected validation bpb of the best of k trials, had only k been run (exact, over all "
-        "choices of k).",
-        formats.figure("tuning_best_of", "Expected best of k trials"),
-        formats.table(curve),
-        formats.table(each, alignment="left"),
     ]

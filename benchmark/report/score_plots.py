@@ -178,10 +178,10 @@ def _compute_axis(axes: Axes, budget: float, budgets: list[float]) -> None:
 
 
 def _size_axis(axes: Axes, sizes: list[float]) -> None:
-    axes.set_xscale("log")
-    if sizes:
+    if sizes:  # before the scale, which warns of limits that are those of a single size
         room = max((max(sizes) / min(sizes)) ** 0.2, 1.05)
         axes.set_xlim(min(sizes) / room, max(sizes) * room)
+    axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = _apart(sorted(sizes))
     axes.set_xticks(ticks, [formats.count(n) for n in ticks])

@@ -26,9 +26,7 @@ def main(
     tokens = token_time.document(pairs)
     torch.set_num_threads(step_time.N_THREADS)
     with tempfile.TemporaryDirectory() as cache:
-        steps_taken = step_time.measure(
-            step_time.OURS, Path(cache), n_rounds=rounds, n_steps=steps
-        )
+        steps_taken = step_time.measure(step_time.OURS, Path(cache), n_rounds=rounds, n_steps=steps)
     text = "\n".join(
         (
             step_time.document(steps_taken, step_time.OURS),

@@ -7,7 +7,6 @@ Set-up and the first steps of every turn are not timed.
 
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-import typer
 from tabulate import tabulate
 from torch import nn
 
@@ -208,19 +206,3 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def main(rounds: int = 12, steps: int = 8, out: Path = Path("results/perf.md")) -> None:
-    """Measure, print the table, write it to `out`."""
-    torch.set_num_threads(N_THREADS)
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as cache:
-        measured = measure(OURS, Path(cache), n_rounds=rounds, n_steps=steps)
-    text = document(measured, OURS)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text)
-    typer.echo(text, nl=False)
-
-
-if __name__ == "__main__":
-    typer.run(main)
