@@ -67,14 +67,15 @@ def analyse(
     compared, faster = comparisons(data, found), speed_ups(data)
     doubts = withheld(data, found)
     words = verdicts(data, found, compared, doubts)
+    summary = tables.summary(data, found, compared, faster)
     said = {
         "verdict": words,
         "withheld": {method: "; ".join(reasons) for method, reasons in doubts.items()},
         "amended": plan.marks,
     }
-    summary = tables.summary(data, found, compared, faster)
     for name, texts in said.items():
         summary[name] = [texts.get(method, "") for method in summary.method]
+    ranked = {"comparisons": compared, "speed_ups": faster} | _by_method(data)
     return Analysis(
         frames=data,
         controls=found,
@@ -82,26 +83,36 @@ def analyse(
         withheld=doubts,
         registration=plan,
         overlap=shared_text,
-        tables={
-            "summary": summary,
-            "comparisons": _ranked(compared, summary),
-            "compute_matched": _ranked(tables.compute_matched(data), summary),
-            "speed_ups": _ranked(faster, summary),
-            "modes": _ranked(modes(data), summary),
-            "secondary": _ranked(secondary(data), summary),
-            "growth_events": _ranked(tables.growth_events(data), summary),
-            "hull": tables.hull(data, found),
-            **_optional(data, found, plan),
-            "shared_compute": tables.shared_compute(data),
-            "settings": tables.hyperparameters(data),
-            "what_differs": tables.differing(data),
-            "environment": tables.environment(data),
-            "runs": data.runs,
-            "points": data.points,
-            "growths": data.growths,
-            "charges": data.charges,
-        },
+        tables={"summary": summary}
+        | {name: _ranked(table, summary) for name, table in ranked.items()}
+        | {"hull": tables.hull(data, found)}
+        | _optional(data, found, plan)
+        | _of_suite(data),
     )
+
+
+def _by_method(data: Frames) -> dict[str, pd.DataFrame]:
+    """Tables whose rows belong to methods."""
+    return {
+        "compute_matched": tables.compute_matched(data),
+        "modes": modes(data),
+        "secondary": secondary(data),
+        "growth_events": tables.growth_events(data),
+    }
+
+
+def _of_suite(data: Frames) -> dict[str, pd.DataFrame]:
+    """What all methods share, and the records as they are."""
+    return {
+        "shared_compute": tables.shared_compute(data),
+        "settings": tables.hyperparameters(data),
+        "what_differs": tables.differing(data),
+        "environment": tables.environment(data),
+        "runs": data.runs,
+        "points": data.points,
+        "growths": data.growths,
+        "charges": data.charges,
+    }
 
 
 def _optional(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
