@@ -25,6 +25,9 @@ FINISHED = ("done", "diverged", "failed", "timeout", "out of memory")
 SUMS = "SHA256SUMS"
 """In each run folder: what its files were when they were published."""
 
+STAGE = ("stage", "stage_id")
+"""What an entry of a run's provenance says of its stage, beside what that was made with."""
+
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 Event = dict[str, Any]
@@ -129,8 +132,7 @@ class RunRecord:
     @property
     def environments(self) -> list[dict[str, Any]]:
         """The provenance without the names of the stages."""
-        ids = ("stage", "stage_id")
-        return [{k: v for k, v in entry.items() if k not in ids} for entry in self.provenance]
+        return [{k: v for k, v in entry.items() if k not in STAGE} for entry in self.provenance]
 
     def of(self, kind: str) -> list[Event]:
         """The records of one kind, oldest first."""
@@ -211,7 +213,7 @@ def write_run(
         fresh.mkdir()
         atomic_write(fresh / "events.jsonl", b"".join(map(_line, events)))
         atomic_write_text(fresh / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        atomic_write_text(fresh / "provenance.json", _pretty(list(provenance)))
+        atomic_write_text(fresh / "provenance.json", _pretty(_grouped(provenance)))
         if card is not None:
             atomic_write_text(fresh / "card.json", _pretty(card))
         atomic_write_text(fresh / SUMS, checksums(fresh))
@@ -285,6 +287,16 @@ def _pretty(content: object) -> str:
     return json.dumps(_encoded(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def _grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of stages that were made with the same, told once, with the list of the stages."""
+    groups: dict[str, dict[str, Any]] = {}
+    for entry in provenance:
+        made_with = {key: value for key, value in entry.items() if key not in STAGE}
+        group = groups.setdefault(_pretty(made_with), {"stages": []} | made_with)
+        group["stages"].append({key: entry[key] for key in STAGE if key in entry})
+    return list(groups.values())
+
+
 def _load_provenance(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
@@ -292,10 +304,11 @@ def _load_provenance(path: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RecordError(f"{path}: not JSON: {error}") from error
-    entries = [content] if isinstance(content, dict) else content  # one per run in schema 1
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise RecordError(f"{path}: expected a list of objects, one per stage")
-    return entries
+    try:
+        entries = [stage | group for group in content for stage in group.pop("stages")]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path}: expected a list of objects that name their stages") from error
+    return sorted(entries, key=lambda entry: int(entry.get("stage", 0)))
 
 
 def _planned_run(results_dir: Path, plan: Event, planned: Event) -> RunRecord:

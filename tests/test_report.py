@@ -332,7 +332,7 @@ def test_provenance_of_each_stage_is_told_once_per_run(tmp_path: Path) -> None:
     write_records(tmp_path, SUITE[:1], seeds=(0, 1))
     stages = [*toy.PROVENANCE, *toy.PROVENANCE, toy.PROVENANCE[0] | {"commit": "1" * 40}]
     path = tmp_path / "runs" / toy.run_id("scratch", 0) / "provenance.json"
-    path.write_text(json.dumps(stages))
+    path.write_text(json.dumps([{"stages": [{"stage": 0}]} | dict(entry) for entry in stages]))
     table = analysis(tmp_path).tables["environment"]
     commits = table[table.key == "commit"]
     assert list(zip(commits.value, commits.runs, strict=True)) == [("0" * 40, 2), ("1" * 40, 1)]
