@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -260,15 +259,8 @@ def atomic_write(path: Path, content: bytes) -> None:
             raise
 
 
-class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML that reads 2e12 as a number, as YAML 1.2 does and OmegaConf writes."""
-
-
-_YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Reads what `yaml.safe_dump` writes: to any other reader the run id 2045391731138e07 is a number."""
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:

@@ -346,3 +346,46 @@ def test_a_tuning_that_was_not_equal_or_not_followed_is_named() -> None:
     runs = tuple(run for run in whole.suite.runs if run.method != "stacking#0")
     (fault,) = CHECKS["tuning"](replace(whole, suite=replace(whole.suite, runs=runs)))
     assert fault.text == "suite.yaml: stacking has 2 trials, not 3"
+
+
+def test_results_that_no_plan_ever_named_are_named(results: Path) -> None:
+    def forget(content: Event) -> None:
+        del content["plan"]["methods"]["stacking"]
+
+    folder = run_folder(results, "stacking")
+    replan(results, lambda plan: plan.update(
+        runs=[run for run in plan["runs"] if run["method"] != "stacking"]
+    ))  # fmt: skip
+    relock(results, forget)
+    (fault,) = (text for text in faults(results, "plan") if folder.name in text)
+    assert fault == (
+        f"runs/{folder.name} (stacking, seed 0): has results, and plan.lock never planned it"
+    )
+
+
+def test_a_number_of_parameters_that_the_tensors_do_not_have_is_named(results: Path) -> None:
+    forge(run_folder(results, "scratch"), events=change("n_params", 7, "stage"))
+    assert "n_params 7, its tensors have " in faults(results, "charges")[-1]
+
+
+def test_settings_without_tuning_and_settings_that_nobody_may_tune_are_named() -> None:
+    evidence = tuned_records()
+
+    def changed(name: str, **method: object) -> list[str]:
+        runs = [
+            replace(run, config=run.config | {"method": run.config["method"] | method})
+            if run.method == name
+            else run
+            for run in evidence.suite.runs
+        ]
+        suite = replace(evidence.suite, runs=tuple(runs))
+        found = CHECKS["tuning"](replace(evidence, suite=suite))
+        return [remark.text.partition("): ")[2] for remark in found]
+
+    (alone,) = changed("stacking-tuned", tunes="", tuned={"optimizer.weight_decay": 0.0})
+    assert alone == "has optimizer.weight_decay for itself, without tuning"
+    tuned = {"learning_rate.peak": TRIED[0], "optimizer.weight_decay": 0.0}
+    assert "tries optimizer.weight_decay, which is nobody's to tune" in changed(
+        "stacking#0", tuned=tuned
+    )
+    assert changed("stacking#0", tunable={"schedule.args.at": [0.1, 0.5]}) == []

@@ -138,10 +138,18 @@ def test_a_published_run_replaces_the_old_one_whole(tmp_path: Path) -> None:
 
 def test_configurations_keep_their_numbers(tmp_path: Path) -> None:
     folder = toy.write_records(tmp_path, toy.SUITE[:1], seeds=(0,))
-    path = folder / "runs" / toy.run_id("scratch", 0) / "config.yaml"
-    path.write_text(path.read_text().replace("2000000000000.0", "2.0e12"))
     (run,) = load_suite(folder).runs
     assert run.config == toy.config(toy.SUITE[0], 0, (0,))
+
+
+def test_a_run_id_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
+    toy.write_records(tmp_path, toy.SUITE[:1], seeds=(0,))
+    given, numeric = toy.run_id("scratch", 0), "2045391731138e07"
+    for path in (tmp_path / "suite.yaml", tmp_path / "runs" / given / "events.jsonl"):
+        path.write_text(path.read_text().replace(given, numeric))
+    (tmp_path / "runs" / given).rename(tmp_path / "runs" / numeric)
+    (run,) = load_suite(tmp_path).runs
+    assert run.run_id == numeric
 
 
 def test_missing_and_unfinished_runs_are_represented(tmp_path: Path) -> None:

@@ -120,9 +120,18 @@ def charges(evidence: Evidence) -> Iterator[Remark]:
                     yield Remark(f"{place}: {name} {event[name]:.6g}, by formula {value:.6g}")
             if not is_known(run.config, stage):
                 unknown[run.method] = place
+        yield from _parameters(run)
     for method, place in unknown.items():
         text = f"{place}: cost of a step as stated: the formula does not cover {method}'s model"
         yield Remark(text, is_fault=False)
+
+
+def _parameters(run: RunRecord) -> Iterator[Remark]:
+    """The number of parameters decides which formula holds; it is the sum over the tensors."""
+    for place, stage in numbered(run, "stage"):
+        counted = sum(stage["n_params_by_group"].values())
+        if stage["n_params"] != counted:
+            yield Remark(f"{place}: n_params {stage['n_params']}, its tensors have {counted}")
 
 
 def _growth_charge(growth: Event) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.lock import FILE, FIXED, Lock, Plan, settings
-from benchmark.records import RunRecord, flatten
+from benchmark.records import RunRecord, flatten, load_run
 
 
 def plan(evidence: Evidence) -> Iterator[Remark]:
@@ -16,6 +16,7 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
         return
     yield from _late(lock)
     yield from _complete(evidence, lock.current)
+    yield from _left_out(evidence, lock)
     for run in evidence.ran:
         yield from _kept(run, lock.current)
 
@@ -45,6 +46,20 @@ def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
     for key in sorted(planned.keys() & found.keys()):
         if planned[key] != found[key]:
             yield Remark(f"suite.yaml: {key[0]} is a {found[key]}, {FILE} says {planned[key]}")
+
+
+def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
+    """Results of this version of the suite that neither the plan nor an amendment ever named."""
+    named = [lock.first["methods"], *(amendment.added for amendment in lock.amendments)]
+    known = {(m, seed) for methods in named for m in methods for seed in methods[m]["seeds"]}
+    for run_id in evidence.suite.unplanned:
+        run = load_run(evidence.folder / "runs" / run_id)
+        is_ours = str(run.events[0]["suite_version"]) == evidence.suite.version
+        if is_ours and (run.method, run.seed) not in known:
+            yield Remark(
+                f"runs/{run_id} ({run.method}, seed {run.seed}): has results, and {FILE} never "
+                "planned it"
+            )
 
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:

@@ -25,6 +25,9 @@ def tuning(evidence: Evidence) -> Iterator[Remark]:
         method = run.config["method"]
         if method.get("tunes") and run.role != ROLE:
             yield from _chosen(run, by_method.get(method["tunes"], {}))
+        elif method.get("tuned") and not method.get("tunes"):
+            names = ", ".join(sorted(method["tuned"]))
+            yield Remark(f"{log_of(run)}: has {names} for itself, without tuning")
 
 
 def _trials(evidence: Evidence) -> dict[str, Trials]:
@@ -44,6 +47,9 @@ def _equal(evidence: Evidence, space: Mapping[str, Any]) -> Iterator[Remark]:
         number, tuned = run.config["method"]["trial"], run.config["method"]["tuned"]
         if run.seed in final_seeds:
             yield Remark(f"{log_of(run)}: tunes on a seed of the comparison")
+        own = run.config["method"].get("tunable") or {}
+        for name in sorted(tuned.keys() - space.keys() - own.keys()):
+            yield Remark(f"{log_of(run)}: tries {name}, which is nobody's to tune")
         for name, (low, high) in space.items():
             value = tuned.get(name, math.nan)
             if value != reference.setdefault((number, name), value):
