@@ -260,7 +260,7 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Reads what `yaml.safe_dump` writes: to any other reader the run id 2045391731138e07 is a number."""
+"""Reads what `yaml.safe_dump` writes; to other readers the run id 2045391731138e07 is a number."""
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
