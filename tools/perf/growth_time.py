@@ -181,10 +181,11 @@ def document(growths: dict[str, Growths], n_rounds: int) -> str:
         f"""## Cost of growing
 
 To d_model {LARGE.d_model}, {LARGE.n_layer} layers, fp32: in width from d_model
-{SMALL["width"].d_model}, in depth from {SMALL["depth"].n_layer} layers. Time is that of copying
-the large model's weights once into new memory, median of {n_rounds} rounds; memory is the most
-bytes of tensors alive at once, over those of the small and the large state. "All" is weights,
-both of Adam's moments and the masks of new entries; time is still over copying the weights.
+{SMALL["width"].d_model}, in depth from {SMALL["depth"].n_layer} layers. Time is over that of
+copying the large model's weights once into new memory, median of {n_rounds} rounds. Memory is the
+most bytes of tensors alive at once, over those of the small and the large state. "All" is the
+weights, both of Adam's moments and the masks of new entries; its time is over copying the weights,
+too.
 """
     ]
     for kind, found in growths.items():
@@ -192,11 +193,12 @@ both of Adam's moments and the masks of new entries; time is still over copying 
         for name, held in found.memory.items():
             row = {kind: name}
             for n_threads in found.times:
-                cost, threads = found.time(name, n_threads), f"{n_threads} thread"
+                cost = found.time(name, n_threads)
+                threads = "1 thread" if n_threads == 1 else f"{n_threads} threads"
                 row[f"weights, {threads}"] = f"{cost.weights:.2f}"
                 row[f"all, {threads}"] = f"{cost.all:.2f}"
             row["weights, memory"] = f"{held.weights:.3f}"
             row["all, memory"] = f"{held.all:.3f}"
             rows.append(row)
         parts.append(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
-    return "\n".join(parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts) + "\n"
