@@ -47,6 +47,12 @@ def test_with_its_source_as_sunk_cost_a_method_meets_scratch_at_what_it_pays(
     assert found["b_difference"] == pytest.approx(curve(1.0) - curve(0.5))
 
 
+def test_a_source_that_only_trains_on_has_the_advantage_of_sunk_cost_too(tmp_path: Path) -> None:
+    found = analysis(tmp_path, *SUITE)
+    assert row(found, "modes", "restart_only")["b_difference"] < 0
+    assert "`restart_only` has the same advantage without growing" in page(found)
+
+
 def test_between_annealed_budgets_scratch_is_read_log_linearly(tmp_path: Path) -> None:
     found = row(analysis(tmp_path, *SUITE), "modes", "fast")
     share = math.log(0.75 / 0.5) / math.log(2)

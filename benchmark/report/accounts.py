@@ -2,7 +2,7 @@
 
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.controls import SCRATCH
+from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.frames import Row, rows
 
 SAME = 0.005
@@ -53,7 +53,9 @@ def modes(analysis: Analysis) -> list[str]:
         "only what came after the first growth began. The method's final test bpb then meets that "
         f"of a {SCRATCH} run annealed at the same price, read off a line over log FLOPs between "
         f"{SCRATCH}'s annealed budgets and never beyond them (a dash). Loss curves bend up, so "
-        "the line lies above the curve and flatters a method whose price is between budgets.",
+        "the line lies above the curve and flatters a method whose price is between budgets. "
+        f"`{RESTART_ONLY}` has the same advantage without growing: it only trains the source on. "
+        "Under B a growth is worth something to the owner of the source if it ends below that row.",
         formats.table(shown),
     ]
 

@@ -16,7 +16,8 @@ from benchmark.report.frames import ABSENT, Frames, Row
 SCRATCH = "scratch"
 SCRATCH_SMALL = "scratch_small"
 BEST_FIXED = "best_fixed"
-REQUIRED = ("restart_only", "untrained_source")
+RESTART_ONLY = "restart_only"
+REQUIRED = (RESTART_ONLY, "untrained_source")
 """Controls beside the fixed sizes without which there is no verdict."""
 
 SAME_BUDGET = 0.01

@@ -3,14 +3,15 @@
 Mode A is the headline: all training is charged. Mode B answers the owner of a trained small model,
 to whom its training is sunk cost: the method pays only what came after its first growth began, and
 meets a scratch run that is annealed at those FLOPs. Between the budgets at which scratch was
-annealed, its loss is read off a line over log FLOPs, never beyond them.
+annealed, its loss is read off a line over log FLOPs, never beyond them. What a source is worth that
+trains on and never grows shows in the row of `restart_only`.
 """
 
 import math
 
 import pandas as pd
 
-from benchmark.report.controls import SCRATCH
+from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.frames import Frames, Row
 from benchmark.statistics import mean_interval, value_at
 
@@ -26,10 +27,12 @@ def modes(frames: Frames) -> pd.DataFrame:
     annealed = _annealed_scratch(frames)
     growths = frames.growths[frames.growths.growth == 1]
     sources = dict(zip(growths.run_id, growths.start_flops, strict=True))
+    grown = frames.methods("method")
     found = [
         row
-        for method in frames.methods("method")
-        if (row := _mode(frames, method, annealed, sources)) is not None
+        for method in frames.methods()
+        if (method in grown or method == RESTART_ONLY)
+        and (row := _mode(frames, method, annealed, sources)) is not None
     ]
     return pd.DataFrame(found, columns=_MODES)
 
