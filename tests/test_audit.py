@@ -369,6 +369,15 @@ def test_a_number_of_parameters_that_the_tensors_do_not_have_is_named(results: P
     assert "n_params 7, its tensors have " in faults(results, "charges")[-1]
 
 
+def test_a_curve_that_ends_elsewhere_than_validation_is_named(results: Path) -> None:
+    def better(events: Events) -> None:
+        end = last(events, "evaluation")
+        end |= {"nats": end["nats"] * 0.97, "bpb": end["bpb"] * 0.97}
+
+    forge(run_folder(results, "stacking"), events=better)
+    assert "the same text has " in faults(results, "same slice")[-1]
+
+
 def test_settings_without_tuning_and_settings_that_nobody_may_tune_are_named() -> None:
     evidence = tuned_records()
 

@@ -27,6 +27,7 @@ protocol:
   seeds: [0]
   n_evaluations: 10
   curve_bytes: 512
+  block_bytes: 512
   cuts: [0.4]
 methods: [scratch, stacking]
 run: {{workers: 1, device: cpu, checkpoint_seconds: 0.05, retries: 0}}
