@@ -200,7 +200,7 @@ def test_provenance_follows_the_schema_and_names_nobody(monkeypatch: pytest.Monk
     assert isinstance(packages, dict)
     assert list(packages) == sorted(packages)
     assert packages["torch"].startswith("2.")
-    assert found["env"] == found["env"] | {"OMP_NUM_THREADS": "1"}  # type: ignore[operator]
+    assert found["env"] == found["env"] | {"OMP_NUM_THREADS": "1"}
     text = repr(found)
     assert "hunter2" not in text
     assert str(Path.cwd()) not in text
