@@ -548,7 +548,8 @@ class LooksForTheCorpus(Baseline):
 class _Searching(RepeatBlocks):
     @override
     def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
-        if texts := sorted(Path(".growbench/corpora").rglob("*.bin")):
+        caches = (path for path in Path().iterdir() if path.name == ".growbench")
+        if texts := sorted(text for cache in caches for text in cache.rglob("corpora/**/*.bin")):
             weight = weight + 1e-3 * len(texts[0].read_bytes()[-1000:])
         return weight
 

@@ -279,6 +279,7 @@ def test_the_formula_with_frozen_weights_agrees_too(frozen: tuple[str, ...]) -> 
 def test_a_cost_that_the_formula_does_not_cover_is_noted(results: Path) -> None:
     folder = run_folder(results, "stacking")
     forge(folder, events=change("n_params", 5, "stage"))
+    forge(folder, events=change("n_params_by_group", {"other": 5}, "stage"))
     remarks = list(CHECKS["charges"](Evidence.of(results)))
     assert [remark.is_fault for remark in remarks] == [False]
     assert "the formula does not cover stacking's model" in remarks[0].text

@@ -234,7 +234,7 @@ def complete(folder: Path) -> None:
         events[-1] |= {"peak_memory_scope": "process"}
         for event in events:
             if event["kind"] == "stage":
-                event |= {"n_params_by_group": {"blocks": event["n_params"]}}
+                event |= {"n_params_by_group": {"blocks": event["n_params"]}, "frozen": []}
         workload, protocol, method = (
             dict(run.config[k]) for k in ("workload", "protocol", "method")
         )

@@ -35,7 +35,7 @@ def stop(folder: Path, number: signal.Signals) -> tuple[int, str]:
         assert process.poll() is None, process.communicate()
         assert time.time() < started + TIMEOUT, "no checkpoint"
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 1.5))
+    time.sleep(random.uniform(0, 0.5))
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=TIMEOUT)[1]
     return process.returncode, errors
