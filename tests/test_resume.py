@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 120.0
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell that runs the tests in the background tells its children: ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     """`growbench run` in `folder`, in a process group of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -25,6 +30,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-m", "benchmark", "run", "tiny.yaml"],
         cwd=folder, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 (nothing here holds a lock)
     )  # fmt: skip
 
 
