@@ -8,7 +8,13 @@ import torch
 from benchmark.baseline import Baseline
 from benchmark.config import MethodConfig
 from benchmark.errors import ConfigError, GrowthError, SizeError
-from benchmark.growth import DepthOperator, GrowthOperator, WidthOperator, check_reach
+from benchmark.growth import (
+    DepthOperator,
+    GrowthOperator,
+    WidthOperator,
+    check_reach,
+    enlargements,
+)
 from benchmark.model import ModelConfig
 
 
@@ -41,14 +47,12 @@ def _check_maps(
         GrowthError: one cannot, as when copies are even and the sizes no multiples.
     """
     random = torch.Generator().manual_seed(0)
-    for operator in operators:
-        grown = {name: large.size(name) for name in operator.grows & large.sizes().keys()}
-        reached = small.resized(grown)
-        changed = sorted(name for name in grown if reached.size(name) > small.size(name))
+    for operator, reached in enlargements(small, large, operators):
         if isinstance(operator, WidthOperator):
-            for axis in changed:
-                operator.axis_map(axis, small.size(axis), reached.size(axis), random)
-        elif isinstance(operator, DepthOperator) and changed:
+            for axis in sorted(operator.grows & reached.sizes().keys()):
+                if reached.size(axis) > small.size(axis):
+                    operator.axis_map(axis, small.size(axis), reached.size(axis), random)
+        elif isinstance(operator, DepthOperator):
             for layer in range(reached.n_layer):
                 operator.source(layer, small.n_layer, reached.n_layer)
         small = reached
