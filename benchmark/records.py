@@ -20,7 +20,10 @@ import yaml
 from benchmark.errors import RecordError
 
 VERSION = 1
-FINISHED = ("done", "diverged", "failed", "timeout", "out of memory")
+STOPPED = ("diverged", "failed", "timeout", "out of memory")
+"""Ends of a run that came before its budget's."""
+
+FINISHED = ("done", *STOPPED)
 SUMS = "SHA256SUMS"
 """In each run folder: what its files were when they were published."""
 
@@ -198,6 +201,16 @@ def load_suite(results_dir: Path) -> Suite:
     )
 
 
+def grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of stages that were made with the same, told once, with the list of the stages."""
+    groups: dict[str, dict[str, Any]] = {}
+    for entry in provenance:
+        made_with = {key: value for key, value in entry.items() if key not in STAGE}
+        group = groups.setdefault(_pretty(made_with), {"stages": []} | made_with)
+        group["stages"].append({key: entry[key] for key in STAGE if key in entry})
+    return list(groups.values())
+
+
 def write_run(
     folder: Path,
     events: Iterable[Event],
@@ -212,7 +225,7 @@ def write_run(
         fresh.mkdir()
         atomic_write(fresh / "events.jsonl", b"".join(map(_line, events)))
         atomic_write_text(fresh / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        atomic_write_text(fresh / "provenance.json", _pretty(_grouped(provenance)))
+        atomic_write_text(fresh / "provenance.json", _pretty(grouped(provenance)))
         if card is not None:
             atomic_write_text(fresh / "card.json", _pretty(card))
         atomic_write_text(fresh / SUMS, checksums(fresh))
@@ -277,16 +290,6 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _pretty(content: object) -> str:
     return json.dumps(_encoded(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of stages that were made with the same, told once, with the list of the stages."""
-    groups: dict[str, dict[str, Any]] = {}
-    for entry in provenance:
-        made_with = {key: value for key, value in entry.items() if key not in STAGE}
-        group = groups.setdefault(_pretty(made_with), {"stages": []} | made_with)
-        group["stages"].append({key: entry[key] for key in STAGE if key in entry})
-    return list(groups.values())
 
 
 def _load_provenance(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmark.card import card
 from benchmark.errors import RecordError
-from benchmark.records import RunRecord, flatten
+from benchmark.records import RunRecord, flatten, grouped
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
@@ -113,14 +113,12 @@ def _stages(run: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _provenance(run: RunRecord) -> Iterator[Section]:
     """What stages were made with, once for all that are alike; packages apart, as they are many."""
-    groups: dict[str, tuple[Row, list[str]]] = {}
-    for entry, found in zip(run.provenance, run.environments, strict=True):
-        _, stages = groups.setdefault(repr(found), (found, []))
-        stages += [str(entry["stage"])] if "stage" in entry else []
-    for found, stages in groups.values():
+    groups = grouped(run.provenance)
+    for group in groups:
+        stages = [str(stage["stage"]) for stage in group.pop("stages") if "stage" in stage]
         where = f", stages {formats.listed(stages)}" if len(groups) > 1 else ""
-        yield f"Provenance{where}", _fields({k: v for k, v in found.items() if k != "packages"})
-        yield f"Packages{where}", _fields(found.get("packages", {}))
+        yield f"Provenance{where}", _fields({k: v for k, v in group.items() if k != "packages"})
+        yield f"Packages{where}", _fields(group.get("packages", {}))
 
 
 def _fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
