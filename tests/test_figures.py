@@ -40,7 +40,7 @@ def overlapping(figure: Figure, names: list[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_every_figure_has_its_numbers_beside_it(tmp_path: Path) -> None:
-    files = dict(draw(analysis(tmp_path)))
+    files = dict(draw(Drawing(analysis(tmp_path))))
     assert set(files) == {f"{name}.{kind}" for name in PLOTS for kind in ("png", "svg", "csv")}
     curves = pd.read_csv(io.BytesIO(files["curves_flops.csv"]))
     end = curves[(curves.method == "scratch") & (curves.what == "curve")].iloc[-1]
@@ -52,7 +52,7 @@ def test_every_figure_has_its_numbers_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_figures_are_the_same_bytes_from_the_same_records(tmp_path: Path) -> None:
-    assert dict(draw(analysis(tmp_path))) == dict(draw(analysis(tmp_path)))
+    assert dict(draw(Drawing(analysis(tmp_path)))) == dict(draw(Drawing(analysis(tmp_path))))
 
 
 def test_an_arrow_at_equal_loss_tells_the_speed_up(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_tuning_and_factors_have_figures_where_they_have_tables(tmp_path: Path) 
     made = analysis(tmp_path)
     tables = {name: pd.DataFrame(rows) for name, rows in TABLES.items()}
     more = replace(made, tables={**made.tables, **tables})
-    added = dict(draw(more)).keys() - dict(draw(made)).keys()
+    added = dict(draw(Drawing(more))).keys() - dict(draw(Drawing(made))).keys()
     assert added == {f"{name}.{kind}" for name in OPTIONAL for kind in ("png", "svg", "csv")}
     figures = {name: plot(Drawing(more)) for name, (_, plot) in OPTIONAL.items()}
     assert "2.570  stacking" in words(figures["tuning_best_of"])

@@ -21,6 +21,7 @@ from benchmark.card import card
 from benchmark.records import load_suite, write_run
 from benchmark.report import check, formats, render, write
 from benchmark.report.analysis import analyse_folder
+from benchmark.report.drawing import Drawing
 from benchmark.report.html import markup
 from benchmark.report.html.curves import curves
 from benchmark.report.html.run_cards import run_cards
@@ -184,7 +185,7 @@ def test_the_chart_shows_scratch_the_best_fixed_size_and_the_best_methods_first(
     write_records(
         tmp_path, (*(m for m in SUITE if m.role != "method"), *reversed(many)), seeds=(0,)
     )
-    shown = {m["name"] for m in curves(analyse_folder(tmp_path))["methods"] if m["shown"]}
+    shown = {m["name"] for m in curves(Drawing(analyse_folder(tmp_path)))["methods"] if m["shown"]}
     assert shown == {"scratch", *(f"m{i}" for i in range(6))}
 
 
@@ -208,7 +209,7 @@ def test_seeds_that_grow_at_different_times_are_not_said_to_be_at_the_mean(tmp_p
     early = replace(FAST, sizes=(toy.SMALL, toy.SMALL, toy.TARGET))
     run = tmp_path / "runs" / toy.run_id("fast", 1)
     write_run(run, toy.events(early, 1, 0.0), toy.config(FAST, 1, (0, 1)), toy.PROVENANCE)
-    found = curves(analyse_folder(tmp_path))["methods"]
+    found = curves(Drawing(analyse_folder(tmp_path)))["methods"]
     fast = next(method for method in found if method["name"] == "fast")
     assert not all(seed["aligned"] for seed in fast["seeds"])
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
+from benchmark.records import STOPPED
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import Row, rows
@@ -66,7 +67,6 @@ FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
 
 _COLUMNS = ["flops", "tokens", "seconds", "bpb"]
-_STOPPED = ["diverged", "failed", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def plot_curve(
     at = growths[[column, "bpb_before"]].mean()
     circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white", "markersize": 3.5}
     axes.plot(at[column], at.bpb_before, "o", zorder=look.order + 1, **circle)
-    if frames.of(name).status.isin(_STOPPED).any():
+    if frames.of(name).status.isin(STOPPED).any():
         end = curve.iloc[-1]
         axes.plot(end[column], end.bpb, "x", color=look.colour, markersize=6, zorder=7)
 

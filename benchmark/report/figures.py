@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib as mpl
 from PIL import Image
 
-from benchmark.report.analysis import Analysis
 from benchmark.report.choice_plots import best_of, main_effects
 from benchmark.report.curve_plots import curves_flops, curves_tokens_time, methods
 from benchmark.report.drawing import GREY, STYLE, Drawing, Plot
@@ -38,10 +37,10 @@ def styled() -> Iterator[None]:
         yield
 
 
-def draw(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
+def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every figure file."""
-    drawing, watermark = Drawing(analysis), analysis.frames.suite.watermark
-    possible = {name: plot for name, (table, plot) in OPTIONAL.items() if table in analysis.tables}
+    tables, watermark = drawing.analysis.tables, drawing.analysis.frames.suite.watermark
+    possible = {name: plot for name, (table, plot) in OPTIONAL.items() if table in tables}
     with styled():
         for name, plot in {**PLOTS, **possible}.items():
             figure, data = (shown := plot(drawing)).figure, shown.data

@@ -8,6 +8,7 @@ import pandas as pd
 from benchmark.records import atomic_write
 from benchmark.report import html
 from benchmark.report.analysis import analyse_folder
+from benchmark.report.drawing import Drawing
 from benchmark.report.figures import draw
 from benchmark.report.markdown import page
 
@@ -25,9 +26,9 @@ def render(results_dir: Path) -> dict[str, bytes]:
     """
     analysis = analyse_folder(results_dir)
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
-    images = dict(draw(analysis))
-    text = page(analysis)
-    pages = {"report.md": text, _INTERACTIVE: html.page(analysis, text, images)}
+    drawing, text = Drawing(analysis), page(analysis)
+    images = dict(draw(drawing))
+    pages = {"report.md": text, _INTERACTIVE: html.page(drawing, text, images)}
     figures = {f"figures/{name}": image for name, image in images.items()}
     return {name: content.encode() for name, content in pages.items()} | tables | figures
 

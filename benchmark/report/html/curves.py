@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmark.records import FINISHED
+from benchmark.records import STOPPED
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look
@@ -18,9 +18,9 @@ _COLUMNS = [*AXES, "bpb"]
 _THEMED = {INK: "ink", GREY: "grey"}
 
 
-def curves(analysis: Analysis) -> Row:
+def curves(drawing: Drawing) -> Row:
     """Methods in the order of the verdict table; nan and infinity are null."""
-    drawing, frames = Drawing(analysis), analysis.frames
+    analysis, frames = drawing.analysis, drawing.analysis.frames
     summary = [m for m in analysis.tables["summary"].method if m in drawing.looks]
     names = [*summary, *(name for name in drawing.looks if name not in summary)]
     roles = {name: str(frames.of(name).role.iloc[0]) for name in names}
@@ -50,7 +50,7 @@ def finite(value: float) -> float | None:
 def _method(drawing: Drawing, name: str, points: dict[str, pd.DataFrame]) -> Row:
     curve, runs = drawing.curves[name], drawing.analysis.frames.of(name)
     seeds = [_seed(run, points[run], curve) for run in runs.run_id if run in points]
-    stopped = runs.status.isin(FINISHED[1:]).any()
+    stopped = runs.status.isin(STOPPED).any()
     n = int(curve.n.iloc[0])
     return _look(drawing.looks[name]) | {
         "n": n,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from benchmark.report import sections
 from benchmark.report.analysis import Analysis
-from benchmark.report.drawing import COLOURS
+from benchmark.report.drawing import COLOURS, Drawing
 from benchmark.report.frames import Row
 from benchmark.report.html.curves import curves
 from benchmark.report.html.markup import block, inline
@@ -45,15 +45,15 @@ class Section:
         return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
-def page(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> str:
+def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
     """The text of `report.html`.
 
     Args:
-        analysis: what report.md is made from.
+        drawing: the curves, and the analysis that report.md is made from.
         markdown: the text of report.md, whose sections follow the verdicts and the chart.
         figures: bytes by file name; those in SVG are inlined.
     """
-    suite, theme = analysis.frames.suite, _asset("theme.js")
+    analysis, theme = drawing.analysis, _asset("theme.js")
     plotly = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
     app = "\n".join(map(_asset, SCRIPTS))
     environment = Environment(
@@ -69,8 +69,8 @@ def page(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> str
         theme=Markup(theme),
         plotly=Markup(plotly),
         app=Markup(app),
-        data=_json(curves(analysis) | run_cards(analysis)),
-        suite=suite,
+        data=_json(curves(drawing) | run_cards(analysis)),
+        suite=analysis.frames.suite,
         answer=inline(answer(analysis)),
         warnings=[inline(text) for text in tripwires(analysis)],
         verdicts=verdict_table(analysis),
