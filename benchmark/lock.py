@@ -189,11 +189,6 @@ def read(results_dir: Path) -> Lock:
     return lock
 
 
-def amended(results_dir: Path) -> tuple[Amendment, ...]:
-    """The amendments of a results folder's plan, oldest first; none where no plan was locked."""
-    return read(results_dir).amendments if (results_dir / FILE).is_file() else ()
-
-
 def _refuse(path: Path, lock: Lock, plan: Plan) -> None:
     """Refuse to change what all runs of the folder share."""
     old, new = (flatten({part: p[part] for part in FIXED}) for p in (lock.current, plan))

@@ -8,7 +8,8 @@ import pytest
 
 from benchmark import lock
 from benchmark.errors import RecordError
-from benchmark.lock import Plan, amended, hold, plan_of, read
+from benchmark.lock import Plan, hold, plan_of, read
+from benchmark.report.plan import registration
 
 CORPUS = {"corpus": "letters", "sha256": "0" * 64, "train": 900, "val": 50, "test": 50}
 
@@ -73,7 +74,7 @@ def test_later_seeds_and_methods_are_a_dated_amendment(tmp_path: Path) -> None:
     finish_runs(tmp_path, 4)
     more = {"scratch": [0, 1, 2], "stacking": [0, 1, 2], "lemon": [0, 1, 2]}
     hold(tmp_path, planned(more))
-    (amendment,) = amended(tmp_path)
+    (amendment,) = read(tmp_path).amendments
     assert amendment.results == 4
     assert amendment.date.endswith("+00:00")
     added = {method: gained["seeds"] for method, gained in amendment.added.items()}
@@ -90,7 +91,7 @@ def test_a_planned_run_that_is_dropped_is_marked_too(tmp_path: Path) -> None:
     finish_runs(tmp_path, 4)
     hold(tmp_path, planned({"scratch": [0, 1], "stacking": [1]}))
     hold(tmp_path, planned({"scratch": [0, 1]}))
-    first, second = amended(tmp_path)
+    first, second = read(tmp_path).amendments
     assert (first.removed, second.removed) == ({"stacking": [0]}, {"stacking": [1]})
     assert first.marks["stacking"].startswith("seed 0 removed on ")
     assert seeds(read(tmp_path).current) == {"scratch": [0, 1]}
@@ -99,7 +100,7 @@ def test_a_planned_run_that_is_dropped_is_marked_too(tmp_path: Path) -> None:
 def test_before_any_result_an_amendment_is_kept_and_marks_nothing(tmp_path: Path) -> None:
     hold(tmp_path, planned(BOTH))
     hold(tmp_path, planned({"scratch": [0]}))
-    (amendment,) = amended(tmp_path)
+    (amendment,) = read(tmp_path).amendments
     assert (amendment.results, amendment.marks) == (0, {})
 
 
@@ -111,7 +112,7 @@ def test_another_budget_and_other_settings_of_a_method_are_amendments(tmp_path: 
     for one in other:
         one["protocol"]["budget_flops"] = 2e9
     hold(tmp_path, plan_of(other, CORPUS, "science"))
-    (amendment,) = amended(tmp_path)
+    (amendment,) = read(tmp_path).amendments
     assert amendment.changed["budget_flops"] == [1e9, 2e9]
     assert amendment.changed.keys() == {"budget_flops", "methods.stacking.settings"}
     assert "settings changed" in amendment.marks["stacking"]
@@ -124,7 +125,7 @@ def test_words_about_a_method_are_no_setting(tmp_path: Path) -> None:
     for one in same:
         one["method"]["summary"] = "in other words"
     hold(tmp_path, plan_of(same, CORPUS, "science"))
-    assert amended(tmp_path) == ()
+    assert read(tmp_path).amendments == ()
 
 
 def test_what_tuning_will_choose_is_not_asked_beforehand() -> None:
@@ -182,7 +183,8 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, content: str) -> None:
 
 
 def test_a_folder_without_a_plan_has_no_amendments(tmp_path: Path) -> None:
-    assert amended(tmp_path) == ()
+    assert registration(tmp_path).lock is None
+    assert registration(tmp_path).amendments().empty
     with pytest.raises(RecordError, match=r"plan.lock: cannot be read"):
         read(tmp_path)
 
