@@ -25,17 +25,6 @@ from benchmark.records import Event, RunRecord, Suite, load_suite
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("audit"))
-
-
-@pytest.fixture
-def results(published: Path, tmp_path: Path) -> Path:
-    """A copy to tamper with."""
-    return Path(shutil.copytree(published, tmp_path / "tiny"))
-
-
 def test_what_was_published_passes_every_check(published: Path) -> None:
     found = {finding.name: finding for finding in audit(published)}
     assert set(found) == {"checksums", "records", *CHECKS}

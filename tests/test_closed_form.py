@@ -17,8 +17,7 @@ from tiny import (
     generator,
     gradients,
     logits,
-    loss,
-    text,
+    train,
     trained_like,
 )
 from torch import Tensor
@@ -52,7 +51,6 @@ from benchmark.growth import (
     grow,
 )
 from benchmark.model import Kind, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
 from benchmark.schedule import Ladder, Proportional
 
 EXACT = 1e-10
@@ -84,16 +82,6 @@ def change(small: Transformer, target: ModelConfig, *operators: GrowthOperator) 
 
 def weight_of(model: Transformer, name: str) -> Tensor:
     return model.state_dict()[name]
-
-
-def train(after: Grown, n_steps: int = 20) -> None:
-    optimizer = build_optimizer(after.model, OptimizerConfig(), after.moments)
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-2
-    for step in range(n_steps):
-        loss(after.model, text(after.model.config, seed=step)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 # Net2Net as TokenFormer has it
@@ -178,7 +166,7 @@ def test_without_noise_two_models_side_by_side_stay_one(
     method = StagedTraining(noise=noise, released=released)
     target = replace(resized(TINY, 2, *WIDTHS), n_layer=4)
     after = grown(trained_like(TINY), target, *method.operators, policy=method.state_policy)
-    train(after)
+    train(after.model, 20, after.moments)
     one, other = weight_of(after.model, "embed.weight").detach().chunk(2, dim=1)
     assert gap(one, other) > 1e-2 if separates else gap(one, other) < 1e-9
     assert method.leaves_copies_equal is not separates
@@ -382,7 +370,7 @@ def test_sparkling_refuses_to_make_two_new_copies_of_one_coordinate() -> None:
 def test_it_is_the_asymmetric_state_that_separates_scaled_copies(policy: StatePolicy) -> None:
     method = Sparkling()
     after = grown(trained_like(TINY), resized(TINY, 2, *WIDTHS), *method.operators, policy=policy)
-    train(after)
+    train(after.model, 20, after.moments)
     one, other = weight_of(after.model, "embed.weight").detach().chunk(2, dim=1)
     assert (gap(one, other) > 1e-2) is (policy is method.state_policy)
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, every_variant, gap, generator, gradients, logits, loss, text, trained_like
+from tiny import (
+    TINY,
+    every_variant,
+    gap,
+    generator,
+    gradients,
+    logits,
+    train,
+    trained_like,
+)
 from torch import Tensor
 from typing_extensions import override
 
@@ -31,7 +40,6 @@ from benchmark.growth import (
     is_residual_write,
 )
 from benchmark.model import Axes, Kind, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
 
 EXACT = 1e-10
 
@@ -555,18 +563,6 @@ def test_growth_of_nothing_still_obeys_the_state_policy(
 # Copies
 
 
-def trained(after: Grown, n_steps: int) -> Transformer:
-    """The grown model after a few real AdamW steps."""
-    optimizer = build_optimizer(after.model, OptimizerConfig(), after.moments)
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-2
-    for step in range(n_steps):
-        loss(after.model, text(after.model.config, seed=step)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return after.model
-
-
 def asymmetry(model: Transformer) -> float:
     """How far the two copies of every feature of the embedding have drifted apart."""
     one, other = model.embed.weight.detach().chunk(2, dim=1)
@@ -588,7 +584,9 @@ def test_equal_copies_stay_equal_for_ever_unless_something_tells_them_apart(
     policy: StatePolicy, operator: GrowthOperator, separates: bool
 ) -> None:
     target = resized(TINY, 2, *WIDTHS)
-    drift = asymmetry(trained(grown(trained_like(TINY), target, operator, policy=policy), 20))
+    after = grown(trained_like(TINY), target, operator, policy=policy)
+    train(after.model, 20, after.moments)
+    drift = asymmetry(after.model)
     assert drift > 1e-2 if separates else drift < 1e-9
 
 

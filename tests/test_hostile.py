@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hostile_methods import FollowsItsBatches
 from tiny_suite import finish, prepare, run_of
-from trained_suite import ROOT, Events, faults, forge, last, replan, run_folder, train
+from trained_suite import ROOT, Events, faults, forge, last, replan, run_folder
 
 from benchmark import report
 from benchmark.audit import audit
@@ -37,17 +37,6 @@ schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [0.5]}}}}
 {more}
 """
 DATA = {"corpus": "letters", "sha256": "", "train": 180_000, "val": 10_000, "test": 10_000}
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture
-def results(published: Path, tmp_path: Path) -> Path:
-    """A copy to attack."""
-    return Path(shutil.copytree(published, tmp_path / "tiny"))
 
 
 @pytest.fixture(autouse=True)

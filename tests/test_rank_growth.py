@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY, gap, generator, gradients, label, logits, loss, text, trained_like
+from tiny import TINY, gap, generator, gradients, label, logits, train, trained_like
 from torch import Tensor
 
 from baselines.parts.low_rank import LowRankLinear, LowRankTransformer
@@ -15,7 +15,6 @@ from benchmark.cost import training_flops_per_token
 from benchmark.errors import ConfigError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
 from benchmark.model import Axes, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
 
 SMALL = replace(TINY, d_model=12, n_head=3, d_head=4, d_ff=30, rank=2)
 """Dense at rank 6 in attention (12 x 12) and at rank 9 in the MLP (12 x 30)."""
@@ -52,18 +51,6 @@ def products(part: LowRankLinear) -> Tensor:
     with torch.no_grad():
         rank = part.write.shape[1]
         return part.write.unflatten(0, (part.n_group, -1)) @ part.read.unflatten(0, (-1, rank))
-
-
-def step(model: Transformer, n_steps: int = 1) -> None:
-    model.requires_grad_(True)
-    config = OptimizerConfig(weight_decay=0.0)
-    optimizer = build_optimizer(model, config, Moments.zeros(model))
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-2
-    for i in range(n_steps):
-        optimizer.zero_grad()
-        loss(model, text(model.config, seed=i)).backward()
-        optimizer.step()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -150,7 +137,7 @@ def test_growth_raises_the_rank_of_every_map_within_one_step() -> None:
     for name, part in factors(large).items():
         assert gap(products(part), products(factors(small)[name])) < 1e-12
         assert torch.linalg.matrix_rank(products(part)).tolist() == [2] * part.n_group
-    step(large)
+    train(large, 1, weight_decay=0.0)
     for part in factors(large).values():
         assert torch.linalg.matrix_rank(products(part)).tolist() == [5] * part.n_group
 
@@ -173,7 +160,7 @@ def test_new_columns_learn_at_once_and_new_rows_a_step_later() -> None:
         assert bool(gradient[f"{name}.write"][:, 2:].all())
         rows = gradient[f"{name}.read"].unflatten(0, (part.n_group, -1))
         assert not bool(rows[:, 2:].any())
-    step(large)
+    train(large, 1, weight_decay=0.0)
     gradient = gradients(large)
     assert all(bool(gradient[f"{name}.read"].all()) for name in factors(large))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TINY, gap, generator, gradients, label, logits, loss, text, trained_like
+from tiny import TINY, gap, generator, gradients, label, logits, train, trained_like
 from torch import Tensor
 
 from baselines.parts.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
@@ -22,7 +22,6 @@ from benchmark.contract import check
 from benchmark.errors import ConfigError, GrowthError
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
 from benchmark.model import ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
 
 SMALL = replace(TINY, n_token=5)
 LARGE = replace(TINY, n_token=10)
@@ -66,16 +65,6 @@ def grown_by(
 
 def tokens(model: Transformer) -> list[Pattention]:
     return [part for _, part in model.parts() if isinstance(part, Pattention)]
-
-
-def train(model: Transformer, n_steps: int) -> None:
-    optimizer = build_optimizer(model, OptimizerConfig(), Moments.zeros(model))
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-2
-    for step in range(n_steps):
-        optimizer.zero_grad()
-        loss(model, text(model.config, seed=step)).backward()
-        optimizer.step()
 
 
 @every_theta

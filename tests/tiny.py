@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.growth import Weights
+from benchmark.growth import Moments, Weights
 from benchmark.model import CHOICES, Kind, ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, build_optimizer
 
 TINY = ModelConfig(d_model=6, n_layer=2, n_head=3, d_head=4, d_ff=10, vocab_size=13, seq_len=7)
 """No two sizes are equal, so that a mistaken axis cannot pass unnoticed."""
@@ -60,6 +61,20 @@ def logits(model: Transformer, seed: int = 0) -> Tensor:
 
 def loss(model: Transformer, window: Tensor) -> Tensor:
     return F.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
+
+
+def train(
+    model: Transformer, n_steps: int, moments: Moments | None = None, weight_decay: float = 0.1
+) -> None:
+    """A few real AdamW steps at a high rate, from fresh moments or from those given."""
+    config = OptimizerConfig(weight_decay=weight_decay)
+    optimizer = build_optimizer(model, config, moments or Moments.zeros(model))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    for step in range(n_steps):
+        optimizer.zero_grad()
+        loss(model, text(model.config, seed=step)).backward()
+        optimizer.step()
 
 
 def gradients(model: Transformer, seed: int = 0) -> Weights:
