@@ -18,11 +18,10 @@ from typing_extensions import override
 from benchmark.checkpoint import StageStore
 from benchmark.executors.track import Track
 from benchmark.plan import Run, stage_flops
+from benchmark.records import FINISHED, STOPPED
 from benchmark.report import formats
 
-TROUBLE = ("failed", "timeout", "out of memory", "diverged")
-STYLES = {"done": "green", "running": "cyan", "waiting": "dim", **dict.fromkeys(TROUBLE, "red")}
-ENDED = ("done", *TROUBLE)
+STYLES = {"done": "green", "running": "cyan", "waiting": "dim", **dict.fromkeys(STOPPED, "red")}
 HEARTBEAT_SECONDS = 30.0
 BAR_WIDTH = 16
 FRAME_LINES = 4
@@ -97,7 +96,7 @@ class Lines(Display):
 
     @override
     def show(self, tracks: Sequence[Track]) -> None:
-        ended = [track for track in tracks if track.status in ENDED]
+        ended = [track for track in tracks if track.status in FINISHED]
         if self.told is None:
             self.told = {track.run.id for track in ended}
             self._say(
@@ -136,7 +135,7 @@ class LiveTable(Display):
             self.live.update(self._picture(len(self.tracks)))
 
     def _picture(self, n_rows: int) -> Group:
-        ended = sum(track.status in ENDED for track in self.tracks)
+        ended = sum(track.status in FINISHED for track in self.tracks)
         line = f"{ended} of {len(self.tracks)} runs ended; {self.progress(self.tracks)}"
         if n_rows < len(self.tracks):
             line += f"; {len(self.tracks) - n_rows} runs not shown"
@@ -144,7 +143,7 @@ class LiveTable(Display):
 
     def table(self, tracks: Sequence[Track], n_rows: int) -> Table:
         """At most `n_rows` runs in display order, those that move and those in trouble first."""
-        urgency = ("running", *TROUBLE, "waiting", "done")
+        urgency = ("running", *STOPPED, "waiting", "done")
         by_urgency = sorted(tracks, key=lambda track: urgency.index(track.status))
         chosen = {track.run.id for track in by_urgency[:n_rows]}
         table = Table(box=None, header_style="bold")

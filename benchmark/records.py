@@ -20,8 +20,8 @@ import yaml
 from benchmark.errors import RecordError
 
 VERSION = 1
-STOPPED = ("diverged", "failed", "timeout", "out of memory")
-"""Ends of a run that came before its budget's."""
+STOPPED = ("failed", "timeout", "out of memory", "diverged")
+"""Ends of a run that came before its budget's, the most urgent to look at first."""
 
 FINISHED = ("done", *STOPPED)
 SUMS = "SHA256SUMS"
