@@ -235,11 +235,23 @@ def test_the_report_says_which_choice_matters(tmp_path: Path) -> None:
         for time in ("early", "late")
         for state in ("reset", "carry")
     ]  # fmt: skip
-    text = page(analysis(tmp_path, *CONTROLS, *cells, noise=0.001))
+    text = page(analysis(tmp_path, *SUITE, *cells, noise=0.001))
+    answer, _, rest = text.partition("| method ")
+    assert "**What the 4 cells of the crossed design show together:** `time` explains " in answer
+    assert "`fast` (" in answer  # methods that are no cells are judged one by one
+    assert "`copy+" not in answer
+    assert rest.partition("## ")[0].count("figures/main_effects.png") == 1
     section = text.partition("## Which choices matter")[2].partition("## ")[0]
     assert "`time` explains " in section
     assert "from `early` to `late`, test bpb changes by +0." in section
     assert "No effect is shown of `state`." in section
+
+
+def test_an_answer_names_no_more_methods_than_one_can_read(tmp_path: Path) -> None:
+    many = [replace(FAST, name=f"slow{i}", speed_up=1.0, offset=0.2) for i in range(25)]
+    answer = page(analysis(tmp_path, *CONTROLS, *many, noise=0.001)).partition("| method ")[0]
+    assert answer.count("`slow") == 20
+    assert "and 5 more." in answer
 
 
 def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:

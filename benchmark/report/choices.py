@@ -5,14 +5,21 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import grouped, rows
-from benchmark.report.prose import what_matters
+from benchmark.report.prose import n_seeds, what_matters
+
+EFFECTS = ("main_effects", "Main effects, and the variance that factors explain")
+
+
+def is_crossed(analysis: Analysis) -> bool:
+    """Whether the suite is a crossed design."""
+    return EFFECTS[0] in analysis.tables
 
 
 def factors(analysis: Analysis) -> list[str]:
     """Main effects of a crossed design; nothing where there is none."""
-    effects, parts = (analysis.tables.get(name) for name in ("main_effects", "effect_shares"))
-    if effects is None or parts is None:
+    if not is_crossed(analysis):
         return []
+    effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
     shown = [
         {
             "factor": row["factor"],
@@ -34,10 +41,13 @@ def factors(analysis: Analysis) -> list[str]:
     ]
     return [
         what_matters(effects, parts),
-        formats.figure("main_effects", "Main effects, and the variance that factors explain"),
+        formats.figure(*EFFECTS),
         "Least squares on test bpb with the seed as a block, 95 % intervals: each level against "
         "the factor's reference, the other factors held alike. A failed run has no finite score: "
-        "it is left out here and counted, so a level at which many fail looks better than it is.",
+        "it is left out here and counted, so a level at which many fail looks better than it is. "
+        "An operator brings along what it grows, and so the source that it starts from: its effect "
+        "is that of all three. Cells with the same source and seed share its training; with "
+        f"{formats.plural(n_seeds(analysis), 'seed')} the intervals are for these seeds.",
         formats.table(shown),
         "Shares are of the variance within seeds, each what no other term explains; an interaction "
         "is what a pair of factors explains beyond all main effects.",

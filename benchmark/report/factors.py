@@ -46,13 +46,19 @@ class Design:
         return {name: levels for name, levels in found.items() if len(levels) > 1}
 
 
+def cells(frames: Frames) -> dict[str, Levels]:
+    """The methods that are cells of a crossed design, with their level of each factor."""
+    crossed = {name: settings.get("levels") for name, settings in frames.settings.items()}
+    return {name: levels for name, levels in crossed.items() if levels}
+
+
 def design(frames: Frames) -> Design:
     """The runs whose method is a cell of a crossed design and that have a result."""
-    cells = {name: settings.get("levels") or {} for name, settings in frames.settings.items()}
-    runs = [row for row in rows(frames.runs) if cells.get(row["method"])]
+    crossed = cells(frames)
+    runs = [row for row in rows(frames.runs) if row["method"] in crossed]
     runs = [row for row in runs if row["status"] not in ABSENT and row["role"] == "method"]
     return Design(
-        levels=[cells[row["method"]] for row in runs],
+        levels=[crossed[row["method"]] for row in runs],
         seeds=[row["seed"] for row in runs],
         bpb=[row["test_bpb"] for row in runs],
     )

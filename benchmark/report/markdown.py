@@ -22,7 +22,7 @@ def page(analysis: Analysis) -> str:
         answer(analysis),
         *tripwires(analysis),
         formats.table(verdict_rows(analysis)),
-        formats.figure("curves_flops", "Loss against training compute"),
+        formats.figure(*sections.lead(analysis)),
         "The same to sort, filter and zoom, with a card of every run: [report.html](report.html).",
         "## How to read this",
         reading(analysis),

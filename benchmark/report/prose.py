@@ -8,9 +8,13 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.factors import cells
 from benchmark.report.frames import Row, rows
 from benchmark.report.verdicts import mean_test_bpb, oversized, paired
 from benchmark.statistics import MIN_SEEDS, verdict
+
+MOST_NAMED = 20
+"""Methods that one sentence names; the table has the rest."""
 
 
 def answer(analysis: Analysis) -> str:
@@ -23,7 +27,7 @@ def answer(analysis: Analysis) -> str:
             "comparison shows nothing."
         )
     else:
-        sentences += [_oversize(analysis), *_verdicts(analysis)]
+        sentences += [_oversize(analysis), *_verdicts(analysis), _crossed(analysis)]
     return " ".join(filter(None, sentences))
 
 
@@ -138,8 +142,10 @@ def _oversize(analysis: Analysis) -> str:
 
 
 def _verdicts(analysis: Analysis) -> list[str]:
-    summary = rows(analysis.tables["summary"])
-    methods = [row for row in summary if row["role"] == "method"]
+    summary, crossed = rows(analysis.tables["summary"]), cells(analysis.frames)
+    methods = [row for row in summary if row["role"] == "method" and row["method"] not in crossed]
+    if not methods:
+        return []
     against = controls_of_all(analysis)
     groups: dict[str, list[Row]] = {}
     for row in methods:
@@ -165,8 +171,22 @@ def _verdicts(analysis: Analysis) -> list[str]:
     return better + [sentence for sentence, group in others.items() if group]
 
 
+def _crossed(analysis: Analysis) -> str:
+    """What the cells of a crossed design show together; the table judges each."""
+    tables, crossed = analysis.tables, cells(analysis.frames)
+    if "main_effects" not in tables:
+        return ""
+    together = what_matters(tables["main_effects"], tables["effect_shares"])
+    return f"**What the {len(crossed)} cells of the crossed design show together:** {together}"
+
+
 def _gaps(methods: Sequence[Row]) -> str:
-    return formats.listed([f"`{row['method']}` ({_gaps_of(row)})" for row in methods])
+    return _listed([f"`{row['method']}` ({_gaps_of(row)})" for row in methods])
+
+
+def _listed(items: Sequence[str]) -> str:
+    n_more = len(items) - MOST_NAMED
+    return formats.listed([*items[:MOST_NAMED], *([f"{n_more} more"] if n_more > 0 else [])])
 
 
 def _gaps_of(row: Row) -> str:
@@ -181,13 +201,13 @@ def _gap(row: Row, control: str) -> str:
 
 
 def _reasons(methods: Sequence[Row]) -> str:
-    return formats.listed([f"`{row['method']}` ({row['withheld']})" for row in methods])
+    return _listed([f"`{row['method']}` ({row['withheld']})" for row in methods])
 
 
 def _names(methods: Sequence[Row]) -> str:
     alone = [row["method"] for row in methods if row["vs_scratch_high"] < 0]
     note = f" (better than {SCRATCH} alone: {code(alone)})" if alone else ""
-    return code(row["method"] for row in methods) + note
+    return _listed([f"`{row['method']}`" for row in methods]) + note
 
 
 def _is_known(analysis: Analysis) -> bool:

@@ -12,6 +12,8 @@ from benchmark.report.prose import where_the_target_sits
 
 Section = Callable[[Analysis], list[str]]
 
+CURVES = ("curves_flops", "Loss against training compute")
+
 
 def differences(analysis: Analysis) -> list[str]:
     """The statistics behind the verdicts."""
@@ -119,9 +121,15 @@ def hull(analysis: Analysis) -> list[str]:
     return [where_the_target_sits(analysis), drawn, formats.table(shown)]
 
 
-def curves(_: Analysis) -> list[str]:
+def lead(analysis: Analysis) -> tuple[str, str]:
+    """The one figure beside the verdicts, and what it shows."""
+    return choices.EFFECTS if choices.is_crossed(analysis) else CURVES
+
+
+def curves(analysis: Analysis) -> list[str]:
     """The remaining figures."""
     return [
+        *([] if lead(analysis) == CURVES else [figure(*CURVES)]),
         figure("methods", "Each method beside scratch and the best fixed size"),
         figure("pareto", "What is best for its compute, and for its size"),
         figure("curves_tokens_time", "Loss against bytes read and against time"),
