@@ -90,8 +90,12 @@ class Transfer(ABC):
 
     def first_images(self, small: Weights) -> Weights:
         """Large tensors that hold every small entry once; zero where `is_new` is true."""
-        new, repeated = self.is_new(), self.moments(small, 0)
-        return {n: m.masked_fill(new[n].to(m.device), 0.0) for n, m in repeated.items()}
+        new, repeated = self.is_new(), dict(self.moments(small, 0))
+        firsts: Weights = {}
+        for name in list(repeated):  # one by one, to hold no more than needed
+            moment = repeated.pop(name)
+            firsts[name] = moment.masked_fill(new[name].to(moment.device), 0.0)
+        return firsts
 
     def steps(self, small: "Moments") -> dict[str, float]:
         """How many updates each large tensor's moments average; of several sources the most."""
@@ -206,7 +210,9 @@ class _DepthTransfer(Transfer):
         for name, axes in self.shell.axes().items():
             origin, is_new = self._origin(name)
             weight = fresh[name] if origin is None else small[origin]
-            grown[name] = self.operator.adapt(weight, axes) if is_new else weight
+            adapted = self.operator.adapt(weight, axes) if is_new else weight
+            # what was drawn is overwritten, so that no block is held twice
+            grown[name] = weight.copy_(adapted) if origin is None else adapted
         return grown
 
     @override

@@ -110,11 +110,22 @@ def wide() -> ModelConfig:
     return WIDER.resized({"d_model": 128, "n_head": 8, "d_ff": 512})
 
 
-def test_growing_holds_little_more_than_both_models(wide: ModelConfig) -> None:
-    plugins = closed_form(WIDER, wide)
-    assert {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "msg"} <= plugins.keys()
+@pytest.mark.parametrize(
+    ("sizes", "some"),
+    [
+        (
+            {"d_model": 128, "n_head": 8, "d_ff": 512},
+            {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "msg"},
+        ),
+        ({"n_layer": 24}, {"bert2bert", "identity_depth", "llama_pro", "net2net", "stackbert"}),
+    ],
+)
+def test_growing_holds_little_more_than_both_models(sizes: dict[str, int], some: set[str]) -> None:
+    larger = WIDER.resized(sizes)
+    plugins = closed_form(WIDER, larger)
+    assert some <= plugins.keys()
     for name, plugin in plugins.items():
-        cost = memory(plugin, WIDER, wide)
+        cost = memory(plugin, WIDER, larger)
         assert 1 <= cost.weights <= 1.1, name
         assert 1 <= cost.all <= 1.1, name
 
