@@ -49,11 +49,20 @@ def run_of(method: str, suite: str = "smoke") -> Run:
     return Run(load_suite(suite), load_method(method), 0, DATA)
 
 
-@pytest.mark.parametrize("suite", ["smoke", "cpu", "enwik8"])
+@pytest.mark.parametrize("suite", ["smoke", "cpu", "enwik8", "enwik9"])
 def test_every_method_can_run_in_every_suite(suite: str) -> None:
     config = load_suite(suite)
     for name in METHODS:
         assert Run(config, load_method(name), 0, DATA).predicted()[-1][0].is_last
+
+
+@pytest.mark.parametrize(("suite", "n_bytes"), [("enwik8", 90_000_000), ("enwik9", 990_000_000)])
+def test_no_method_of_a_suite_reads_its_corpus_twice(suite: str, n_bytes: int) -> None:
+    config = load_suite(suite)
+    read = {name: run_of(name, suite).predicted()[-1][1].end.tokens for name in config.methods}
+    assert {
+        name: n for name, n in read.items() if n > n_bytes - config.workload.target.seq_len
+    } == {}
 
 
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
