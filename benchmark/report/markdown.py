@@ -82,13 +82,13 @@ def _verdict_row(row: Row, against: list[str]) -> dict[str, str]:
     mark = f" {AMENDED} {row['amended']}" if row["amended"] else ""
     return {
         "method": f"`{row['method']}`" + f" (= {BEST_FIXED})" * row["is_best_fixed"] + mark,
-        "role": row["role"],
-        "what grows, when": row["grows"],
-        "test bpb": formats.mean(row, "test_bpb", row["n"]),
-        "n": str(row["n"]),
-        **{f"minus {control}": _gap(row, control) for control in against},
         "verdict": f"**{row['verdict']}**" if row["verdict"] else "",
+        "test bpb": formats.mean(row, "test_bpb", row["n"]),
+        **{f"minus {control}": _gap(row, control) for control in against},
         f"speed-up over {SCRATCH}": formats.speed_up(faster),
+        "n": str(row["n"]),
+        "what grows, when": row["grows"],
+        "role": row["role"],
         "status": row["status"],
     }
 
