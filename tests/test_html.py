@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
 from benchmark.report.html import markup
 from benchmark.report.html.curves import curves
+from benchmark.report.html.library import library, packed
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import verdict_table
 from benchmark.report.markdown import verdict_rows
@@ -105,6 +107,8 @@ def test_is_one_file_that_fetches_nothing_and_runs_only_its_own_scripts(
     for script, kind in zip(elements.scripts, kinds, strict=True):
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert (f"'sha256-{digest}'" in policy) == (kind is None)
+    unpacked = base64.b64encode(hashlib.sha256(library().encode()).digest()).decode()
+    assert f"'sha256-{unpacked}'" in policy
 
 
 def test_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
@@ -124,6 +128,22 @@ def test_an_edited_number_in_the_page_is_found(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "report.html"
     path.write_text(path.read_text(encoding="utf-8").replace("2.5000", "2.4000", 1), "utf-8")
+    assert check(tmp_path) == ["report.html"]
+
+
+def test_a_library_that_is_packed_otherwise_is_the_same_page_and_a_changed_one_is_not(
+    tmp_path: Path,
+) -> None:
+    write_records(tmp_path, seeds=(0,))
+    write(tmp_path)
+    path = tmp_path / "report.html"
+    before, ours = path.read_text(encoding="utf-8"), packed(library())
+    again = base64.b64encode(zlib.compress(library().encode(), 1)).decode()
+    path.write_text(before.replace(ours, again), "utf-8")
+    assert check(tmp_path) == []
+    path.write_text(before.replace(ours, packed(library() + ";alert(1)")), "utf-8")
+    assert check(tmp_path) == ["report.html"]
+    path.write_text(before.replace(ours, ours[:-8]), "utf-8")
     assert check(tmp_path) == ["report.html"]
 
 

@@ -16,6 +16,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.drawing import COLOURS, Drawing
 from benchmark.report.frames import Row
 from benchmark.report.html.curves import curves
+from benchmark.report.html.library import library, packed
 from benchmark.report.html.markup import block, inline
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import MARGIN, WIDTH, verdict_table
@@ -23,7 +24,7 @@ from benchmark.report.prose import answer
 from benchmark.report.warnings import tripwires
 from benchmark.statistics import MIN_SEEDS
 
-SCRIPTS = ("format.js", "table.js", "drawer.js", "chart.js")
+SCRIPTS = ("format.js", "library.js", "table.js", "drawer.js", "chart.js")
 INTERACTIVE = ("curves_flops", "curves_tokens_time")
 """Figures that the chart of the page replaces."""
 
@@ -53,8 +54,7 @@ def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
         markdown: the text of report.md, whose sections follow the verdicts and the chart.
         figures: bytes by file name; those in SVG are inlined.
     """
-    analysis, theme = drawing.analysis, _asset("theme.js")
-    plotly = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    analysis, theme, plotly = drawing.analysis, _asset("theme.js"), library()
     app = "\n".join(map(_asset, SCRIPTS))
     environment = Environment(
         loader=PackageLoader("benchmark.report.html", "assets"),
@@ -67,7 +67,7 @@ def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
         policy=_policy(theme, plotly, app),
         style=Markup(_asset("page.css")),
         theme=Markup(theme),
-        plotly=Markup(plotly),
+        library=packed(plotly),
         app=Markup(app),
         data=_json(curves(drawing) | run_cards(analysis)),
         suite=analysis.frames.suite,

@@ -256,7 +256,10 @@
   };
 
   const config = { displayModeBar: false, doubleClick: "reset", responsive: true, scrollZoom: false };
-  const draw = () => Plotly.react(chart, traces(), layout(), config);
+  const draw = async () => {
+    await library;
+    return Plotly.react(chart, traces(), layout(), config);
+  };
 
   const swatch = (method) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
