@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_records as toy
@@ -20,6 +21,7 @@ from benchmark.records import load_suite, write_run
 from benchmark.report import check, formats, render, write
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.drawing import lower_hull, mean_curve, spread
+from benchmark.report.frames import Curve
 from benchmark.report.markdown import page
 from benchmark.report.prose import answer
 
@@ -375,11 +377,11 @@ def test_the_hull_leaves_out_sizes_above_the_line() -> None:
 
 
 def test_seeds_that_grow_at_different_times_are_averaged_at_equal_compute() -> None:
-    def points(seed: int, flops: list[float]) -> pd.DataFrame:
-        frame = pd.DataFrame({"flops": flops, "bpb": [5 - x for x in flops]})
-        return frame.assign(seed=seed, tokens=frame.flops, seconds=frame.flops)
+    def points(flops: list[float]) -> Curve:
+        at = np.array(flops)
+        return {"flops": at, "tokens": at, "seconds": at, "bpb": 5 - at}
 
-    curve = mean_curve(pd.concat([points(0, [1.0, 2.0, 4.0]), points(1, [1.5, 3.0])]))
+    curve = mean_curve([points([1.0, 2.0, 4.0]), points([1.5, 3.0])])
     assert list(curve.flops) == [1.5, 2.0, 3.0]
     assert list(curve.bpb) == pytest.approx([3.5, 3.0, 2.0])
     assert list(curve.low) == pytest.approx(list(curve.high))

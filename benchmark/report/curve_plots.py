@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from benchmark.report import formats
 from benchmark.report.controls import SCRATCH
 from benchmark.report.drawing import (
+    FAINT,
     FIRST_SHOWN,
     GREY,
     INK,
@@ -28,7 +29,7 @@ from benchmark.report.drawing import (
     plot_curve,
     plot_curves,
 )
-from benchmark.report.frames import Row, rows
+from benchmark.report.frames import CURVE, Row, rows
 
 N_COLUMNS = 3
 WHOLE = 0.98
@@ -93,13 +94,11 @@ def curves_tokens_time(drawing: Drawing) -> Plot:
         axes.set_ylim(*drawing.limits)
         axes.set_xlabel(label)
     left.set_ylabel("bits per byte, validation slice")
-    lines = {str(line.get_label()): line for line in left.get_lines()}
-    handles = [lines[name] for name in drawing.prominent]
-    names = list(drawing.prominent)
-    if faint := [line for line in left.get_lines() if line.get_color() == GREY]:
-        handles, names = [*handles, faint[0]], [*names, "others"]
-    figure.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 0.0), handlelength=2.4,
-                  ncols=5, columnspacing=1.2)  # fmt: skip
+    handles = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
+    names = [*drawing.prominent, *([FAINT] if len(drawing.prominent) < len(drawing.looks) else [])]
+    look: dict[str, Any] = {"ncols": 5, "handlelength": 2.4, "columnspacing": 1.2}
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend([handles[name] for name in names], names, **place, **look)
     return Plot(figure, _data(drawing))
 
 
@@ -115,6 +114,8 @@ def methods(drawing: Drawing) -> Plot:
     figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(0.07, 0.3 / height, 0.98, 1 - 0.62 / height, 0.1, 0.42)
+    budget_axis(grid[0, 0], drawing.budget)  # all panels share their axes
+    grid[0, 0].set_ylim(*drawing.limits)
     for i, axes in enumerate(grid.flat):
         if i >= len(names):
             axes.set_axis_off()
@@ -126,8 +127,6 @@ def methods(drawing: Drawing) -> Plot:
         note = _gap_or_status(summary[names[i]])
         axes.text(0, 1.03, note, fontsize=TINY, color=GREY, transform=axes.transAxes)
         axes.tick_params(labelbottom=i + n_columns >= len(names))
-        budget_axis(axes, drawing.budget)
-        axes.set_ylim(*drawing.limits)
         iso_loss_arrow(axes, drawing, names[i], labelled=False)
     which = "Each method" if names == every else f"The best {len(names)} of {len(every)} methods"
     title = (
@@ -140,11 +139,10 @@ def methods(drawing: Drawing) -> Plot:
 
 def _data(drawing: Drawing) -> pd.DataFrame:
     curves = [drawing.curves[name].assign(method=name, what="curve") for name in drawing.looks]
-    growths = drawing.analysis.frames.growths
-    at = growths[growths.method.isin(list(drawing.looks))].groupby(["method", "growth"], sort=False)
-    means = at[["flops", "tokens", "seconds", "bpb_before"]].mean().reset_index()
+    growths = [row for name, own in drawing.growths.items() if name in drawing.looks for row in own]
+    means = pd.DataFrame(growths, columns=["method", *CURVE[:-1], "bpb_before"])
     means = means.rename(columns={"bpb_before": "bpb"}).assign(what="growth")
-    table = pd.concat([*curves, means.drop(columns="growth")], ignore_index=True)
+    table = pd.concat([*curves, means], ignore_index=True)
     return table[["method", "what", *table.columns.drop(["method", "what"])]]
 
 

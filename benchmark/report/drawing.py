@@ -1,7 +1,7 @@
 """What figures have in common: looks, mean curves, axes, and labels that do not collide."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from benchmark.records import STOPPED
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import SCRATCH
-from benchmark.report.frames import Row, rows
+from benchmark.report.frames import CURVE, Curve, Row, grouped, rows
 from benchmark.statistics import MIN_SEEDS, t_limit
 
 WIDTH = 5.5
@@ -39,6 +39,9 @@ LETTER = 0.058
 LINE = 0.105
 """Inches between two labels."""
 
+FAINT = "others"
+"""Label of the methods that do not stand out."""
+
 MOST = 45
 """Methods named in one figure; of more, as a crossed design has, the best by mean test bpb."""
 
@@ -50,6 +53,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 8,
+    "axes.titley": 1.0,  # else its place is searched for, at half the cost of a panel
     "figure.dpi": 200,
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -65,8 +69,6 @@ STYLE: dict[Any, Any] = {
 }
 FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
-
-_COLUMNS = ["flops", "tokens", "seconds", "bpb"]
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,18 @@ class Drawing:
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """Mean bpb of each method over its seeds, with limits."""
-        grouped = self.analysis.frames.points.groupby("method", sort=False)
-        curves = {str(method): mean_curve(points) for method, points in grouped}
+        frames = self.analysis.frames
+        curves = {
+            method: mean_curve([frames.curves[run] for run in runs.run_id if run in frames.curves])
+            for method, runs in ((method, frames.of(method)) for method in frames.methods())
+        }
         return {method: curve for method, curve in curves.items() if len(curve)}
+
+    @cached_property
+    def growths(self) -> dict[str, list[Row]]:
+        """Where each method that grows does so, and its bpb before it: means over seeds."""
+        growths = self.analysis.frames.growths.groupby(["method", "growth"], sort=False)
+        return grouped(growths[[*CURVE[:-1], "bpb_before"]].mean().reset_index())
 
     @cached_property
     def limits(self) -> tuple[float, float]:
@@ -162,33 +173,34 @@ class Drawing:
         return bottom - pad, top + pad
 
 
-def mean_curve(points: pd.DataFrame) -> pd.DataFrame:
+def mean_curve(seeds: Sequence[Curve]) -> pd.DataFrame:
     """Mean over seeds at equal compute, `n` of them, from `low` to `high`.
 
     The limits are those of the 95 % t interval of the mean from 3 seeds on, before that the lowest
     and the highest. Seeds that grow at different times are interpolated to one another's positions,
     as far as all of them got.
     """
-    seeds = [seed[np.isfinite(seed.bpb)] for _, seed in points.groupby("seed")]
-    seeds = [seed for seed in seeds if len(seed)]
-    if not seeds:
+    stacks = [np.stack([seed[x] for x in CURVE], axis=1) for seed in seeds]  # (points, columns)
+    stacks = [stack[np.isfinite(stack[:, -1])] for stack in stacks]
+    stacks = [stack for stack in stacks if len(stack)]
+    if not stacks:
         return pd.DataFrame()
-    grid = seeds[0].flops.to_numpy(float)
-    if any(len(s) != len(grid) or not np.allclose(s.flops, grid, rtol=1e-3) for s in seeds):
-        grid = np.unique(np.concatenate([seed.flops for seed in seeds]))
-        first, last = max(s.flops.min() for s in seeds), min(s.flops.max() for s in seeds)
+    grid = stacks[0][:, 0]
+    if any(len(s) != len(grid) or not np.allclose(s[:, 0], grid, rtol=1e-3) for s in stacks):
+        grid = np.unique(np.concatenate([stack[:, 0] for stack in stacks]))
+        first, last = max(s[:, 0].min() for s in stacks), min(s[:, 0].max() for s in stacks)
         grid = grid[(grid >= first) & (grid <= last)]
-        seeds = [
-            pd.DataFrame({name: np.interp(grid, seed.flops, seed[name]) for name in _COLUMNS})
-            for seed in seeds
+        stacks = [
+            np.stack([np.interp(grid, stack[:, 0], values) for values in stack.T], axis=1)
+            for stack in stacks
         ]
-    stacked = np.stack([seed[_COLUMNS].to_numpy(float) for seed in seeds])
-    mean = pd.DataFrame(stacked.mean(axis=0), columns=_COLUMNS)
-    low, high = _band(stacked[:, :, _COLUMNS.index("bpb")])
-    return mean.assign(low=low, high=high, n=len(seeds))
+    stacked = np.stack(stacks)
+    mean = pd.DataFrame(stacked.mean(axis=0), columns=CURVE)
+    low, high = _band(stacked[:, :, -1])
+    return mean.assign(low=low, high=high, n=len(stacks))
 
 
-def _band(bpb: "np.ndarray[Any, Any]") -> tuple[Any, Any]:
+def _band(bpb: NDArray[np.float64]) -> tuple[Any, Any]:
     """Limits at each point, bpb (seeds, points)."""
     if (n := len(bpb)) < MIN_SEEDS:
         return bpb.min(axis=0), bpb.max(axis=0)
@@ -206,10 +218,10 @@ def plot_curve(
     if has_band and look.colour != GREY:
         band: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "linewidth": 0, "zorder": 1}
         axes.fill_between(curve[column], curve.low, curve.high, **band)
-    growths = frames.growths[frames.growths.method == name].groupby("growth")
-    at = growths[[column, "bpb_before"]].mean()
-    circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white", "markersize": 3.5}
-    axes.plot(at[column], at.bpb_before, "o", zorder=look.order + 1, **circle)
+    if growths := drawing.growths.get(name):
+        at = [row[column] for row in growths], [row["bpb_before"] for row in growths]
+        circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white"}
+        axes.plot(*at, "o", markersize=3.5, zorder=look.order + 1, **circle)
     if frames.of(name).status.isin(STOPPED).any():
         end = curve.iloc[-1]
         axes.plot(end[column], end.bpb, "x", color=look.colour, markersize=6, zorder=7)
@@ -221,18 +233,18 @@ def plot_curves(axes: Axes, drawing: Drawing, column: str) -> None:
     More bands than that would hide one another.
     """
     best = next((n for n in drawing.prominent if drawing.looks[n].colour != INK), None)
-    for name, look in drawing.looks.items():
-        if name in drawing.prominent:
-            has_band = look.colour == INK or name == best
-            plot_curve(axes, drawing, name, column, has_band=has_band)
-        else:
-            plot_faintly(axes, drawing, name, column)
+    faint = [name for name in drawing.looks if name not in drawing.prominent]
+    plot_faintly(axes, drawing, faint, column)
+    for name in drawing.prominent:
+        has_band = drawing.looks[name].colour == INK or name == best
+        plot_curve(axes, drawing, name, column, has_band=has_band)
 
 
-def plot_faintly(axes: Axes, drawing: Drawing, name: str, column: str) -> None:
-    """The mean curve of a method that does not stand out."""
-    curve = drawing.curves[name]
-    axes.plot(curve[column], curve.bpb, color=GREY, alpha=0.6, linewidth=0.6, zorder=2)
+def plot_faintly(axes: Axes, drawing: Drawing, names: Sequence[str], column: str) -> None:
+    """The mean curves of methods that do not stand out."""
+    curves = [drawing.curves[name][[column, "bpb"]].to_numpy() for name in names]
+    look: dict[str, Any] = {"colors": GREY, "alpha": 0.6, "linewidths": 0.6, "zorder": 2}
+    axes.add_collection(LineCollection(curves, label=FAINT, **look))
 
 
 def iso_loss_arrow(axes: Axes, drawing: Drawing, name: str, *, labelled: bool) -> None:
@@ -307,24 +319,21 @@ def label_points(
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     FigureCanvasAgg(figure)  # texts are measured as the PNG shows them
-    lines = [pixel for path in paths for pixel in _pixels(axes, *path)]
-    dots = [axes.transData.transform((x, y)) for x, y, _ in points]
-    taken = [Bbox.from_bounds(x - r, y - r, 2 * r, 2 * r)
-             for r, found in ((1, lines), (5, dots)) for x, y in found]  # fmt: skip
+    dots = axes.transData.transform(np.array([point[:2] for point in points]).reshape(-1, 2))
+    lines = [_pixels(axes, *path) for path in paths]
+    taken = np.concatenate([_around(dots, 5), *(_around(line, 1) for line in lines)])
     room = axes.get_window_extent().padded(4)
-    for x, y, text in points:
-        placed = [_beside(axes, x, y, text, side) for side in _SIDES]
-        boxes = [label.get_window_extent() for label in placed]
-        faults = [
-            sum(map(box.overlaps, taken)) + 9 * (not room.containsx(box.x0))
-            + 9 * (not room.containsx(box.x1))
-            for box in boxes
-        ]  # fmt: skip
-        best = faults.index(min(faults))
-        taken.append(boxes[best])
-        for i, label in enumerate(placed):
-            if i != best:
-                label.remove()
+    for (x, y, text), dot in zip(points, dots, strict=True):
+        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=TINY,
+                              zorder=9)  # fmt: skip
+        boxes = _beside(dot, label.get_window_extent().size, figure.dpi / 72)
+        overlaps = (boxes[:, None, :2] <= taken[:, 2:]) & (taken[:, :2] <= boxes[:, None, 2:])
+        outside = (boxes[:, [0, 2]] < room.x0) | (boxes[:, [0, 2]] > room.x1)
+        faults = overlaps.all(axis=2).sum(axis=1) + 9 * outside.sum(axis=1)
+        best = int(np.argmin(faults))
+        dx, dy, ha, va = _SIDES[best]
+        label.set(position=(dx, dy), horizontalalignment=ha, verticalalignment=va)
+        taken = np.concatenate([taken, boxes[best : best + 1]])
 
 
 _SIDES: tuple[tuple[float, float, Any, Any], ...] = (
@@ -345,19 +354,27 @@ _SIDES: tuple[tuple[float, float, Any, Any], ...] = (
 
 
 def _beside(
-    axes: Axes, x: float, y: float, text: str, side: tuple[float, float, Any, Any]
-) -> Annotation:
-    dx, dy, ha, va = side
-    return axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va,
-                         fontsize=TINY, zorder=9)  # fmt: skip
+    dot: NDArray[np.float64], size: tuple[float, float], scale: float
+) -> NDArray[np.float64]:
+    """Boxes (sides, 4) of a text on every side of a dot, in pixels, `scale` of them a point."""
+    to_left = {"left": 0.0, "center": 0.5, "right": 1.0}
+    to_bottom = {"bottom": 0.0, "center": 0.5, "top": 1.0}
+    offsets = np.array([(dx, dy) for dx, dy, _, _ in _SIDES]) * scale
+    shares = np.array([(to_left[ha], to_bottom[va]) for _, _, ha, va in _SIDES])
+    corners = dot + offsets - shares * np.array(size)
+    return np.hstack([corners, corners + np.array(size)])
 
 
-def _pixels(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> Iterator[tuple[float, float]]:
-    """Points along a line, a few pixels apart."""
+def _around(points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """Boxes (n, 4) about points (n, 2): left, bottom, right, top."""
+    return np.hstack([points - radius, points + radius])
+
+
+def _pixels(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> NDArray[np.float64]:
+    """Points (n, 2) along a line, a few pixels apart."""
     corners = axes.transData.transform(np.column_stack([xs, ys]))
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        for t in np.linspace(0, 1, 2 + int(math.hypot(x1 - x0, y1 - y0) / 4)):
-            yield float(x0 + t * (x1 - x0)), float(y0 + t * (y1 - y0))
+    parts = [np.linspace(a, b, 2 + int(math.hypot(*(b - a)) / 4)) for a, b in pairwise(corners)]
+    return np.concatenate([corners, *parts])
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

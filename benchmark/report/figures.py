@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-from PIL import Image
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmark.report.choice_plots import best_of, main_effects
 from benchmark.report.curve_plots import curves_flops, curves_tokens_time, methods
 from benchmark.report.drawing import GREY, STYLE, Drawing, Plot
+from benchmark.report.palette import png
 from benchmark.report.score_plots import differences, hull, pareto
 
 PLOTS: dict[str, Callable[[Drawing], Plot]] = {
@@ -52,17 +54,9 @@ def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
                     "rotation": 25,
                 }
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
-            png, svg = io.BytesIO(), io.BytesIO()
-            figure.savefig(png, format="png", metadata={"Software": None})
+            (canvas := FigureCanvasAgg(figure)).draw()
+            yield f"{name}.png", png(np.asarray(canvas.buffer_rgba()))
+            svg = io.BytesIO()
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-            yield f"{name}.png", _in_few_colours(png)
             yield f"{name}.svg", svg.getvalue()
             yield f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _in_few_colours(png: io.BytesIO) -> bytes:
-    """The same picture in a third of the bytes: 256 colours, which lines and text do not exceed."""
-    small = io.BytesIO()
-    picture = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
-    return small.getvalue()

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 Curve = dict[str, NDArray[np.float64]]
 
 CURVE = ("flops", "tokens", "seconds", "bpb")
+"""Where a curve may be read, and what there is to read."""
 
 _KEYS = ["run_id", "method", "role", "seed"]
 _WHERE = ["step", "tokens", "flops", "seconds"]
@@ -90,10 +91,10 @@ class Frames:
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        """FLOPs, tokens, seconds and bpb of every run's curve, oldest first; by run id."""
-        columns = {name: self.points[name].to_numpy(float) for name in CURVE}
+        """`CURVE` and step of every run's curve, oldest first; by run id."""
+        columns = {name: self.points[name].to_numpy(float) for name in (*CURVE, "step")}
         at = self.points.groupby("run_id", sort=False).indices
-        return {str(run_id): {name: columns[name][i] for name in CURVE} for run_id, i in at.items()}
+        return {str(run_id): {k: v[i] for k, v in columns.items()} for run_id, i in at.items()}
 
     @cached_property
     def validation(self) -> dict[str, float]:

@@ -114,8 +114,7 @@ def pareto(drawing: Drawing) -> Plot:
     at_end = scores[scores.budget_flops >= drawing.budget * (1 - APART)]
     figure = Figure(figsize=(WIDTH, 3.0))
     left, right = (figure.add_axes((x, 0.21, 0.395, 0.71)) for x in (0.095, 0.6))
-    for name in drawing.looks:
-        plot_faintly(left, drawing, name, "flops")
+    plot_faintly(left, drawing, list(drawing.looks), "flops")
     left.set_title("annealed results by compute", loc="left")
     left.set_ylabel("bits per byte, validation slice")
     left.set_xlabel(f"training compute; C* = {formats.flops(drawing.budget)} FLOPs")

@@ -3,18 +3,16 @@
 import math
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from benchmark.records import STOPPED
 from benchmark.report import formats
-from benchmark.report.analysis import Analysis
 from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look
-from benchmark.report.frames import Row, rows
+from benchmark.report.frames import CURVE, Curve, Row, rows
 from benchmark.statistics import MIN_SEEDS
 
-AXES = ("flops", "tokens", "seconds")
+AXES = CURVE[:-1]
 
-_COLUMNS = [*AXES, "bpb"]
 _THEMED = {INK: "ink", GREY: "grey"}
 
 
@@ -25,12 +23,11 @@ def curves(drawing: Drawing) -> Row:
     names = [*summary, *(name for name in drawing.looks if name not in summary)]
     roles = {name: str(frames.of(name).role.iloc[0]) for name in names}
     banded = {*drawing.ranked[:1], *(m for m in names if drawing.looks[m].colour == INK)}
-    points = {str(run): own for run, own in frames.points.groupby("run_id", sort=False)}
-    growths = _growths(analysis)
+    growths = _growths(drawing)
     methods = [
         {"name": name, "role": roles[name], "shown": name in drawing.prominent}
         | {"banded": name in banded, "growths": growths.get(name, [])}
-        | _method(drawing, name, points)
+        | _method(drawing, name)
         for name in names
     ]
     return {
@@ -47,15 +44,20 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _method(drawing: Drawing, name: str, points: dict[str, pd.DataFrame]) -> Row:
-    curve, runs = drawing.curves[name], drawing.analysis.frames.of(name)
-    seeds = [_seed(run, points[run], curve) for run in runs.run_id if run in points]
+def _method(drawing: Drawing, name: str) -> Row:
+    frames, curve = drawing.analysis.frames, drawing.curves[name]
+    runs, at = frames.of(name), curve.flops.to_numpy()
+    seeds = [
+        _seed(run, seed, frames.curves[run], at)
+        for seed, run in zip(runs.seed, runs.run_id, strict=True)
+        if run in frames.curves
+    ]
     stopped = runs.status.isin(STOPPED).any()
     n = int(curve.n.iloc[0])
     return _look(drawing.looks[name]) | {
         "n": n,
         "band": "95 % interval" if n >= MIN_SEEDS else "lowest to highest",
-        "mean": _plain(curve, [*_COLUMNS, "low", "high"]),
+        "mean": {k: _plain(curve[k].to_numpy()) for k in (*CURVE, "low", "high")},
         "seeds": seeds,
         "stopped": bool(stopped),
     }
@@ -67,22 +69,20 @@ def _look(look: Look) -> Row:
     return {"colour": colour, "dash": dash, "width": look.width, "order": look.order}
 
 
-def _seed(run_id: str, points: pd.DataFrame, mean: pd.DataFrame) -> Row:
+def _seed(run_id: str, seed: int, curve: Curve, mean: NDArray[np.float64]) -> Row:
     """One run's own points; `aligned` if the mean was taken at the same compute."""
-    ends = len(points) == len(mean)
-    aligned = ends and np.allclose(points.flops, mean.flops, rtol=1e-3)
-    return {"run": run_id, "seed": int(points.seed.iloc[0]), "aligned": bool(aligned)} | _plain(
-        points, [*_COLUMNS, "step"]
-    )
+    aligned = len(curve["flops"]) == len(mean) and np.allclose(curve["flops"], mean, rtol=1e-3)
+    return {"run": run_id, "seed": int(seed), "aligned": bool(aligned)} | {
+        k: _plain(values) for k, values in curve.items()
+    }
 
 
-def _growths(analysis: Analysis) -> dict[str, list[Row]]:
+def _growths(drawing: Drawing) -> dict[str, list[Row]]:
     """Where the growths of each method are drawn: at the mean over seeds, before the growth."""
-    names = [*AXES, "bpb_before"]
-    means = analysis.frames.growths.groupby(["method", "growth"])[names].mean()
+    means = {(m, row["growth"]): row for m, own in drawing.growths.items() for row in own}
     found: dict[str, list[Row]] = {}
-    for event in rows(analysis.tables["growth_events"]):
-        at = dict(zip(names, means.loc[event["method"], event["growth"]], strict=True))
+    for event in rows(drawing.analysis.tables["growth_events"]):
+        at = means[event["method"], event["growth"]]
         marker = {axis: finite(at[axis]) for axis in AXES} | {"bpb": finite(at["bpb_before"])}
         found.setdefault(event["method"], []).append(marker | {"notes": _growth_notes(event)})
     return found
@@ -110,6 +110,7 @@ def _rungs(drawing: Drawing) -> list[Row]:
     ]
 
 
-def _plain(table: pd.DataFrame, names: list[str]) -> dict[str, list[float | None]]:
-    columns = table[names].to_numpy(float).T
-    return {k: list(map(finite, column)) for k, column in zip(names, columns, strict=True)}
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    if np.isfinite(values).all():
+        return values.tolist()
+    return list(map(finite, values))
