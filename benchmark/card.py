@@ -49,7 +49,7 @@ def card(record: RunRecord) -> Card:
     }
     for section, fields in found.items():
         for name, value in fields.items():
-            if _is_empty(value):
+            if value is None:
                 raise RecordError(f"run {record.run_id}: reporting card: {section}.{name} is empty")
     return found
 
@@ -233,7 +233,7 @@ def _chosen(events: Iterable[Event], names: Iterable[str]) -> list[Event]:
 
 def _is_empty(value: object) -> bool:
     """Whether a field says nothing, or a part of it does."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return not value or any(map(_is_empty, value.values()))
     if isinstance(value, list):
         return not value or any(map(_is_empty, value))

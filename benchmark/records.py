@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -131,14 +132,21 @@ class RunRecord:
         last = self.events[-1]
         return str(last["status"]) if last["kind"] == "end" else "unfinished"
 
-    @property
+    @cached_property
     def environments(self) -> list[dict[str, Any]]:
         """The provenance without the names of the stages."""
-        return [{k: v for k, v in entry.items() if k not in STAGE} for entry in self.provenance]
+        return [_made_with(entry) for entry in self.provenance]
 
     def of(self, kind: str) -> list[Event]:
         """The records of one kind, oldest first."""
-        return [event for event in self.events if event["kind"] == kind]
+        return list(self._by_kind.get(kind, ()))
+
+    @cached_property
+    def _by_kind(self) -> dict[str, list[Event]]:
+        found: dict[str, list[Event]] = {}
+        for event in self.events:
+            found.setdefault(event["kind"], []).append(event)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,12 +211,15 @@ def load_suite(results_dir: Path) -> Suite:
 
 def grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Entries of stages that were made with the same, told once, with the list of the stages."""
-    groups: dict[str, dict[str, Any]] = {}
+    groups: list[dict[str, Any]] = []
+    known: list[dict[str, Any]] = []
     for entry in provenance:
-        made_with = {key: value for key, value in entry.items() if key not in STAGE}
-        group = groups.setdefault(_pretty(made_with), {"stages": []} | made_with)
-        group["stages"].append({key: entry[key] for key in STAGE if key in entry})
-    return list(groups.values())
+        if (made_with := _made_with(entry)) not in known:
+            known.append(made_with)
+            groups.append({"stages": []} | made_with)
+        stages = groups[known.index(made_with)]["stages"]
+        stages.append({key: entry[key] for key in STAGE if key in entry})
+    return groups
 
 
 def write_run(
@@ -245,11 +256,14 @@ def flatten(value: object, prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a nested mapping; lists and empty mappings are values."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    return {
-        name: leaf
-        for key, item in value.items()
-        for name, leaf in flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(item, dict):
+            leaves |= flatten(item, name)
+        else:
+            leaves[name] = item
+    return leaves
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -306,6 +320,10 @@ def _load_provenance(path: Path) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: int(entry.get("stage", 0)))
 
 
+def _made_with(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in STAGE}
+
+
 def _planned_run(results_dir: Path, plan: Event, planned: Event) -> RunRecord:
     folder = results_dir / "runs" / planned["run_id"]
     if not folder.is_dir():
@@ -321,7 +339,7 @@ def _planned_run(results_dir: Path, plan: Event, planned: Event) -> RunRecord:
 
 def _parse(path: Path, number: int, line: bytes) -> Event:
     try:
-        event = json.loads(line, parse_constant=_refuse_constant)
+        event = _JSON.decode(line.decode())
     except ValueError as error:
         raise RecordError(f"{path}, line {number}: damaged record: {error}") from error
     if not isinstance(event, dict) or event.get("v") != VERSION or "kind" not in event:
@@ -333,6 +351,9 @@ def _parse(path: Path, number: int, line: bytes) -> Event:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _line(event: Event) -> bytes:

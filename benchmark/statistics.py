@@ -185,8 +185,7 @@ def hierarchical_bootstrap(
     value = math.fsum(E.ravel()) / S / (math.fsum(weights) * math.log(2))
     if S < MIN_SEEDS or not math.isfinite(value):
         return Estimate(n=S, value=value)
-    draws = _block_draws(K, resamples, seed)
-    seeds = np.random.default_rng([seed, 1]).multinomial(S, np.full(S, 1 / S), resamples)
+    draws, seeds = _draws(K, resamples, (seed, 0)), _draws(S, resamples, (seed, 1))
     sums = np.einsum("bs,bs->b", draws @ E.T, seeds / S) / (draws @ weights * math.log(2))
     low, high = np.quantile(sums, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     wider = t_limit(S - 1) / float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(S / (S - 1))
@@ -308,8 +307,8 @@ def _merged(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.add.reduceat(blocks, starts, axis=-1)
 
 
-@lru_cache(maxsize=1)
-def _block_draws(n_blocks: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    rng = np.random.default_rng([seed, 0])
-    draws = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), resamples)
-    return draws.astype(float)
+@lru_cache(maxsize=4)
+def _draws(n: int, resamples: int, stream: tuple[int, int]) -> NDArray[np.float64]:
+    """How often each of n is drawn, (resamples, n): the same in every comparison."""
+    rng = np.random.default_rng(stream)
+    return rng.multinomial(n, np.full(n, 1 / n), resamples).astype(float)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmark.records import flatten
+from benchmark.records import RunRecord, flatten
 from benchmark.report.controls import (
     BEST_FIXED,
     SAME_BUDGET,
@@ -157,12 +157,15 @@ def differing(frames: Frames) -> pd.DataFrame:
 
 def environment(frames: Frames) -> pd.DataFrame:
     """Every value of the runs' provenance, and how many runs have it."""
-    found: dict[str, dict[str, int]] = {}
+    alike: dict[str, list[RunRecord]] = {}
     for run in frames.suite.runs:
-        for key, values in _provenance(run.environments).items():
+        alike.setdefault(repr(run.environments), []).append(run)
+    found: dict[str, dict[str, int]] = {}
+    for group in alike.values():
+        for key, values in _provenance(group[0].environments).items():
             counts = found.setdefault(key, {})
             for value in values:
-                counts[value] = counts.get(value, 0) + 1
+                counts[value] = counts.get(value, 0) + len(group)
     return pd.DataFrame(
         [(k, v, n) for k, counts in found.items() for v, n in sorted(counts.items())],
         columns=["key", "value", "runs"],

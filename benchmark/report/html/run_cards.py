@@ -9,33 +9,31 @@ from benchmark.records import RunRecord, flatten, grouped
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
+from benchmark.report.frames import grouped as grouped_rows
 from benchmark.report.tables import literal
 
-Section = tuple[str, list[tuple[str, str]]]
+Section = tuple[str, Mapping[str, Any]]
 """A title, and names with their values."""
 
 
 def run_cards(analysis: Analysis) -> Row:
     """All runs, and the sections they are made of: most are shared, so each is written once."""
     numbers: dict[str, int] = {}
-    pool: list[list[tuple[str, str]]] = []
+    pool: dict[tuple[tuple[str, str], ...], int] = {}
     found = {row["run_id"]: row for row in rows(analysis.frames.runs)}
-    growths: dict[str, list[Row]] = {}
-    for row in rows(analysis.frames.growths):
-        growths.setdefault(row["run_id"], []).append(row)
+    growths = grouped_rows(analysis.frames.growths, "run_id")
     runs = []
     for run in analysis.frames.suite.runs:
         row, references = found[run.run_id], []
-        for title, fields in _sections(run, row, growths.get(run.run_id, [])):
-            if not fields:
+        for title, values in _sections(run, row, growths.get(run.run_id, [])):
+            if not values:
                 continue
-            number = numbers.setdefault(repr(fields), len(pool))
-            if number == len(pool):
-                pool.append(fields)
-            references.append((title, number))
+            if (same := repr(values)) not in numbers:
+                numbers[same] = pool.setdefault(_fields(values), len(pool))
+            references.append((title, numbers[same]))
         keys = ("method", "role", "seed", "status", "error")
         runs.append({"id": run.run_id} | {k: row[k] for k in keys} | {"sections": references})
-    return {"runs": runs, "sections": pool}
+    return {"runs": runs, "sections": list(pool)}
 
 
 def _sections(run: RunRecord, row: Row, growths: list[Row]) -> Iterator[Section]:
@@ -45,12 +43,12 @@ def _sections(run: RunRecord, row: Row, growths: list[Row]) -> Iterator[Section]
     yield from _card(run)
     for part in ("method", "workload", "protocol"):
         if part in run.config:
-            yield f"Configuration: {part}", _fields(run.config[part])
-    yield "Stages", list(_stages(run))
+            yield f"Configuration: {part}", run.config[part]
+    yield "Stages", _stages(run)
     yield from _provenance(run)
 
 
-def _result(row: Row) -> list[tuple[str, str]]:
+def _result(row: Row) -> dict[str, str]:
     fields = {
         "status": row["status"],
         "error": row["error"],
@@ -68,27 +66,27 @@ def _result(row: Row) -> list[tuple[str, str]]:
         "time of evaluation": formats.seconds(row["eval_seconds"]),
         "peak memory": formats.memory(row["peak_memory_bytes"]),
     }
-    return [(name, str(value)) for name, value in fields.items() if value]
+    return {name: str(value) for name, value in fields.items() if value}
 
 
-def _growth(row: Row) -> list[tuple[str, str]]:
+def _growth(row: Row) -> dict[str, str]:
     before, after = row["from_sizes"], row["to_sizes"]
     changed = [f"{k} {before.get(k)} to {n}" for k, n in after.items() if before.get(k) != n]
-    return [
-        ("operator", str(row["operator"])),
-        ("changed", ", ".join(changed) or "none (same size)"),
-        ("parameters", f"{_exact(row['n_params_from'])} to {_exact(row['n_params_to'])}"),
-        ("at step", _exact(row["step"])),
-        ("at FLOPs", formats.flops(row["flops"])),
-        ("bpb before", formats.bpb(row["bpb_before"])),
-        ("bpb after", formats.bpb(row["bpb_after"])),
-        ("jump", formats.difference(row["bpb_after"] - row["bpb_before"])),
-        ("FLOPs until recovered", formats.flops(row["recovery_flops"])),
-        ("FLOPs of growing", formats.flops(row["growth_flops"])),
-        ("tokens of growing", formats.count(row["growth_tokens"])),
-        ("time of growing", formats.seconds(row["growth_seconds"])),
-        ("Adam state", str(row["state_policy"])),
-    ]
+    return {
+        "operator": str(row["operator"]),
+        "changed": ", ".join(changed) or "none (same size)",
+        "parameters": f"{_exact(row['n_params_from'])} to {_exact(row['n_params_to'])}",
+        "at step": _exact(row["step"]),
+        "at FLOPs": formats.flops(row["flops"]),
+        "bpb before": formats.bpb(row["bpb_before"]),
+        "bpb after": formats.bpb(row["bpb_after"]),
+        "jump": formats.difference(row["bpb_after"] - row["bpb_before"]),
+        "FLOPs until recovered": formats.flops(row["recovery_flops"]),
+        "FLOPs of growing": formats.flops(row["growth_flops"]),
+        "tokens of growing": formats.count(row["growth_tokens"]),
+        "time of growing": formats.seconds(row["growth_seconds"]),
+        "Adam state": str(row["state_policy"]),
+    }
 
 
 def _card(run: RunRecord) -> Iterator[Section]:
@@ -96,19 +94,18 @@ def _card(run: RunRecord) -> Iterator[Section]:
     try:
         found = card(run)
     except RecordError as error:
-        yield "Card", [("incomplete", str(error))]
+        yield "Card", {"incomplete": str(error)}
         return
     for title, fields in found.items():
-        yield f"Card: {title}", _fields(fields)
+        yield f"Card: {title}", fields
 
 
-def _stages(run: RunRecord) -> Iterator[tuple[str, str]]:
-    for stage in run.of("stage"):
-        yield (
-            f"stage {stage['stage']}",
-            f"{stage['stage_id']}, {_exact(stage['n_params'])} parameters, "
-            f"{_exact(stage['n_steps'])} steps from step {_exact(stage['step'])}",
-        )
+def _stages(run: RunRecord) -> dict[str, str]:
+    return {
+        f"stage {stage['stage']}": f"{stage['stage_id']}, {_exact(stage['n_params'])} parameters, "
+        f"{_exact(stage['n_steps'])} steps from step {_exact(stage['step'])}"
+        for stage in run.of("stage")
+    }
 
 
 def _provenance(run: RunRecord) -> Iterator[Section]:
@@ -117,17 +114,17 @@ def _provenance(run: RunRecord) -> Iterator[Section]:
     for group in groups:
         stages = [str(stage["stage"]) for stage in group.pop("stages") if "stage" in stage]
         where = f", stages {formats.listed(stages)}" if len(groups) > 1 else ""
-        yield f"Provenance{where}", _fields({k: v for k, v in group.items() if k != "packages"})
-        yield f"Packages{where}", _fields(group.get("packages", {}))
+        yield f"Provenance{where}", {k: v for k, v in group.items() if k != "packages"}
+        yield f"Packages{where}", group.get("packages", {})
 
 
-def _fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Dotted names; the entries of a list of mappings are numbered from 0."""
+def _fields(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Dotted names and texts; the entries of a list of mappings are numbered from 0."""
     numbered = {
         name: dict(enumerate(value)) if _is_table(value) else value
         for name, value in values.items()
     }
-    return [(name, literal(leaf) or formats.DASH) for name, leaf in flatten(numbered).items()]
+    return tuple((name, literal(leaf) or formats.DASH) for name, leaf in flatten(numbered).items())
 
 
 def _is_table(value: object) -> bool:
