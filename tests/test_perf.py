@@ -1,17 +1,23 @@
 """The yardsticks for speed compute what our models compute, so that their times compare."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from synthetic_records import SUITE, write_records
 from torch import Tensor
 
 from benchmark.model import ModelConfig, Transformer
+from benchmark.records import load_suite
+from tools.perf.copied_runs import N_EVALUATIONS, N_SEEDS, copies
 from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
 from tools.perf.growth_time import document as growth_document
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
+from tools.perf.report_time import document as report_document
+from tools.perf.report_time import measure as measure_reports
 from tools.perf.step_time import OURS, SAME, Rounds, document, measure, reference_model
 from tools.perf.token_time import WIDTHS
 from tools.perf.token_time import document as token_document
@@ -151,3 +157,24 @@ def test_both_blocks_are_timed_in_every_round() -> None:
     pair = measure_tokens(64, 2)
     assert len(pair.dense) == len(pair.tokens) == 2
     assert f"{pair.slowdown:.3f}" in token_document({64: pair})
+
+
+def test_copies_of_runs_have_the_asked_size_and_every_control(tmp_path: Path) -> None:
+    write_records(tmp_path, noise=0.01)
+    found = list(islice(copies(load_suite(tmp_path).runs), 20 * N_SEEDS))
+    methods = {run.method for run in found}
+    assert len({run.run_id for run in found}) == 20 * N_SEEDS
+    assert len(methods) == 20
+    assert {"fast", "fast_1", "slow_5"} | {planted.name for planted in SUITE} <= methods
+    whole = [run for run in found if run.role == "method"]
+    assert {len(run.of("evaluation")) for run in whole} == {N_EVALUATIONS}
+    assert len({run.of("final")[0]["bpb"] for run in found}) == len(found)
+
+
+@pytest.mark.slow
+def test_reports_are_timed_in_every_round(tmp_path: Path) -> None:
+    write_records(tmp_path)
+    found = measure_reports(1, sizes=(20, 40), source=tmp_path)
+    assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in found.values())
+    ratio = found[40][0] / found[20][0]
+    assert report_document(found).rstrip().endswith(f"| {ratio:.2f}" + 19 * " " + "|")

@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 import typer
 
-from tools.perf import growth_time, step_time, token_time
+from tools.perf import growth_time, report_time, step_time, token_time
 
 
 def main(
     rounds: int = 12,
     steps: int = 8,
     growth_rounds: int = 5,
+    report_rounds: int = 3,
     out: Path = Path("results/perf.md"),
 ) -> None:
-    """Measure training steps, growth and token-parameters; print the page, write it to `out`."""
+    """Measure training, growth, token-parameters and reports; print the page, write it to `out`."""
     torch.manual_seed(0)
     growths = {
         kind: growth_time.measure(small, growth_time.LARGE, growth_rounds)
@@ -32,6 +33,7 @@ def main(
             step_time.document(steps_taken, step_time.OURS),
             growth_time.document(growths, growth_rounds),
             tokens,
+            report_time.document(report_time.measure(report_rounds)),
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
