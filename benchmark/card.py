@@ -21,6 +21,7 @@ _OF_A_CHARGE = ("stage", "stage_id", "what", "flops", "flops_unmasked", "tokens"
 _OF_A_GROWTH = ("stage", "operator", "from", "to", "n_params_from", "n_params_to", "bpb_before",
                 "bpb_after", "flops", "growth_flops", "growth_tokens", "growth_seconds",
                 "state_policy")  # fmt: skip
+_OF_A_SHORTAGE = ("stage", "what", "n_windows", "step")
 
 
 def card(record: RunRecord) -> Card:
@@ -151,6 +152,7 @@ def _time_and_memory(record: RunRecord) -> dict[str, Any]:
         "seconds_of_evaluation": sum(times) if times else None,
         "peak_memory_bytes": end.get("peak_memory_bytes") or None,
         "peak_memory_of": end.get("peak_memory_scope"),
+        "micro_batches": _chosen(record.of("micro_batch"), _OF_A_SHORTAGE) or NONE,
     }
 
 
@@ -168,6 +170,7 @@ def _result(record: RunRecord) -> dict[str, Any]:
 def _machine(record: RunRecord) -> dict[str, Any]:
     return {
         "device": _made_with(record, "device"),
+        "devices": _made_with(record, "devices", optional=True),
         "gpu": _made_with(record, "gpu", optional=True),
         **{name: _made_with(record, name)
            for name in ("cpu", "precision", "threads", "kernels", "deterministic", "platform")},

@@ -40,6 +40,7 @@ LEAST = {
     "protocol.tuning.trials": 0,
     "protocol.tuning.private": 0,
     "run.workers": 0,
+    "run.devices": 1,
     "run.checkpoint_seconds": 0,
     "run.retries": 0,
     "run.timeout_seconds": 0,
@@ -196,6 +197,10 @@ class ExecutionConfig:
     """Parallel single-threaded runs; 0 means one per core."""
 
     device: str = "auto"
+    devices: int = 1
+    """GPUs, or processes of a CPU, that share each batch of a run; it must be a multiple. As each
+    kind of device, each number of them rounds in its own way."""
+
     checkpoint_seconds: float = 60.0
     retries: int = 2
     """Attempts at a stage after one that failed."""
@@ -404,6 +409,11 @@ def _check(suite: SuiteConfig) -> None:
     for key in ("protocol.cuts", "protocol.rungs"):
         if wrong := [u for u in attrgetter(key)(suite) if not 0 < u <= 1]:
             raise ConfigError(f"{key} are fractions of C* in (0, 1], got {wrong}")
+    if suite.workload.batch_size % suite.run.devices:
+        raise ConfigError(
+            f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
+            f"got {suite.run.devices}"
+        )
     for key, allowed in CHOICES.items():
         value = attrgetter(key)(suite)
         if value not in allowed:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmark.data.stream import evaluation_windows
 from benchmark.model import Transformer
+from benchmark.shortage import first_that_fits, halvings
 
 NATS_PER_BIT = math.log(2)
 
@@ -24,6 +25,9 @@ class Score:
 
     nats: Tensor
     """float64 (n_bytes,): -log p of each byte given the bytes before it."""
+
+    batch_size: int = 1
+    """Windows scored at once: what was asked for, or less where memory was short."""
 
     @property
     def n_bytes(self) -> int:
@@ -43,14 +47,25 @@ class Score:
 
 @torch.inference_mode()
 def score(model: Transformer, split: Tensor, batch_size: int) -> Score:
-    """Nats of every byte of `split`, uint8 (n_bytes,); the batch size changes only the speed."""
+    """Nats of every byte of `split`, uint8 (n_bytes,); the batch size changes only the speed.
+
+    Where memory runs out it is halved, down to one window.
+
+    Raises:
+        MemoryError: there is none for a single window.
+    """
     was_training = model.training
     model.eval()
+    result = first_that_fits(halvings(batch_size), lambda n: Score(_nats(model, split, n), n))
+    model.train(was_training)
+    return result
+
+
+def _nats(model: Transformer, split: Tensor, batch_size: int) -> Tensor:
     pieces = [torch.full((1,), math.log(model.config.vocab_size), dtype=torch.float64)]
     for window in evaluation_windows(split, model.config.seq_len, batch_size):
         ids = window.to(model.device)
         logits = model(ids[:, :-1]).flatten(0, 1)
         nats = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         pieces.append(nats.double().cpu())
-    model.train(was_training)
-    return Score(torch.cat(pieces))
+    return torch.cat(pieces)

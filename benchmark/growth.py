@@ -56,6 +56,9 @@ class Resources:
     model_class: type[Transformer] | None = None
     """Architecture of the large model; None for that of the small one."""
 
+    n_micro: int = 1
+    """Equal micro-batches to take a batch in, because memory is short."""
+
 
 class Transfer(ABC):
     """One growth, with its random choices made: what happens to each tensor."""

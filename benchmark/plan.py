@@ -55,6 +55,9 @@ class StageSpec:
     device: str
     """Kind of device, "cpu" or "cuda": each rounds in its own way."""
 
+    devices: int
+    """How many of them share each batch: sums over parts round in their own way."""
+
     releases: dict[str, str]
     """Versions, builds included, of the packages that do the arithmetic."""
 
@@ -275,6 +278,7 @@ class Run:
         return StageSpec(
             code=science(),
             device=self.device,
+            devices=self.suite.run.devices,
             releases=RELEASES,
             seed=self.seed,
             data=self.data,

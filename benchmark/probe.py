@@ -6,7 +6,7 @@ The prediction leaves out what a method computes between its stages and the star
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -78,7 +78,12 @@ def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float
 
 
 def measure(spec: StageSpec, device: str) -> Speed:
-    """Train the stage's model for a few steps on random bytes, and score some."""
+    """Train the stage's model for a few steps on random bytes, and score some.
+
+    Of several devices one is measured, with its part of a batch; that they wait for one another
+    is left out.
+    """
+    spec = replace(spec, devices=1, batch_size=spec.batch_size // spec.devices)
     model_class = import_class(spec.model_class, Transformer, "model_class")
     config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(SEED)
     model = model_class(config, generator=random).to(device)

@@ -20,6 +20,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import Tensor
 from typing_extensions import override
 
@@ -38,9 +40,12 @@ from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
 from benchmark.plan import StageResult, StageSpec
 from benchmark.provenance import provenance
+from benchmark.ranks import Meeting, run_on_ranks
 from benchmark.records import EventLog, atomic_write, atomic_write_text, read_events
 from benchmark.schedule import Point
 from benchmark.seeding import generator
+from benchmark.shortage import first_that_fits, micro_batches
+from benchmark.watch import corpus_closed
 
 TICK_SECONDS = 0.5
 N_TRAIN_RECORDS = 100
@@ -59,6 +64,23 @@ class Tick:
 
 def unobserved(_: Tick) -> None:
     """Nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of every batch that a process takes, and in how many pieces."""
+
+    rank: int = 0
+    n_ranks: int = 1
+    """Processes, each with a device of its own, that take equal parts of a batch."""
+
+    n_micro: int = 1
+    """Micro-batches that such a part is cut into, as memory allows; their gradients add up."""
+
+    @property
+    def n_pieces(self) -> int:
+        """Micro-batches of a whole batch."""
+        return self.n_ranks * self.n_micro
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,21 +112,84 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
         if recorded is not None and store.checkpoint(spec.id).is_file():
             return recorded
         atomic_write_text(folder / "spec.json", json.dumps(asdict(spec), indent=1))
-        with EventLog(folder / "progress.jsonl") as log:
-            result = _Stage(spec, context, log).run(recorded)
+        log = folder / "progress.jsonl"
+        before = log if log.is_file() else store.folder(spec.parent or "") / "events.jsonl"
+        result = first_that_fits(
+            micro_batches(
+                spec.batch_size // spec.devices, _known_to_fit(before, "training", "n_micro", 1)
+            ),
+            lambda n_micro: _attempt(spec, context, recorded, n_micro),
+        )
         if recorded is None:
-            atomic_write(folder / "events.jsonl", log.path.read_bytes())
+            atomic_write(folder / "events.jsonl", log.read_bytes())
             store.write_result(spec.id, result)
         for name in ("progress.safetensors", "progress.jsonl"):
             (folder / name).unlink(missing_ok=True)
     return recorded or result
 
 
-class _Stage:
-    """One stage while it runs."""
+def _known_to_fit(log: Path, what: str, field: str, default: int) -> int:
+    """What a log says last of the batches that fit into memory for training or evaluation."""
+    events = read_events(log) if log.is_file() else []
+    found = (e for e in reversed(events) if e["kind"] == "micro_batch" and e["what"] == what)
+    return next((event[field] for event in found), default)
 
-    def __init__(self, spec: StageSpec, context: Context, log: EventLog) -> None:
-        self.spec, self.context, self.log = spec, context, log
+
+def _attempt(
+    spec: StageSpec, context: Context, recorded: StageResult | None, n_micro: int
+) -> StageResult:
+    """Go on from where the stage stands, on as many devices as it is to have."""
+    if spec.devices == 1:
+        return _lead(spec, context, recorded, Share(n_micro=n_micro))
+    args = (spec, replace(context, on_tick=unobserved), recorded, n_micro)
+    result = run_on_ranks(spec.devices, spec.device, _on_rank, args, context.on_tick)
+    assert isinstance(result, StageResult)
+    return result
+
+
+def _on_rank(
+    meeting: Meeting,
+    say: Callable[[object], None],
+    spec: StageSpec,
+    context: Context,
+    recorded: StageResult | None,
+    n_micro: int,
+) -> StageResult | None:
+    """What one of several processes does for a stage: all train, rank 0 does everything else."""
+    prepare_process(threads=1)
+    share = Share(rank=meeting.rank, n_ranks=meeting.n_ranks, n_micro=n_micro)
+    with corpus_closed(context.corpus, context.cache):
+        if share.rank == 0:
+            return _lead(spec, replace(context, on_tick=say), recorded, share, meeting)
+        _follow(spec, context, share, meeting)
+    return None
+
+
+def _lead(
+    spec: StageSpec,
+    context: Context,
+    recorded: StageResult | None,
+    share: Share,
+    meeting: Meeting | None = None,
+) -> StageResult:
+    with EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl") as log:
+        return _Stage(spec, context, log, share, meeting).run(recorded)
+
+
+def _follow(spec: StageSpec, context: Context, share: Share, meeting: Meeting) -> None:
+    """Train beside rank 0, from the state that it has saved."""
+    meeting.await_first()
+    fitting = _Fitting(spec, context, share)
+    state = fitting.saved_state()
+    meeting.join()
+    fitting.fit(state, Steps(spec, state, share))
+
+
+class _Fitting:
+    """What every process needs that trains a stage."""
+
+    def __init__(self, spec: StageSpec, context: Context, share: Share) -> None:
+        self.spec, self.context, self.share = spec, context, share
         self.store = StageStore(context.cache)
         self.folder = self.store.folder(spec.id)
         self.corpus = load(context.corpus, context.cache / "corpora")
@@ -112,12 +197,84 @@ class _Stage:
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
 
-    def run(self, recorded: StageResult | None = None) -> StageResult:
+    @property
+    def progress(self) -> Path:
+        """Where the state of an unfinished stage lies."""
+        return self.folder / "progress.safetensors"
+
+    def saved_state(self) -> State:
+        """The state that an unfinished stage has saved."""
+        return load_state(self.progress, self.model_class, self.spec.device)
+
+    def fit(self, state: State, steps: "Steps") -> str | None:
+        """Train from a state to the end of the stage; what ended it early, if something did."""
+        spec = self.spec
+        decay, rewarm = spec.rate["decay"], spec.rewarm
+        self.baseline.begin(
+            Fit(
+                model=state.model,
+                moments=state.moments,
+                is_new=state.is_new,
+                frozen=spec.frozen,
+                optimizer=OptimizerConfig(**spec.optimizer),
+                rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
+                rewarm=None if rewarm is None else Rewarm(**rewarm),
+                budget_flops=spec.budget_flops,
+                grown_at=state.grown_at,
+                start_flops=state.start.flops,
+                n_done=steps.n_done,
+                step_flops=spec.step_flops,
+            )
+        )
+        if n_left := steps.n_steps - steps.n_done:
+            trainer = make_trainer(spec, spec.device, n_left, steps, self.share)
+            batches = Batches(self.stream(state.position), n_left, self.share)
+            try:
+                trainer.fit(self.baseline, batches)
+            except DivergenceError as error:
+                return str(error)
+        return None
+
+    def stream(self, position: Position) -> ByteStream:
+        """Training text from `position` on."""
+        return ByteStream(
+            text=self.corpus.train,
+            seq_len=int(self.spec.model["seq_len"]),
+            batch_size=self.spec.batch_size,
+            seed=self.spec.seed,
+            allow_repeats=self.spec.allow_repeats,
+            first_window=position.window,
+        )
+
+
+class _Stage(_Fitting):
+    """One stage while it runs, in the process that grows, evaluates, records and saves."""
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        context: Context,
+        log: EventLog,
+        share: Share,
+        meeting: Meeting | None = None,
+    ) -> None:
+        super().__init__(spec, context, share)
+        self.log, self.meeting = log, meeting
+
+    def run(self, recorded: StageResult | None) -> StageResult:
         """To the end of the stage, which must be the one that is recorded, if one is."""
         started, memory = time.perf_counter(), PeakMemory(self.spec.device)
         resumed = self._resume()
+        self.eval_batch_size = _known_to_fit(
+            self.log.path, "evaluation", "n_windows", int(self.spec.measure["batch_size"])
+        )
         self._record_provenance()
-        state, error = self._train(resumed or self._begin())
+        state = resumed or self._begin()
+        self._record_micro_batch(state.position)
+        if self.meeting is not None:
+            save_state(self.progress, replace(state, log_bytes=self.log.offset))
+            self.meeting.join()
+        state, error = self._train(state)
         if error is None and self.spec.is_last:
             self._final(state)
         if recorded is not None:
@@ -146,17 +303,29 @@ class _Stage:
 
     def _record_provenance(self) -> None:
         """Say what this process computes with, unless another one of its kind has said so."""
-        made_with = process_provenance(self.spec.device, self.spec.precision)
+        spec = self.spec
+        made_with = process_provenance(spec.device, spec.precision, spec.devices)
         events = read_events(self.log.path)
         if made_with not in [e["made_with"] for e in events if e["kind"] == "provenance"]:
             self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)
 
+    def _record_micro_batch(self, position: Position) -> None:
+        """Say into how many micro-batches each batch is cut from here on, unless it is known."""
+        n_micro = self.share.n_micro
+        if n_micro != _known_to_fit(self.log.path, "training", "n_micro", 1):
+            size = self.spec.batch_size // self.share.n_pieces
+            self._record_shortage("training", position, n_micro=n_micro, n_windows=size)
+
+    def _record_shortage(self, what: str, position: Position, **fields: int) -> None:
+        self.log.append(
+            "micro_batch", stage_id=self.spec.id, what=what, **fields, **where(position)
+        )
+
     def _resume(self) -> State | None:
-        path = self.folder / "progress.safetensors"
-        if not path.is_file():
+        if not self.progress.is_file():
             self.log.truncate_to(0)
             return None
-        state = load_state(path, self.model_class, self.spec.device)
+        state = self.saved_state()
         self.log.truncate_to(state.log_bytes)
         return state
 
@@ -183,9 +352,14 @@ class _Stage:
         return replace(state, start=state.position, points=(), log_bytes=self.log.offset)
 
     def _grow(self, small: State) -> State:
-        spec, before = self.spec, self.score_curve(small.model)
+        spec, before = self.spec, self.score_curve(small.model, small.position)
         batches = GrowthBatches(self.stream(small.position))
-        resources = Resources(generator(spec.seed, "growth", spec.rung), batches, self.model_class)
+        resources = Resources(
+            generator(spec.seed, "growth", spec.rung),
+            batches,
+            self.model_class,
+            self.share.n_pieces,
+        )
         started = time.perf_counter()
         grown = grow(
             small.model,
@@ -224,7 +398,7 @@ class _Stage:
             n_params_from=_count(small.model),
             n_params_to=_count(grown.model),
             bpb_before=before.bits_per_byte,
-            bpb_after=self.score_curve(grown.model).bits_per_byte,
+            bpb_after=self.score_curve(grown.model, end).bits_per_byte,
             growth_flops=grown.flops,
             growth_tokens=end.tokens - small.position.tokens,
             growth_seconds=end.seconds - small.position.seconds,
@@ -241,48 +415,23 @@ class _Stage:
             )
 
     def _train(self, state: State) -> tuple[State, str | None]:
-        spec = self.spec
-        decay, rewarm = spec.rate["decay"], spec.rewarm
-        self.baseline.begin(
-            Fit(
-                model=state.model,
-                moments=state.moments,
-                is_new=state.is_new,
-                frozen=spec.frozen,
-                optimizer=OptimizerConfig(**spec.optimizer),
-                rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
-                rewarm=None if rewarm is None else Rewarm(**rewarm),
-                budget_flops=spec.budget_flops,
-                grown_at=state.grown_at,
-                start_flops=state.start.flops,
-                n_done=state.position.step - state.start.step,
-                step_flops=spec.step_flops,
-            )
-        )
         meter = Meter(self, state)
-        if n_left := meter.n_steps - meter.n_done:
-            trainer = make_trainer(spec, spec.device, n_left, meter)
-            try:
-                trainer.fit(self.baseline, Batches(self.stream(state.position), n_left))
-            except DivergenceError as error:
-                return meter.charged(), str(error)
+        if error := self.fit(state, meter):
+            return meter.charged(), error
         return meter.finish(), None
 
-    def stream(self, position: Position) -> ByteStream:
-        """Training text from `position` on."""
-        return ByteStream(
-            text=self.corpus.train,
-            seq_len=int(self.spec.model["seq_len"]),
-            batch_size=self.spec.batch_size,
-            seed=self.spec.seed,
-            allow_repeats=self.spec.allow_repeats,
-            first_window=position.window,
-        )
-
-    def score_curve(self, model: Transformer) -> Score:
+    def score_curve(self, model: Transformer, position: Position) -> Score:
         """Held-out score on the slice that curves are drawn from."""
         split = self.corpus.val[: self.spec.measure["curve_bytes"]]
-        return score(model, split, self.spec.measure["batch_size"])
+        return self._score(model, split, position)
+
+    def _score(self, model: Transformer, text: Tensor, position: Position) -> Score:
+        """Held-out score, in batches that fit into memory from the first time on that one did."""
+        result = score(model, text, self.eval_batch_size)
+        if result.batch_size != self.eval_batch_size:
+            self.eval_batch_size = result.batch_size
+            self._record_shortage("evaluation", position, n_windows=result.batch_size)
+        return result
 
     def charge(self, what: str, start: Position, end: Position, unmasked: float) -> None:
         """Record what a part of the stage cost."""
@@ -317,7 +466,7 @@ class _Stage:
         for split in self.spec.splits:
             started = time.perf_counter()
             text: Tensor = getattr(self.corpus, split)
-            result = score(state.model, text, self.spec.measure["batch_size"])
+            result = self._score(state.model, text, state.position)
             block_bytes, block_nats = result.blocks(self.spec.measure["block_bytes"])
             self.log.append(
                 "final",
@@ -330,27 +479,68 @@ class _Stage:
             )
 
 
-class Meter(pl.Callback):
-    """Counts steps, records, evaluates off the clock and saves; the only observer of a fit."""
+class Steps(pl.Callback):
+    """Counts the steps of a fit and adds up their losses, in every process alike."""
 
-    def __init__(self, stage: _Stage, state: State) -> None:
-        self.stage, self.state = stage, state
-        spec, start = stage.spec, state.start
-        self.n_steps = affordable_steps(start.flops, spec.until, spec.step_flops)
-        self.n_done = state.position.step - start.step
-        self.evaluations = self._steps_at(spec.marks)
+    def __init__(self, spec: StageSpec, state: State, share: Share) -> None:
+        self.spec, self.start, self.share = spec, state.start, share
+        self.n_steps = affordable_steps(self.start.flops, spec.until, spec.step_flops)
+        self.n_done = state.position.step - self.start.step
         spacing = spec.budget_flops / N_TRAIN_RECORDS
-        self.records = self._steps_at([i * spacing for i in range(1, N_TRAIN_RECORDS + 1)]) | {
-            self.n_steps
-        }
-        self.seconds = state.position.seconds
+        marks = [i * spacing for i in range(1, N_TRAIN_RECORDS + 1)]
+        self.records = self.steps_at(marks) | {self.n_steps}
         self.loss = torch.tensor(state.loss_sum, device=state.model.device)
         self.n_losses = state.loss_count
-        self.last_saved = self.last_tick = time.perf_counter()
 
-    def _steps_at(self, marks: Iterable[float]) -> set[int]:
-        start, cost = self.state.start.flops, self.stage.spec.step_flops
+    def steps_at(self, marks: Iterable[float]) -> set[int]:
+        """The last steps of the stage that end at or before these FLOPs."""
+        start, cost = self.start.flops, self.spec.step_flops
         return {affordable_steps(start, mark, cost) for mark in marks if mark > start}
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.loss += outputs["loss"]  # that of a micro-batch is its part of the step's
+        if (batch_idx + 1) % self.share.n_micro == 0:
+            self.n_losses += 1
+            self.n_done += 1
+            self.on_step()
+
+    def on_step(self) -> None:
+        """What follows a step."""
+        if self.n_done in self.records:
+            self.settle()
+
+    def settle(self) -> None:
+        """Agree on the mean loss since the last time, and begin anew.
+
+        Raises:
+            DivergenceError: it is not finite.
+        """
+        if self.share.n_ranks > 1:
+            torch.distributed.all_reduce(self.loss)
+        loss = float(self.loss) / self.share.n_ranks / self.n_losses
+        self.loss.zero_()
+        self.n_losses = 0
+        self.on_loss(loss)
+        if not loss < float("inf"):
+            n = self.start.step + self.n_done
+            raise DivergenceError(f"the training loss is {loss} after {n} steps")
+
+    def on_loss(self, loss: float) -> None:
+        """What becomes of a mean loss; it is rank 0 that records it."""
+
+
+class Meter(Steps):
+    """Records, evaluates off the clock and saves; the only observer of a fit."""
+
+    def __init__(self, stage: _Stage, state: State) -> None:
+        super().__init__(stage.spec, state, stage.share)
+        self.stage, self.state = stage, state
+        self.evaluations = self.steps_at(stage.spec.marks)
+        self.seconds = state.position.seconds
+        self.last_saved = self.last_tick = time.perf_counter()
 
     @property
     def position(self) -> Position:
@@ -369,44 +559,39 @@ class Meter(pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.started = time.perf_counter()
+        if batch_idx % self.share.n_micro == 0:
+            self.started = time.perf_counter()
 
     @override
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.loss += outputs["loss"]
-        self.n_losses += 1
-        self.n_done += 1
+    def on_step(self) -> None:
         if self.loss.is_cuda and self.n_done in self.records | self.evaluations:
             torch.cuda.synchronize(self.loss.device)  # or the clock stops before the work does
         now = time.perf_counter()
         self.seconds += now - self.started
-        if self.n_done in self.records:
-            self._record_loss()
+        super().on_step()
         if self.n_done in self.evaluations and self.n_done < self.n_steps:
             self.evaluate()
         if now - self.last_tick > TICK_SECONDS:
             self.tick()
-        if now - self.last_saved > self.stage.context.checkpoint_seconds:
-            save_state(self.stage.folder / "progress.safetensors", self.snapshot())
+        if now - self.last_saved > self.stage.context.checkpoint_seconds and self.can_save:
+            save_state(self.stage.progress, self.snapshot())
             self.last_saved = time.perf_counter()
 
-    def _record_loss(self) -> None:
-        loss = float(self.loss) / self.n_losses
-        self.loss.zero_()
-        self.n_losses = 0
-        where_now = where(self.position)
+    @property
+    def can_save(self) -> bool:
+        """Whether all that a state has to hold is known here, the losses of other ranks too."""
+        return self.share.n_ranks == 1 or self.n_losses == 0
+
+    @override
+    def on_loss(self, loss: float) -> None:
         rate = self.stage.baseline.rate_used
-        self.stage.log.append("train", loss=loss, lr=rate, **where_now)
-        if not loss < float("inf"):
-            raise DivergenceError(f"the training loss is {loss} after {where_now['step']} steps")
+        self.stage.log.append("train", loss=loss, lr=rate, **where(self.position))
 
     def evaluate(self) -> None:
         """Score the curve slice and record it."""
         started = time.perf_counter()
-        result = self.stage.score_curve(self.state.model)
         position = self.position
+        result = self.stage.score_curve(self.state.model, position)
         self.stage.log.append(
             "evaluation",
             split="curve",
@@ -455,16 +640,25 @@ class Meter(pl.Callback):
 
 
 class Batches:
-    """The next `n_steps` batches of a stream, as Lightning wants them."""
+    """The next `n_steps` batches of a stream, as Lightning wants them.
 
-    def __init__(self, stream: ByteStream, n_steps: int) -> None:
-        self.stream, self.n_steps = stream, n_steps
+    Of each batch a process gets its own share, one micro-batch after the other: a function of the
+    seed, the cursor and the rank.
+    """
+
+    def __init__(self, stream: ByteStream, n_steps: int, share: Share = Share()) -> None:
+        self.stream, self.n_steps, self.share = stream, n_steps, share
 
     def __len__(self) -> int:
-        return self.n_steps
+        return self.n_steps * self.share.n_micro
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self.stream[step] for step in range(self.n_steps))
+        share, size = self.share, self.stream.batch_size
+        n_rows, first = size // share.n_pieces, share.rank * (size // share.n_ranks)
+        for step in range(self.n_steps):
+            window = self.stream.first_window + step * size + first
+            for piece in range(share.n_micro):
+                yield self.stream.rows_at(window + piece * n_rows, n_rows)
 
 
 class GrowthBatches(Iterator[Tensor]):
@@ -486,11 +680,19 @@ class GrowthBatches(Iterator[Tensor]):
         return batch
 
 
-def make_trainer(spec: StageSpec, device: str, n_steps: int, meter: pl.Callback) -> pl.Trainer:
-    """A Lightning trainer that does the loop, the device and the precision, and nothing else."""
+def make_trainer(
+    spec: StageSpec,
+    device: str,
+    n_steps: int,
+    meter: pl.Callback,
+    share: Share = Share(),
+) -> pl.Trainer:
+    """A Lightning trainer: the loop, devices, precision, gradients of pieces, and nothing else."""
     return pl.Trainer(
         accelerator="cuda" if device.startswith("cuda") else "cpu",
-        devices=1,
+        devices=share.n_ranks,
+        strategy=_strategy(share),
+        accumulate_grad_batches=share.n_micro,
         precision=spec.precision,  # type: ignore[arg-type]
         max_steps=n_steps,
         max_epochs=1,
@@ -501,6 +703,13 @@ def make_trainer(spec: StageSpec, device: str, n_steps: int, meter: pl.Callback)
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _strategy(share: Share) -> Strategy | str:
+    """How processes that have met share their gradients; buffers are the same in all of them."""
+    if share.n_ranks == 1:
+        return "auto"
+    return DDPStrategy(cluster_environment=LightningEnvironment(), broadcast_buffers=False)
 
 
 def prepare_process(threads: int) -> None:
@@ -537,9 +746,9 @@ def _counts(model: Transformer) -> dict[str, int]:
 
 
 @cache
-def process_provenance(device: str, precision: str) -> dict[str, Any]:
+def process_provenance(device: str, precision: str, devices: int) -> dict[str, Any]:
     """What this process computes with; its code is what it was when this was first asked."""
-    return provenance(
+    made_with = provenance(
         device,
         precision,
         threads=torch.get_num_threads(),
@@ -547,3 +756,4 @@ def process_provenance(device: str, precision: str) -> dict[str, Any]:
         gpu=torch.cuda.get_device_name() if device == "cuda" else None,
         kernels=kernels(device, precision),
     )
+    return made_with | {"devices": devices}

@@ -60,10 +60,11 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """Parallel stages: as configured, else one per core, or one on a GPU."""
+        """Parallel stages: as configured, else as many as cores allow, or one on a GPU."""
         if self.suite.run.workers:
             return self.suite.run.workers
-        return 1 if self.device == "cuda" else (os.cpu_count() or 1)
+        n_cores = os.cpu_count() or 1
+        return 1 if self.device == "cuda" else max(1, n_cores // self.suite.run.devices)
 
     def execute(self, on_change: OnChange) -> list[Track]:
         """Train whatever is not trained yet; the results folder is locked meanwhile.

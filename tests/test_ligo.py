@@ -309,7 +309,7 @@ class Contest:
 
     def learning(self) -> None:
         """A step of the map for every batch."""
-        self.rule.train(self.learned, iter(self.batches))
+        self.rule.train(self.learned, Resources(generator(4), iter(self.batches)))
 
 
 @pytest.mark.slow

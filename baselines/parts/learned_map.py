@@ -1,6 +1,5 @@
 """A map from small to large weights that learns from the large model's loss, then is applied."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -36,22 +35,25 @@ class LearnedMap(GrowthOperator):
         drawn, like = self.initial.draw(small, target, resources.generator), small.embed.weight
         factors = {name: factor.to(like).requires_grad_() for name, factor in drawn.items()}
         learned = FactorisedMap(small, target, factors)
-        self.train(learned, resources.batches)
+        self.train(learned, resources)
         return learned
 
-    def train(self, learned: FactorisedMap, batches: Iterator[Tensor]) -> None:
+    def train(self, learned: FactorisedMap, resources: Resources) -> None:
         """Fit the factors in place."""
         factors = list(learned.factors.values())
         optimizer = torch.optim.Adam(factors, fused=True)
         for step in range(self.n_steps):
-            if (batch := next(batches, None)) is None:
+            if (batch := next(resources.batches, None)) is None:
                 raise GrowthError(
                     f"a map learns from {self.n_steps} batches, there are only {step}"
                 )
             ids = batch.to(factors[0].device)
-            loss = F.cross_entropy(learned.logits(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
             optimizer.zero_grad()
-            loss.backward()
+            before = learned.flops
+            for part in ids.chunk(resources.n_micro):
+                learned.flops = before  # the large weights are charged once, however often made
+                loss = _loss(learned, part) * (len(part) / len(ids))
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(factors, 1.0)
             warmed_up = min(1.0, (step + 1) / N_WARMUP)
             optimizer.param_groups[0]["lr"] = self.rate * warmed_up * (1 - step / self.n_steps)
@@ -61,3 +63,8 @@ class LearnedMap(GrowthOperator):
             whole = n_tokens * training_flops_per_token(learned.shell, fixed, causal=False)
             learned.flops += charged
             learned.flops_masked += whole - charged
+
+
+def _loss(learned: FactorisedMap, ids: Tensor) -> Tensor:
+    """Mean nats of windows, int64 (B, T + 1)."""
+    return F.cross_entropy(learned.logits(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())

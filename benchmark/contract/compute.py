@@ -106,9 +106,9 @@ class _Watched(ByteStream):
         return self
 
     @override
-    def batch_at(self, window: int) -> Tensor:
-        self.n_read += self.batch_size
-        return super().batch_at(window)
+    def rows_at(self, window: int, count: int) -> Tensor:
+        self.n_read += count
+        return super().rows_at(window, count)
 
 
 @contextmanager

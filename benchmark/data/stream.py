@@ -80,10 +80,18 @@ class ByteStream(Dataset[Tensor]):
         Raises:
             DataError: the batch reaches into a second epoch, and repeats are not allowed.
         """
+        return self.rows_at(window, self.batch_size)
+
+    def rows_at(self, window: int, count: int) -> Tensor:
+        """So many rows from cursor `window` on, int64 (count, T + 1).
+
+        Raises:
+            DataError: they reach into a second epoch, and repeats are not allowed.
+        """
         if window < 0:
             raise IndexError(f"cursor {window} is before the first window")
-        self.require((window + self.batch_size) * self.seq_len)
-        return self._windows[self._order(window, self.batch_size)].long()
+        self.require((window + count) * self.seq_len)
+        return self._windows[self._order(window, count)].long()
 
     @override
     def __getitem__(self, step: int) -> Tensor:

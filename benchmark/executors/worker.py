@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -13,17 +12,16 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
 from benchmark.checkpoint import StageStore
 from benchmark.executors.track import Failure
-from benchmark.executors.watch import corpus_closed
 from benchmark.plan import StageResult, StageSpec
+from benchmark.processes import death, follow_parent
 from benchmark.records import atomic_write_text
 from benchmark.runner import Context, Tick, execute, prepare_process
+from benchmark.shortage import is_out_of_memory
+from benchmark.watch import corpus_closed
 
 OUT_OF_MEMORY = "out of memory"
-_ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -62,7 +60,7 @@ class Worker:
                     yield message
         except (EOFError, OSError):
             self.process.join()
-            yield Failure("failed", _death(self.process.exitcode))
+            yield Failure("failed", death(self.process.exitcode))
             return
         if time.monotonic() > self.deadline:
             self.deadline = math.inf
@@ -76,7 +74,7 @@ class Worker:
 
 
 def _serve(pipe: "Connection[Any, Any]") -> None:
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=follow_parent, daemon=True).start()
     prepare_process(threads=1)
     while True:
         try:
@@ -85,14 +83,6 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
             return
         pipe.send(None)
         pipe.send(_attempt(spec, replace(context, on_tick=pipe.send)))
-
-
-def _follow_parent() -> None:
-    """End this process when the one that started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _attempt(spec: StageSpec, context: Context) -> StageResult | Failure:
@@ -104,20 +94,7 @@ def _attempt(spec: StageSpec, context: Context) -> StageResult | Failure:
         trace = StageStore(context.cache).folder(spec.id) / "traceback.txt"
         atomic_write_text(trace, traceback.format_exc())
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        return Failure(OUT_OF_MEMORY if _is_out_of_memory(error) else "failed", words)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_known or any(words in str(error) for words in _ALLOCATOR_SAYS)
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        often = ", as systems do that run out of memory" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{often}"
-    return f"its process ended with exit code {code}"
+        return Failure(OUT_OF_MEMORY if is_out_of_memory(error) else "failed", words)
 
 
 @contextmanager

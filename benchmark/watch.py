@@ -16,7 +16,7 @@ from benchmark.data.corpora import CorpusConfig
 from benchmark.errors import DataError
 
 TRUSTED = frozenset({"benchmark", "numpy", "torch", "pytorch_lightning", "lightning_fabric"})
-ENTRANCE = ("benchmark.runner", "execute")
+ENTRANCES = frozenset({("benchmark.runner", "execute"), ("benchmark.runner", "_on_rank")})
 """Module and function in which a stage begins; whoever calls it does not matter."""
 
 _closed: str | None = None
@@ -53,7 +53,7 @@ def _foreign(frame: FrameType | None) -> str:
     """The module, neither the harness's nor a library's, that has a part in this; or nothing."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if (module, frame.f_code.co_name) == ENTRANCE:
+        if (module, frame.f_code.co_name) in ENTRANCES:
             return ""
         top = module.partition(".")[0]
         if top not in TRUSTED and top not in sys.stdlib_module_names:

@@ -1,0 +1,191 @@
+"""Where memory runs out, batches are taken in smaller pieces, and nothing else changes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from test_ddp import losses, run_of, timeless, trained
+from tiny import TINY, trained_like
+from tiny_suite import finish, prepare
+from torch import Tensor
+
+from baselines.ligo import LiGO
+from benchmark.baseline import Fit, Plain
+from benchmark.data.stream import ByteStream
+from benchmark.evaluate import score
+from benchmark.growth import Moments, Resources, StatePolicy, grow
+from benchmark.model import Transformer
+from benchmark.optim import OptimizerConfig, RateCurve
+from benchmark.plan import StageSpec
+from benchmark.runner import Batches, Share, make_trainer
+from benchmark.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny suite and its letters."""
+    return prepare(tmp_path_factory.mktemp("shortage"))
+
+
+@pytest.mark.parametrize(
+    ("n_windows", "least", "expected"),
+    [(8, 1, [1, 2, 4, 8]), (12, 1, [1, 2, 4, 12]), (7, 1, [1, 7]), (8, 3, [4, 8]), (1, 1, [1])],
+)
+def test_micro_batches_are_equal_and_at_most_half_as_large_each_time(
+    n_windows: int, least: int, expected: list[int]
+) -> None:
+    assert list(micro_batches(n_windows, least)) == expected
+
+
+def test_a_batch_to_be_scored_is_halved() -> None:
+    assert list(halvings(9)) == [9, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")],
+)  # fmt: skip
+def test_shortage_is_told_from_other_errors(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+    def attempt(size: int) -> int:
+        if size > 2:
+            raise error
+        return size
+
+    assert first_that_fits([8, 4, 2, 1], attempt) == 2
+    with pytest.raises(MemoryError, match="even one window at a time is too much") as told:
+        first_that_fits([8, 4], attempt)
+    assert "\n" not in str(told.value)
+
+
+def test_another_error_is_not_tried_again() -> None:
+    def attempt(size: int) -> int:
+        raise ValueError(size)
+
+    with pytest.raises(ValueError, match="8"):
+        first_that_fits([8, 4], attempt)
+
+
+def test_a_run_that_is_short_of_memory_learns_the_same(folder: Path) -> None:
+    plain, _ = trained(*run_of(folder, "scratch", 1))
+    events, _ = trained(*run_of(folder, "Greedy", 1))
+    short = [event for event in events if event["kind"] == "micro_batch"]
+    stages = [event["step"] for event in events if event["kind"] == "stage"]
+    training = [e for e in short if e["what"] == "training"]
+    assert [(e["n_micro"], e["n_windows"], e["step"]) for e in training] == [
+        (4, 1, step) for step in stages
+    ]
+    assert [e["n_windows"] for e in short if e["what"] == "evaluation"] == [2] * len(stages)
+    rest = [event for event in events if event["kind"] not in ("micro_batch", "provenance")]
+    rounded = {"loss", "bpb", "nats", "block_nats"}
+    for one, other in zip([e for e in plain if e["kind"] != "provenance"], rest, strict=True):
+        for key in one.keys() & rounded:
+            assert other[key] == pytest.approx(one[key], rel=1e-5)
+        exact = timeless(one).keys() - rounded
+        assert {key: other[key] for key in exact} == {key: one[key] for key in exact}
+    assert losses(events) != losses(plain)  # they were really cut
+
+
+def test_a_run_without_memory_for_one_window_ends_and_says_so(folder: Path) -> None:
+    run, context = run_of(folder, "Insatiable", 1)
+    with pytest.raises(MemoryError, match=r"even one window .*: OutOfMemoryError: CUDA out of mem"):
+        finish(run, context)
+
+
+def test_a_run_that_stopped_goes_on_with_the_micro_batches_it_had(folder: Path) -> None:
+    """What it learned about memory is in its log; the resumed run fails at no step again."""
+    run, context = run_of(folder, "Greedy", 1, "stopped")
+    whole, end = trained(*run_of(folder, "Greedy", 1))
+
+    class Stop(Exception):  # noqa: N818 - stands for a kill
+        pass
+
+    left = iter(range(6))
+
+    def tick(_: object) -> None:
+        if next(left, None) is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        finish(run, replace(context, checkpoint_seconds=0.0, on_tick=tick))
+    assert list(context.cache.glob("stages/*/progress.safetensors"))
+    resumed, resumed_end = trained(run, context)
+    assert [timeless(event) for event in resumed] == [timeless(event) for event in whole]
+    assert all(torch.equal(resumed_end[name], tensor) for name, tensor in end.items())
+
+
+def weights_after(
+    spec: StageSpec, n_micro: int, n_micro_of_batches: int | None = None
+) -> dict[str, Tensor]:
+    """Weights of a float64 model after some steps of a stage."""
+    model = trained_like(TINY)
+    text = torch.randint(TINY.vocab_size, (2000,), generator=torch.Generator().manual_seed(1))
+    stream = ByteStream(text=text.byte(), seq_len=TINY.seq_len, batch_size=12, seed=0)
+    baseline, share = Plain(), Share(n_micro=n_micro)
+    rate = RateCurve(peak=1e-2, warmup_flops=1.0, decay=None)
+    baseline.begin(
+        Fit(
+            model=model, moments=Moments.zeros(model), is_new={}, optimizer=OptimizerConfig(),
+            rate=rate, rewarm=None, budget_flops=1e6, grown_at=0.0, start_flops=1.0, n_done=0,
+            step_flops=1.0,
+        )
+    )  # fmt: skip
+    spec = replace(spec, precision="64-true")
+    trainer = make_trainer(spec, "cpu", 5, Callback(), share)
+    trainer.fit(baseline, Batches(stream, 5, Share(n_micro=n_micro_of_batches or n_micro)))
+    assert baseline.n_done == 5
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder: Path) -> None:
+    spec = run_of(folder, "scratch", 1)[0].next_stage([])
+    assert spec is not None
+    whole = weights_after(spec, 1)
+    for n_micro in (2, 3, 12):
+        for name, tensor in weights_after(spec, n_micro).items():
+            torch.testing.assert_close(tensor, whole[name], rtol=1e-6, atol=1e-9)
+    broken = weights_after(spec, 1, n_micro_of_batches=2)
+    assert not torch.allclose(broken["embed.weight"], whole["embed.weight"], rtol=1e-6, atol=1e-9)
+
+
+def test_a_map_learns_the_same_from_micro_batches_at_the_same_charge() -> None:
+    small, target = trained_like(TINY), TINY.resized({"n_layer": 4, "d_ff": 20})
+    ids = torch.randint(TINY.vocab_size, (12, TINY.seq_len + 1))
+    ends = []
+    for n_micro in (1, 4):
+        resources = Resources(
+            torch.Generator().manual_seed(3), iter([ids] * 5), Transformer, n_micro
+        )
+        operators = LiGO(n_steps=5).operators
+        ends.append(
+            grow(small, Moments.zeros(small), target, operators, StatePolicy.RESET, resources)
+        )
+    assert ends[0].flops == ends[1].flops > 0
+    assert ends[0].flops_masked == ends[1].flops_masked
+    for name, tensor in ends[0].model.state_dict().items():
+        found = ends[1].model.state_dict()[name]
+        torch.testing.assert_close(found, tensor, rtol=1e-6, atol=1e-9)
+
+
+def test_a_score_does_not_depend_on_what_fits() -> None:
+    model, text = trained_like(TINY), torch.arange(13).repeat(20).byte()
+    whole = score(model, text, 16)
+    model.train()
+    forward, asked = model.forward, list[int]()
+
+    def narrow(ids_BT: Tensor) -> Tensor:
+        asked.append(len(ids_BT))
+        if len(ids_BT) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(ids_BT)
+
+    model.forward = narrow  # type: ignore[method-assign]
+    found = score(model, text, 16)
+    assert (whole.batch_size, found.batch_size, asked[:3]) == (16, 4, [16, 8, 4])
+    assert torch.allclose(found.nats, whole.nats, rtol=1e-12)
+    assert model.training
