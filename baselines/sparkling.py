@@ -40,7 +40,8 @@ class ScaledCopies(WidthOperator):
         if new > 2 * old:
             raise GrowthError(f"{axis} can at most double from {old}, got {new}")
         share = 1 / math.sqrt(1 + 3 * (new - old) / old)
-        return AxisMap(torch.arange(new) % old, torch.full((new,), share, dtype=torch.float64))
+        shares = torch.full((new,), share, dtype=torch.float64, device="cpu")
+        return AxisMap(torch.arange(new, device="cpu") % old, shares)
 
 
 class Sparkling(Baseline):

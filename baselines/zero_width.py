@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from typing_extensions import override
 
+from baselines.parts.copies import padded
 from benchmark.baseline import Baseline
 from benchmark.growth import AxisMap, WidthOperator
 from benchmark.model import ModelConfig
@@ -33,7 +34,7 @@ class ZeroPad(WidthOperator):
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(torch.cat((torch.arange(old), torch.full((new - old,), -1))))
+        return AxisMap.evenly(padded(old, new))
 
     @override
     def gain_scale(self, small: ModelConfig, large: ModelConfig) -> float:

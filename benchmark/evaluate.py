@@ -62,7 +62,8 @@ def score(model: Transformer, split: Tensor, batch_size: int) -> Score:
 
 
 def _nats(model: Transformer, split: Tensor, batch_size: int) -> Tensor:
-    pieces = [torch.full((1,), math.log(model.config.vocab_size), dtype=torch.float64)]
+    first = math.log(model.config.vocab_size)
+    pieces = [torch.full((1,), first, dtype=torch.float64, device="cpu")]
     for window in evaluation_windows(split, model.config.seq_len, batch_size):
         ids = window.to(model.device)
         logits = model(ids[:, :-1]).flatten(0, 1)

@@ -48,7 +48,7 @@ class Resources:
     """What an operator may use besides the model; whatever it consumes is charged to its run."""
 
     generator: torch.Generator
-    """The only source of randomness."""
+    """The only source of randomness; of the CPU, so that growth is the same on every device."""
 
     batches: Iterator[Tensor] = field(default_factory=lambda: iter(()))
     """Training token ids, each (B, T + 1), for operators that learn their map."""
@@ -242,14 +242,14 @@ class _DepthTransfer(Transfer):
     @override
     def is_new(self) -> Weights:
         return {
-            name: torch.full(like.shape, self._origin(name)[1])
+            name: torch.full(like.shape, self._origin(name)[1], device="cpu")
             for name, like in self.shell.named_parameters()
         }
 
 
 @dataclass(frozen=True, eq=False)
 class AxisMap:
-    """Where the coordinates of one widened axis come from."""
+    """Where the coordinates of one widened axis come from; on the CPU, wherever the model is."""
 
     source: Tensor
     """int64 (new,): the small coordinate each large one repeats; -1 for one without a source."""
@@ -262,16 +262,16 @@ class AxisMap:
         """Every copy of a coordinate is read with the same share, 1 / copies."""
         old = source[source >= 0]
         counts = torch.bincount(old, minlength=1).clamp(min=1)
-        share = torch.ones(len(source), dtype=torch.float64)
+        share = torch.ones(len(source), dtype=torch.float64, device="cpu")
         share[source >= 0] = 1.0 / counts[old].double()
         return cls(source, share)
 
     @cached_property
     def is_new(self) -> Tensor:
         """Which of the new coordinates, bool (new,), are not the first to repeat their source."""
-        position = torch.arange(len(self.source))
+        position = torch.arange(len(self.source), device="cpu")
         n_old = int(self.source.max()) + 1
-        first = torch.full((n_old,), len(self.source)).scatter_reduce(
+        first = torch.full((n_old,), len(self.source), device="cpu").scatter_reduce(
             0, self.source.clamp(min=0), position.where(self.source >= 0, len(position)), "amin"
         )
         return (self.source < 0) | (position != first[self.source.clamp(min=0)])
@@ -295,12 +295,13 @@ class AxisMap:
     def is_doubled(self) -> bool:
         """Whether the second half of the coordinates repeats the first, which has no copies."""
         half = len(self.source) // 2
-        return torch.equal(self.next_copy, torch.arange(len(self.source)).roll(half)) and half > 0
+        swapped = torch.arange(len(self.source), device="cpu").roll(half)
+        return torch.equal(self.next_copy, swapped) and half > 0
 
     @cached_property
     def next_copy(self) -> Tensor:
         """For each coordinate the next one with the same source, in a cycle; itself if alone."""
-        following = torch.arange(len(self.source))
+        following = torch.arange(len(self.source), device="cpu")
         order = self.sourced[self.source[self.sourced].argsort(stable=True)]
         _, counts = self.source[order].unique_consecutive(return_counts=True)
         for group in order.split(counts.tolist()):
@@ -526,7 +527,7 @@ class WidthTransfer(Transfer):
         grown: Weights = {}
         for name, like in self.shell.named_parameters():
             shape = self.axes[name].shape(self.shell.config)
-            new = torch.zeros([1] * len(shape), dtype=torch.bool)
+            new = torch.zeros([1] * len(shape), dtype=torch.bool, device="cpu")
             for dim, _, _, axis_map in self.sides(name):
                 new = new | along(axis_map.is_new, dim, new)
             grown[name] = new.expand(shape).reshape(like.shape)
@@ -543,7 +544,7 @@ def _place(block: Tensor, into: Tensor, positions: Mapping[int, Tensor]) -> None
         into.copy_(block)
         return
     (dim, index), *rest = positions.items()
-    if torch.equal(index, torch.arange(len(index))):
+    if torch.equal(index, torch.arange(len(index), device="cpu")):
         _place(block, into.narrow(dim, 0, len(index)), dict(rest))
     else:
         part = _take(into, dim, index)
@@ -580,7 +581,8 @@ BYTE_STD = math.sqrt((256**2 - 1) / 12)
 def _random_bytes(like: Tensor, generator: torch.Generator) -> Tensor:
     """Numbers from -127.5 to 127.5 in steps of one; random bits are what growing waits for most."""
     n_words = -(-like.numel() // 8)
-    words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    words = torch.empty(n_words, dtype=torch.int64, device="cpu")
+    words.random_(-(2**63), None, generator=generator)
     return words.view(torch.int8)[: like.numel()].view(like.shape).to(like).add_(0.5)
 
 

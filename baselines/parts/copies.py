@@ -49,7 +49,13 @@ class DrawnCopies(Copies):
 
 def drawn(old: int, new: int, generator: torch.Generator) -> Tensor:
     """Sources 0 1 2 2 0: every coordinate, then randomly drawn ones."""
-    return torch.cat((torch.arange(old), torch.randint(old, (new - old,), generator=generator)))
+    more = torch.randint(old, (new - old,), generator=generator, device="cpu")
+    return torch.cat((torch.arange(old, device="cpu"), more))
+
+
+def padded(old: int, new: int) -> Tensor:
+    """Sources 0 1 2 . .: every coordinate, then some without a source."""
+    return torch.cat((torch.arange(old, device="cpu"), torch.full((new - old,), -1, device="cpu")))
 
 
 def tiled(axis: str, old: int, new: int) -> Tensor:
@@ -60,4 +66,4 @@ def tiled(axis: str, old: int, new: int) -> Tensor:
     """
     if new % old:
         raise GrowthError(f"{axis} must grow to a multiple of {old} to be tiled, got {new}")
-    return torch.arange(new) % old
+    return torch.arange(new, device="cpu") % old

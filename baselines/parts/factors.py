@@ -37,7 +37,7 @@ class InitialFactors:
     def draw(
         self, small: Transformer, target: ModelConfig, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Factors of what grows, float64, named as `FactorisedMap` wants them."""
+        """Factors of what grows, float64 on the CPU, named as `FactorisedMap` wants them."""
         factors: dict[str, Tensor] = {}
         for axis, count in {"d_model": 1, "d_ff": 1, "n_head": FIXED_AXES["qkv"]}.items():
             old, new = flat_size(axis, small.config), flat_size(axis, target)
@@ -52,19 +52,24 @@ class InitialFactors:
         return factors
 
     def _matrix(self, old: int, new: int, generator: torch.Generator) -> Tensor:
-        identity = torch.eye(old, dtype=torch.float64)
+        identity = torch.eye(old, dtype=torch.float64, device="cpu")
         if self.rows == "selected":
-            drawn = identity[torch.randint(old, (new - old,), generator=generator)]
+            drawn = identity[torch.randint(old, (new - old,), generator=generator, device="cpu")]
         else:
-            drawn = torch.rand(new - old, old, generator=generator, dtype=torch.float64)
+            drawn = _random(new - old, old, generator=generator)
         return torch.cat((identity, drawn / drawn.sum(1, keepdim=True)))
 
     def _blend(self, parts: list[int], old: int, new: int, generator: torch.Generator) -> Tensor:
-        layer = torch.arange(new)
+        layer = torch.arange(new, device="cpu")
         source = layer % old if self.order == "whole" else layer * old // new
-        noise = torch.rand(*parts, new, old, generator=generator, dtype=torch.float64)
-        blend = torch.eye(old, dtype=torch.float64)[source] + NOISE * noise
+        noise = _random(*parts, new, old, generator=generator)
+        blend = torch.eye(old, dtype=torch.float64, device="cpu")[source] + NOISE * noise
         return blend / blend.sum(-1, keepdim=True)
+
+
+def _random(*shape: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers from 0 to 1."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def kind_of(name: str) -> str:

@@ -40,4 +40,5 @@ class FPI(Copies):
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
         is_drawn = self.map == "random"
-        return AxisMap.evenly(drawn(old, new, generator) if is_drawn else torch.arange(new) % old)
+        circle = torch.arange(new, device="cpu") % old
+        return AxisMap.evenly(drawn(old, new, generator) if is_drawn else circle)

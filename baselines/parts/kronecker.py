@@ -98,4 +98,4 @@ class FactorisedMap(Transfer):
     @override
     def is_new(self) -> Weights:
         named = self.shell.named_parameters()
-        return {name: torch.ones(p.shape, dtype=torch.bool) for name, p in named}
+        return {name: torch.ones(p.shape, dtype=torch.bool, device="cpu") for name, p in named}

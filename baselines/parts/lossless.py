@@ -38,7 +38,7 @@ class Lossless(WidthOperator):
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        source = torch.arange(new) % old
+        source = torch.arange(new, device="cpu") % old
         if axis == "d_model":
             source[new // old * old :] = -1
         evenly = AxisMap.evenly(source)

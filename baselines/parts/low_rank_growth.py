@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from baselines.parts.copies import padded
 from benchmark.growth import (
     AxisMap,
     Fill,
@@ -31,7 +32,7 @@ class AddRank(WidthOperator):
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(torch.cat((torch.arange(old), torch.full((new - old,), -1))))
+        return AxisMap.evenly(padded(old, new))
 
     @override
     def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
@@ -65,9 +66,11 @@ class _RankTransfer(WidthTransfer):
     def _new_rows(self, old: Tensor, like: Tensor) -> Tensor:
         n_groups, rank, n_in = old.shape
         shape = n_groups, self.shell.config.size("rank") - rank, n_in
-        drawn = torch.randn(shape, generator=self.generator, dtype=old.dtype).to(old)
+        drawn = torch.randn(shape, generator=self.generator, dtype=old.dtype, device="cpu").to(old)
         basis = torch.linalg.qr(torch.cat((old, drawn), 1).mT).Q[..., rank:]
-        return (basis.mT * old.norm(dim=2).median(1).values.view(-1, 1, 1)).to(like)
+        # the lower median; `Tensor.median` has no deterministic implementation on CUDA
+        length = old.norm(dim=2).sort(1).values[:, (rank - 1) // 2]
+        return (basis.mT * length.view(-1, 1, 1)).to(like)
 
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:

@@ -74,7 +74,7 @@ class _Corner(Transfer):
         shell, new = Transformer.shell(self.large), Weights()
         axes = shell.axes()
         for name, like in shell.named_parameters():
-            new[name] = torch.ones(like.shape, dtype=torch.bool)
+            new[name] = torch.ones(like.shape, dtype=torch.bool, device="cpu")
             old = corner(new[name], axes[name], self.small, self.large)
             old.fill_(is_new_block(name, self.small))
         return new

@@ -136,7 +136,7 @@ class MaskedTransformer(Transformer):
         """
         hidden: dict[str, Tensor] = {}
         for name, mask in cls.shell(large).masks.items():
-            axes, value = mask.axes["value"], torch.zeros(mask.value.shape)
+            axes, value = mask.axes["value"], torch.zeros(mask.value.shape, device="cpu")
             if not is_new_block(name, small):
                 corner(value, axes, small, large).fill_(1.0)
             elif axes.names:

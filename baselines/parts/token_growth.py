@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from baselines.parts.copies import Copies
+from baselines.parts.copies import Copies, padded
 from benchmark.errors import GrowthError
 from benchmark.growth import (
     AxisMap,
@@ -55,7 +55,7 @@ class RandomTokens(WidthOperator):
 
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(torch.cat((torch.arange(old), torch.full((new - old,), -1))))
+        return AxisMap.evenly(padded(old, new))
 
     @override
     def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
@@ -120,7 +120,8 @@ class RotatedKeys(RandomTokens):
         old, n_extra = keys_GNI[:, :n_old], keys_GNI.shape[1] - n_old
         if n_extra < n_old:
             raise GrowthError(f"n_token must at least double to {2 * n_old}, got {n_old + n_extra}")
-        drawn = torch.randn(len(old), n_extra, n_old, generator=generator, dtype=torch.float64)
+        shape = len(old), n_extra, n_old
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         rotation = torch.linalg.qr(drawn).Q.to(old)
         return torch.cat((old, math.sqrt(n_extra / n_old) * rotation @ old), dim=1)
 
