@@ -36,21 +36,26 @@ def gelu_l2_norm(scores: Tensor, tau2: int) -> Tensor:
 
 def softmax(scores: Tensor, tau2: int) -> Tensor:
     """Scores tau^2 exp(A) / sum exp(A)."""
-    return tau2 * scores.softmax(-1)
+    return tau2 * scores.softmax(-1, dtype=_wide(scores)).to(scores.dtype)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """What sums over a row of `x` are made in."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _normalise(x: Tensor, tau2: int) -> tuple[Tensor, Tensor]:
-    """Rows of length tau, and what they were multiplied by."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-    scale = norm.square_().div_(tau2).add_(EPS).rsqrt_().to(x.dtype)
-    return x * scale, scale
+    """Rows of length tau, and what they were multiplied by, which is never narrow."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_wide(x))
+    scale = norm.square_().div_(tau2).add_(EPS).rsqrt_()
+    return (x * scale).to(x.dtype), scale
 
 
 def _unnormalise(grad: Tensor, y: Tensor, scale: Tensor, tau2: int) -> Tensor:
-    """The gradient before `_normalise`, in the memory of that after it."""
-    along = (grad * y).sum(-1, keepdim=True).div_(-tau2)
-    return grad.addcmul_(y, along).mul_(scale)
+    """The gradient before `_normalise`, in the memory of that after it unless it is narrow."""
+    wide, y_wide = grad.to(scale.dtype), y.to(scale.dtype)
+    along = (wide * y_wide).sum(-1, keepdim=True).div_(-tau2)
+    return wide.addcmul_(y_wide, along).mul_(scale).to(y.dtype)
 
 
 class _NormGelu(torch.autograd.Function):
