@@ -131,6 +131,8 @@ class Baseline(pl.LightningModule, ABC):
         for name in fit.frozen:
             fit.model.get_parameter(name).requires_grad_(False)
         self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
+        # asked once, because asking waits for the device
+        self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
         self.rate_used = 0.0
         self._follow()
 
@@ -175,6 +177,34 @@ class Baseline(pl.LightningModule, ABC):
 
     @final
     @override
+    def transfer_batch_to_device(
+        self, batch: Tensor, device: torch.device, dataloader_idx: int
+    ) -> Tensor:
+        """The batch on the device; a GPU fetches it from pinned memory while it still computes."""
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(device, non_blocking=True)
+
+    @final
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients, as Lightning does.
+
+        Under mixed precision Lightning refuses to for any fused optimizer, because those can undo
+        the scaling of a float16 loss themselves; bfloat16 has none.
+        """
+        if gradient_clip_val:
+            groups = optimizer.param_groups
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    @final
+    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer
 
@@ -189,7 +219,7 @@ class Baseline(pl.LightningModule, ABC):
         if (factor := self._rewarm_factor("new")) == 1.0:
             optimizer.step(closure=optimizer_closure)
         else:
-            with scaled_update(self.model, self.fit_spec.is_new, factor):
+            with scaled_update(self.model, self.is_new, factor):
                 optimizer.step(closure=optimizer_closure)
         self.n_done += 1
         self._follow()

@@ -87,11 +87,11 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
         RecordError: the file is damaged.
     """
     groups: dict[str, Weights] = {"weights": {}, "exp_avg": {}, "exp_avg_sq": {}, "is_new": {}}
-    with _damage(path), safe_open(path, framework="pt", device=str(device)) as file:
+    with _damage(path), safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["state"])
         for key in list(file.keys()):
             group, _, name = key.partition("/")
-            groups[group][name] = file.get_tensor(key)
+            groups[group][name] = file.get_tensor(key).to(device)
     model = model_class(ModelConfig(**header["model"])).to(device)
     model.load_state_dict(groups["weights"])
     return State(

@@ -51,8 +51,11 @@ LEAST = {
 PLANNED = ("tunes", "trial", "tuned", "levels")
 """Fields of a method that the planner sets; a file that could would escape the fairness guard."""
 
-CHOICES = {"protocol.precision": ("32-true", "bf16-mixed"), "run.device": ("auto", "cpu", "cuda"),
-           "run.logger": ("none", "tensorboard", "wandb")}  # fmt: skip
+CHOICES = {
+    "protocol.precision": ("32-true", "tf32", "bf16-mixed"),
+    "run.device": ("auto", "cpu", "cuda"),
+    "run.logger": ("none", "tensorboard", "wandb"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,9 @@ class ProtocolConfig:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     allow_repeats: bool = False
     precision: str = "32-true"
+    """Of products in training: float32, "tf32" (float32 rounded to 10 bits on the way into a GPU's
+    products, those of growth and evaluation too) or "bf16-mixed". Weights, moments, norms, softmax
+    and loss are float32 in all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ def kernels(device: str, precision: str) -> dict[str, str]:
         precision: Lightning's name of the precision.
     """
     if device != "cpu":
-        products, norm = f"cuBLAS of CUDA {torch.version.cuda}", "PyTorch"
+        tf32 = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
+        products, norm = f"cuBLAS of CUDA {torch.version.cuda}, TF32 {tf32}", "PyTorch"
     else:
         is_onednn = torch.backends.mkldnn.is_available() and precision == "32-true"
         products, norm = "oneDNN" if is_onednn else "PyTorch", "growbench"
@@ -34,6 +35,15 @@ def kernels(device: str, precision: str) -> dict[str, str]:
         "float32_products": torch.get_float32_matmul_precision(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def set_float32_products(precision: str) -> None:
+    """Let a GPU round the factors of float32 products to TF32 if that is the precision, else not.
+
+    PyTorch would follow variables of the environment. Its newer settings of the same name refuse to
+    be read once these are set.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

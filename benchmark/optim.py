@@ -145,7 +145,7 @@ def scaled_update(model: Transformer, is_new: Weights, factor: float) -> Iterato
     before: dict[str, Tensor] = {
         name: parameter.detach().clone()
         for name, parameter in model.named_parameters()
-        if name in is_new and bool(is_new[name].any())
+        if name in is_new
     }
     yield
     with torch.no_grad():

@@ -145,16 +145,21 @@ class StageResult:
 Done = Sequence[tuple[StageSpec, StageResult]]
 
 
-def device(asked: str) -> str:
+def device(asked: str, precision: str = "32-true") -> str:
     """The kind of device that stages run on: "cpu" or "cuda".
 
     Raises:
-        ConfigError: a GPU is asked for, and there is none.
+        ConfigError: a GPU is asked for, by name or by what only a GPU can do, and there is none.
     """
     has_gpu = torch.cuda.is_available()
     if asked == "cuda" and not has_gpu:
         raise ConfigError("run.device is cuda, but there is no GPU; allowed here: auto, cpu")
-    return asked if asked != "auto" else "cuda" if has_gpu else "cpu"
+    found = asked if asked != "auto" else "cuda" if has_gpu else "cpu"
+    if precision == "tf32" and found == "cpu":
+        raise ConfigError(
+            "protocol.precision is tf32, which takes a GPU; allowed on a CPU: 32-true, bf16-mixed"
+        )
+    return found
 
 
 def step_flops(
@@ -175,7 +180,7 @@ class Run:
         self, suite: SuiteConfig, method: MethodConfig, seed: int, data: Mapping[str, Any]
     ) -> None:
         self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
-        self.device = device(suite.run.device)
+        self.device = device(suite.run.device, suite.protocol.precision)
         self.protocol = tuning.applied(suite.protocol, method.tuned)
         where = f"method.{method.name}"
         plugin = PluginConfig(target=method.target, args=method.args)

@@ -7,6 +7,7 @@ optimizer's state and how many bytes of the event log belong to it.
 
 import json
 import logging
+import os
 import re
 import time
 import warnings
@@ -34,7 +35,7 @@ from benchmark.data.stream import ByteStream
 from benchmark.errors import DivergenceError, GrowthError, RecordError
 from benchmark.evaluate import Score, score
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
-from benchmark.kernels import kernels
+from benchmark.kernels import kernels, set_float32_products
 from benchmark.memory import PeakMemory
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
@@ -196,6 +197,7 @@ class _Fitting:
         self.model_class = import_class(spec.model_class, Transformer, "model_class")
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
+        set_float32_products(spec.precision)
 
     @property
     def progress(self) -> Path:
@@ -370,6 +372,7 @@ class _Stage(_Fitting):
             resources,
         )
         batches.close()
+        wait_for(grown.model.device)
         end = small.position.after(
             windows=batches.n_windows,
             tokens=batches.n_windows * grown.model.config.seq_len,
@@ -564,8 +567,9 @@ class Meter(Steps):
 
     @override
     def on_step(self) -> None:
-        if self.loss.is_cuda and self.n_done in self.records | self.evaluations:
-            torch.cuda.synchronize(self.loss.device)  # or the clock stops before the work does
+        is_due = time.perf_counter() - self.last_saved > self.stage.context.checkpoint_seconds
+        if is_due or self.n_done in self.records | self.evaluations:
+            wait_for(self.loss.device)
         now = time.perf_counter()
         self.seconds += now - self.started
         super().on_step()
@@ -573,7 +577,7 @@ class Meter(Steps):
             self.evaluate()
         if now - self.last_tick > TICK_SECONDS:
             self.tick()
-        if now - self.last_saved > self.stage.context.checkpoint_seconds and self.can_save:
+        if is_due and self.can_save:
             save_state(self.stage.progress, self.snapshot())
             self.last_saved = time.perf_counter()
 
@@ -693,7 +697,7 @@ def make_trainer(
         devices=share.n_ranks,
         strategy=_strategy(share),
         accumulate_grad_batches=share.n_micro,
-        precision=spec.precision,  # type: ignore[arg-type]
+        precision="32-true" if spec.precision == "tf32" else spec.precision,  # type: ignore[arg-type]
         max_steps=n_steps,
         max_epochs=1,
         gradient_clip_val=spec.optimizer["clip"],
@@ -713,14 +717,22 @@ def _strategy(share: Share) -> Strategy | str:
 
 
 def prepare_process(threads: int) -> None:
-    """Make this process deterministic, quiet, and as parallel as asked."""
+    """Make this process deterministic, quiet, and as parallel as asked; before it uses a GPU."""
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():  # cuBLAS refuses to be deterministic without
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings(
         "ignore", module="pytorch_lightning|lightning_fabric|torch.utils._pytree"
     )
+
+
+def wait_for(device: torch.device) -> None:
+    """Let a GPU finish what it was given, before a clock stops."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def where(position: Position) -> dict[str, int | float]:

@@ -327,7 +327,11 @@ MISTAKES = {
     ),
     "unknown precision": (
         ["run", "tiny.yaml", "protocol.precision=8"],
-        "protocol.precision must be one of ['32-true', 'bf16-mixed'], got '8'",
+        "protocol.precision must be one of ['32-true', 'tf32', 'bf16-mixed'], got '8'",
+    ),
+    "TF32 on a CPU": (
+        ["run", "tiny.yaml", "protocol.precision=tf32"],
+        "protocol.precision is tf32, which takes a GPU; allowed on a CPU: 32-true, bf16-mixed",
     ),
     "bad learning rate": (["run", "tiny.yaml", "protocol.learning_rate.peak=-1"], "peak > 0"),
     "unknown corpus": (["run", "tiny.yaml", "workload.corpus=wikipeda"], "did you mean wikipedia?"),

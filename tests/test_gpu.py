@@ -1,0 +1,330 @@
+"""Methods on a pretended GPU: all of a training is there, and comes to what it does on the CPU."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import tiny_suite
+import torch
+from pretend_gpu import DEVICE, on_gpu, pretend_gpu
+from tiny import generator
+from torch import Tensor
+from typing_extensions import override
+
+from baselines.parts.copies import Copies
+from baselines.zero_width import ZeroPad
+from benchmark import kernels, runner
+from benchmark.baseline import Baseline, Fit, Plain
+from benchmark.checkpoint import StageStore, load_state
+from benchmark.config import available, load_method, load_suite
+from benchmark.growth import (
+    AxisMap,
+    Moments,
+    Resources,
+    Transfer,
+    Weights,
+    WidthOperator,
+    WidthTransfer,
+    grow,
+)
+from benchmark.model import Block, ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, RateCurve, moments_of
+from benchmark.plan import Run
+
+CPU = torch.device("cpu")
+BATCH_SIZE, STEPS = 2, 2
+DATA = {"name": "random", "sha256": "", "train": 10**9, "val": 10**6, "test": 10**6}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The losses of a training, and every tensor that it had."""
+
+    losses: list[float]
+    tensors: dict[str, Tensor]
+
+
+def train(run: Run, device: torch.device) -> Trained:
+    """Two steps of every size of a run, growing in between, as the runner does."""
+    config = run.rungs[0]
+    source = run.baseline.source_class or run.baseline.model_class
+    model = source(config, generator=generator()).to(device)
+    moments, is_new = Moments.zeros(model), Weights()
+    losses, tensors = list[float](), dict[str, Tensor]()
+    for rung, target in enumerate(run.rungs):
+        if rung > 0:
+            grown = grow(
+                model, moments, target, run.baseline.operators, run.policy,
+                Resources(generator(rung), batches(target), run.baseline.model_class),
+            )  # fmt: skip
+            model, moments, is_new = grown.model, grown.moments, grown.is_new
+            tensors |= {f"{rung}: grown {name}": m for name, m in named_moments(moments)}
+        method = run.baseline if rung > 0 else Plain()
+        method.begin(fit(run, model, moments, is_new, run._frozen(rung)))
+        for step in range(STEPS):
+            losses.append(learn(method, device, step))
+        moments = moments_of(model, method.optimizer)
+        tensors |= {f"{rung}: {name}": tensor for name, tensor in tensors_of(method, moments)}
+    return Trained(losses, tensors)
+
+
+def fit(
+    run: Run, model: Transformer, moments: Moments, is_new: Weights, frozen: tuple[str, ...]
+) -> Fit:
+    return Fit(
+        model=model,
+        moments=moments,
+        is_new=is_new,
+        frozen=frozen,
+        optimizer=OptimizerConfig(),
+        rate=RateCurve(peak=1e-3, warmup_flops=1.0, decay=None),
+        rewarm=replace(run.rewarm, start=0.5) if is_new else None,
+        budget_flops=30.0,  # so that the masks of MSG are half open, then open
+        grown_at=10.0,
+        start_flops=10.0,
+        n_done=0,
+        step_flops=1.0,
+    )
+
+
+def learn(method: Baseline, device: torch.device, step: int) -> float:
+    """One step; its loss."""
+    batch = method.transfer_batch_to_device(ids(method.model.config, step), device, 0)
+    found = list[float]()
+
+    def closure() -> Tensor:
+        method.optimizer.zero_grad()
+        loss = method.training_step(batch, step)
+        loss.backward()
+        method.configure_gradient_clipping(method.optimizer, 1.0)
+        found.append(loss.item())
+        return loss
+
+    method.optimizer_step(0, step, method.optimizer, closure)
+    return found[0]
+
+
+def ids(config: ModelConfig, step: int) -> Tensor:
+    shape = (BATCH_SIZE, config.seq_len + 1)
+    return torch.randint(config.vocab_size, shape, generator=generator(step))
+
+
+def batches(config: ModelConfig) -> Iterator[Tensor]:
+    step = 1000
+    while True:
+        yield ids(config, step)
+        step += 1
+
+
+def tensors_of(method: Baseline, moments: Moments) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the model, its training and the optimizer."""
+    model = method.model
+    named = dict(model.named_parameters())
+    yield from (("parameter " + name, parameter) for name, parameter in named.items())
+    yield from (("buffer " + name, buffer) for name, buffer in model.named_buffers())
+    yield from (("new " + name, mask) for name, mask in method.fit_spec.is_new.items())
+    yield from named_moments(moments)
+    for name, parameter in named.items():
+        yield "steps " + name, method.optimizer.state[parameter]["step"]
+        if parameter.grad is not None:
+            yield "gradient " + name, parameter.grad
+    for path, part in model.named_modules():
+        yield from (
+            (f"attribute {path}.{name}", value)
+            for name, value in vars(part).items()
+            if isinstance(value, Tensor)
+        )
+
+
+def named_moments(moments: Moments) -> Iterator[tuple[str, Tensor]]:
+    yield from (("first moment " + name, moment) for name, moment in moments.exp_avg.items())
+    yield from (("second moment " + name, moment) for name, moment in moments.exp_avg_sq.items())
+
+
+def run_of(name: str) -> Run:
+    return Run(load_suite("smoke", ["run.device=cpu"]), load_method(name), seed=0, data=DATA)
+
+
+def strays(trained: Trained) -> list[str]:
+    """Names of the tensors that are not on the GPU."""
+    return [name for name, tensor in trained.tensors.items() if tensor.device != DEVICE]
+
+
+@pytest.mark.parametrize("name", available("method"))
+def test_every_method_is_on_the_gpu_as_a_whole_and_learns_there_what_it_learns_here(
+    name: str,
+) -> None:
+    here = train(run_of(name), CPU)
+    with pretend_gpu() as device:
+        there = train(run_of(name), device)
+        assert strays(there) == []
+    assert there.losses == pytest.approx(here.losses, rel=1e-4)
+
+
+# What the pretended GPU notices
+
+
+class CpuNoise(Copies):
+    """Adds to the weights what was drawn on the CPU and stayed there."""
+
+    @override
+    def perturb(
+        self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
+    ) -> Tensor:
+        return weight + torch.randn(weight.shape, generator=generator)
+
+
+class DrawnInPlace(Copies):
+    """Draws into the weights, which takes a generator of their own device."""
+
+    @override
+    def perturb(
+        self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
+    ) -> Tensor:
+        return weight + torch.empty_like(weight).normal_(generator=generator)
+
+
+class CpuMoments(ZeroPad):
+    """Starts the moments anew, on the CPU."""
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        return _CpuMoments.of(self, small, target, resources)
+
+
+class _CpuMoments(WidthTransfer):
+    @override
+    def first_images(self, small: Weights) -> Weights:
+        return {name: torch.zeros(like.shape) for name, like in self.shell.named_parameters()}
+
+
+class CpuMaskBlock(Block):
+    """Keeps a mask that does not move with the model."""
+
+    def __init__(self, make: Transformer, config: ModelConfig) -> None:
+        super().__init__(make, config)
+        self.mask = torch.ones(config.d_model)
+
+    @override
+    def forward(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        return super().forward(x_BTD * self.mask, rotation_Tk2)
+
+
+class CpuMasked(Transformer):
+    """A transformer of such blocks."""
+
+    @override
+    def block(self, config: ModelConfig) -> Block:
+        return CpuMaskBlock(self, config)
+
+
+@pytest.mark.parametrize("operator", [CpuNoise(), DrawnInPlace()], ids=lambda o: type(o).__name__)
+def test_an_operator_that_stays_on_the_cpu_is_noticed_as_it_runs(operator: WidthOperator) -> None:
+    run = run_of("hypercloning")
+    run.baseline.operators = (operator,)
+    train(run, CPU)
+    with pretend_gpu() as device, pytest.raises(RuntimeError, match=r"same device|of the CPU"):
+        train(run, device)
+
+
+def test_moments_that_stay_on_the_cpu_are_noticed() -> None:
+    run = run_of("zero_width")
+    run.baseline.operators = (CpuMoments(),)
+    with pretend_gpu() as device:
+        assert "1: grown first moment embed.weight" in strays(train(run, device))
+
+
+def test_a_mask_that_stays_on_the_cpu_is_noticed() -> None:
+    run = run_of("scratch")
+    run.baseline.model_class = CpuMasked
+    train(run, CPU)
+    with pretend_gpu() as device, pytest.raises(RuntimeError, match="same device"):
+        train(run, device)
+
+
+# A whole run
+
+GROWING = "{name: growing, defaults: hypercloning, target: baselines.sparkling:Sparkling}"
+
+
+def points(run: Run, context: runner.Context) -> list[float]:
+    """Held-out bits per byte at every evaluation of a run."""
+    done = tiny_suite.finish(run, context)
+    return [point.bpb for _, result in done for point in result.points]
+
+
+def test_a_run_on_the_gpu_comes_to_what_it_does_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = points(*tiny_suite.run_of(tmp_path / "here", GROWING))
+    run, context = tiny_suite.run_of(tmp_path / "there", GROWING)
+    run.device = DEVICE.type
+    monkeypatch.setattr(pl, "Trainer", partial(on_gpu, pl.Trainer))
+    with pretend_gpu() as device:
+        there = points(run, context)
+        last = StageStore(context.cache).checkpoint(run.predicted()[-1][0].id)
+        model = load_state(last, Transformer, device).model
+        assert {tensor.device for tensor in model.state_dict().values()} == {DEVICE}
+    assert len(here) == 10
+    assert there == pytest.approx(here, rel=1e-4)
+
+
+# Settings of a process, and copies to a device that this machine does not have
+
+
+def test_a_process_with_a_gpu_lets_cublas_be_deterministic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    runner.prepare_process(threads=1)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runner.prepare_process(threads=1)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize(("precision", "is_on"), [("32-true", False), ("tf32", True)])
+def test_products_are_rounded_to_tf32_only_where_that_is_asked_for(
+    precision: str, is_on: bool
+) -> None:
+    kernels.set_float32_products(precision)
+    try:
+        assert torch.backends.cuda.matmul.allow_tf32 is is_on
+        assert torch.backends.cudnn.allow_tf32 is is_on
+        said = kernels.kernels("cuda", precision)
+        assert said["products"].endswith("TF32 on" if is_on else "TF32 off")
+        assert said["float32_products"] == ("high" if is_on else "highest")
+    finally:
+        kernels.set_float32_products("32-true")
+
+
+def test_a_gpu_gets_its_batches_from_pinned_memory_and_need_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = list[str]()
+
+    def pin(batch: Tensor) -> Tensor:
+        done.append("pinned")
+        return batch
+
+    def move(batch: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+        done.append(f"{device}, {non_blocking}")
+        return batch
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", move)
+    Plain().transfer_batch_to_device(torch.zeros(1), torch.device("cuda"), 0)
+    assert done == ["pinned", "cuda, True"]
+
+
+def test_a_clock_stops_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    runner._settle(CPU)
+    assert waited == []
+    runner._settle(torch.device("cuda"))
+    assert waited == [torch.device("cuda")]
