@@ -43,7 +43,7 @@ def prepare(folder: Path, budget: float = 5e8) -> Path:
     return folder
 
 
-def run_of(folder: Path, method: str) -> tuple[Run, Context]:
+def run_of(folder: Path, method: str, *settings: str) -> tuple[Run, Context]:
     """The run of a method, given as YAML, and where to execute it."""
     prepare(folder)
     (folder / "method.yaml").write_text(method)
@@ -51,6 +51,7 @@ def run_of(folder: Path, method: str) -> tuple[Run, Context]:
         f"methods=[{folder / 'method.yaml'}]",
         f"run.cache={folder / 'cache'}",
         f"workload.corpus.path={folder / 'letters.txt'}",
+        *settings,
     ]
     session = Session(load_suite(str(folder / "tiny.yaml"), overrides))
     return session.runs[0], Context(corpus=session.suite.workload.corpus, cache=session.cache)
