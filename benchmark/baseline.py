@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from benchmark.compiled import compiled
 from benchmark.errors import GrowthError
 from benchmark.growth import GrowthOperator, Moments, StatePolicy, Weights, grown_sizes
 from benchmark.model import ModelConfig, Transformer
@@ -57,6 +58,14 @@ class Fit:
     """Steps of the stage that were taken before an interruption."""
 
     step_flops: float
+    is_compiled: bool = False
+    """Whether steps run through `torch.compile`."""
+
+
+def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
+    """Loss of a batch of token ids (B, T + 1): nats per predicted one."""
+    logits = model(batch[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 class Baseline(pl.LightningModule, ABC):
@@ -133,6 +142,7 @@ class Baseline(pl.LightningModule, ABC):
         self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
         # asked once, because asking waits for the device
         self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
+        self.loss_of = compiled(mean_nats) if fit.is_compiled else mean_nats
         self.rate_used = 0.0
         self._follow()
 
@@ -172,8 +182,7 @@ class Baseline(pl.LightningModule, ABC):
     @final
     @override
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        logits = self.model(batch[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        return self.loss_of(self.model, batch)
 
     @final
     @override

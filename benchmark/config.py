@@ -195,7 +195,11 @@ class FactorsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    """Where and how fast; nothing here can change a number in a record but wall-clock."""
+    """Where and how fast; nothing here can change a number in a record but wall-clock.
+
+    But for rounding: another device, and compiled code, sum in another order. Both are part of what
+    names a stage.
+    """
 
     results: str = "results"
     cache: str = ".growbench"
@@ -206,6 +210,9 @@ class ExecutionConfig:
     devices: int = 1
     """GPUs, or processes of a CPU, that share each batch of a run; it must be a multiple. As each
     kind of device, each number of them rounds in its own way."""
+    compile: bool = False
+    """Whether training steps run through `torch.compile`. It takes a C++ compiler, and a minute for
+    each new model; what was compiled is kept in CACHE/compiled."""
 
     checkpoint_seconds: float = 60.0
     retries: int = 2

@@ -17,6 +17,7 @@ from pathlib import Path
 
 SCIENCE = (
     "baseline",
+    "compiled",
     "cost",
     "data.stream",
     "evaluate",

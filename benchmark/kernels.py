@@ -3,7 +3,8 @@
 float32 products: PyTorch calls MKL, which on AMD processors runs at less than half the speed of
 oneDNN, which the same build carries. RMSNorm: PyTorch composes it from a dozen passes on a CPU,
 backward included; five are enough. Rotary positions: one complex product instead of seven real
-ones. `make perf` measures the step with them. Elsewhere than on a CPU PyTorch's own are used.
+ones. `make perf` measures the step with them. Elsewhere than on a CPU, and in what `torch.compile`
+makes code of, PyTorch's own are used.
 """
 
 from typing import Any
@@ -12,25 +13,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
 from typing_extensions import override
 
 
-def kernels(device: str, precision: str) -> dict[str, str]:
+def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[str, str]:
     """What computes each kind of operation on this machine, in words.
 
     Args:
         device: kind of device, "cpu" or "cuda".
-        precision: Lightning's name of the precision.
+        precision: the protocol's name of the precision.
+        is_compiled: whether training steps run through `torch.compile`.
     """
     if device != "cpu":
         tf32 = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
         products, norm = f"cuBLAS of CUDA {torch.version.cuda}, TF32 {tf32}", "PyTorch"
     else:
-        is_onednn = torch.backends.mkldnn.is_available() and precision == "32-true"
+        is_plain = is_compiled or precision != "32-true"
+        is_onednn = torch.backends.mkldnn.is_available() and not is_plain
         products, norm = "oneDNN" if is_onednn else "PyTorch", "growbench"
     return {
         "products": products,
-        "norm": norm,
+        "norm": "Inductor" if is_compiled else norm,
         "attention": "PyTorch, scaled_dot_product_attention",
         "float32_products": torch.get_float32_matmul_precision(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -72,7 +76,7 @@ def grouped_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) of x (..., d) with gain (d,)."""
-    if x.device.type != "cpu":
+    if is_compiling() or x.device.type != "cpu":
         return F.rms_norm(x, gain.shape, gain, eps)
     return _RMSNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]
 
@@ -84,6 +88,8 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
         x: (B, T, ..., K).
         rotation: cosine and sine of each angle, (T or more, K / 2, 2).
     """
+    if is_compiling():
+        return _rotate_real(x, rotation)
     pairs = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     pairs = torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))
     factor = torch.view_as_complex(rotation[: x.shape[1]].to(pairs.real.dtype))
@@ -91,7 +97,18 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * factor).flatten(-2).to(x.dtype)
 
 
+def _rotate_real(x: Tensor, rotation: Tensor) -> Tensor:
+    """The same without complex numbers, of which `torch.compile` makes no code."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    shape = x.shape[1], *(1,) * (x.ndim - 3), -1, 2
+    cos, sin = rotation[: x.shape[1]].to(wide).view(shape).unbind(-1)
+    a, b = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(x.dtype)
+
+
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
+    if is_compiling():
+        return False
     is_plain = torch.is_autocast_enabled(x.device.type) or not torch.backends.mkldnn.is_available()
     return not is_plain and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
 

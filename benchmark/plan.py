@@ -111,6 +111,9 @@ class StageSpec:
     measure: dict[str, Any]
     allow_repeats: bool
     precision: str
+    is_compiled: bool
+    """Whether steps run through `torch.compile`, which rounds in its own way."""
+
     parent: str | None
 
     @cached_property
@@ -309,6 +312,7 @@ class Run:
             measure=self._measure(),
             allow_repeats=self.protocol.allow_repeats,
             precision=self.protocol.precision,
+            is_compiled=self.suite.run.compile,
             parent=done[-1][0].id if done else None,
         )
 

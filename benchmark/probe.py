@@ -57,7 +57,8 @@ class Probe:
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Predicted seconds of a stage of `n_steps` steps."""
-        key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
+        how = spec.precision, spec.is_compiled
+        key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, how))
         if key not in self.speeds:
             self.speeds[key] = measure(spec, self.device)
         return self.speeds[key].stage(spec, n_steps)
@@ -120,6 +121,7 @@ def _fit(spec: StageSpec, model: Transformer) -> Fit:
         start_flops=0.0,
         n_done=0,
         step_flops=spec.step_flops,
+        is_compiled=spec.is_compiled,
     )
 
 

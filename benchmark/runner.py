@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from benchmark.baseline import Baseline, Fit
 from benchmark.checkpoint import StageStore, State, load_state, save_state
+from benchmark.compiled import compile_seconds, keep_code
 from benchmark.config import PluginConfig, build, import_class
 from benchmark.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.data.corpora import CorpusConfig, load
@@ -198,6 +199,8 @@ class _Fitting:
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
         set_float32_products(spec.precision)
+        if spec.is_compiled:
+            keep_code(context.cache / "compiled")
 
     @property
     def progress(self) -> Path:
@@ -226,6 +229,7 @@ class _Fitting:
                 start_flops=state.start.flops,
                 n_done=steps.n_done,
                 step_flops=spec.step_flops,
+                is_compiled=spec.is_compiled,
             )
         )
         if n_left := steps.n_steps - steps.n_done:
@@ -306,7 +310,9 @@ class _Stage(_Fitting):
     def _record_provenance(self) -> None:
         """Say what this process computes with, unless another one of its kind has said so."""
         spec = self.spec
-        made_with = process_provenance(spec.device, spec.precision, spec.devices)
+        made_with = process_provenance(
+            spec.device, spec.precision, spec.devices, is_compiled=spec.is_compiled
+        )
         events = read_events(self.log.path)
         if made_with not in [e["made_with"] for e in events if e["kind"] == "provenance"]:
             self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)
@@ -543,6 +549,7 @@ class Meter(Steps):
         self.stage, self.state = stage, state
         self.evaluations = self.steps_at(stage.spec.marks)
         self.seconds = state.position.seconds
+        self.compiled_before = compile_seconds() if stage.spec.is_compiled else 0.0
         self.last_saved = self.last_tick = time.perf_counter()
 
     @property
@@ -631,8 +638,15 @@ class Meter(Steps):
     def finish(self) -> State:
         """Evaluate the end of the stage, record its cost, and return its last state."""
         self.state.model.to(self.stage.spec.device)  # Lightning leaves it on the CPU
+        if self.stage.spec.is_compiled:
+            self._record_compilation()
         self.evaluate()
         return self.charged()
+
+    def _record_compilation(self) -> None:
+        """Say how much of the time of the steps went into compiling them."""
+        seconds = compile_seconds() - self.compiled_before
+        self.stage.log.append("compilation", compile_seconds=seconds, **where(self.position))
 
     def charged(self) -> State:
         """Record what the stage cost, and return its last state."""
@@ -758,7 +772,9 @@ def _counts(model: Transformer) -> dict[str, int]:
 
 
 @cache
-def process_provenance(device: str, precision: str, devices: int) -> dict[str, Any]:
+def process_provenance(
+    device: str, precision: str, devices: int, *, is_compiled: bool
+) -> dict[str, Any]:
     """What this process computes with; its code is what it was when this was first asked."""
     made_with = provenance(
         device,
@@ -766,6 +782,6 @@ def process_provenance(device: str, precision: str, devices: int) -> dict[str, A
         threads=torch.get_num_threads(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
         gpu=torch.cuda.get_device_name() if device == "cuda" else None,
-        kernels=kernels(device, precision),
+        kernels=kernels(device, precision, is_compiled=is_compiled),
     )
     return made_with | {"devices": devices}

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from benchmark import tuning
 from benchmark.card import card
 from benchmark.checkpoint import StageStore
+from benchmark.compiled import require_compiler
 from benchmark.config import SuiteConfig
 from benchmark.data.corpora import Corpus, load
 from benchmark.data.download import shown
@@ -46,6 +47,8 @@ class Session:
         self.cache = Path(suite.run.cache)
         self.results = Path(suite.run.results) / suite.name
         self.device = device(suite.run.device)
+        if suite.run.compile:
+            require_compiler()
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
         splits = {name: len(getattr(self.corpus, name)) for name in ("train", "val", "test")}
         self.data = {"corpus": self.corpus.name, "sha256": self.corpus.sha256, **splits}

@@ -1,0 +1,111 @@
+"""Compiled steps are the same steps, of every architecture, and say what compiling took."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_suite
+import torch
+from tiny import TINY, gap, generator, text
+from torch._inductor import config as inductor
+
+from baselines.parts.low_rank import LowRankTransformer
+from baselines.parts.masking import MaskedTransformer
+from baselines.parts.token_parameters import MODELS
+from benchmark import compiled
+from benchmark.baseline import mean_nats
+from benchmark.checkpoint import StageStore
+from benchmark.errors import ConfigError
+from benchmark.kernels import rotate
+from benchmark.model import ModelConfig, Transformer
+from benchmark.plan import StageResult
+from benchmark.records import read_events
+
+OTHER = replace(TINY, norm="layernorm", positions="learned", activation="swiglu", tied=True)
+# PyTorch's compiler uses what PyTorch deprecates
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+ARCHITECTURES = [
+    (Transformer, TINY),
+    (Transformer, OTHER),
+    (MaskedTransformer, TINY),
+    (LowRankTransformer, replace(TINY, d_model=16, rank=2)),
+    *((cls, replace(TINY, n_token=6)) for cls in MODELS.values()),
+]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> object:
+    """What a test compiles is no part of another."""
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cls", "config"), ARCHITECTURES, ids=lambda x: getattr(x, "__name__", ""))
+def test_every_architecture_is_one_graph_with_the_gradients_of_the_plain_step(
+    cls: type[Transformer], config: ModelConfig
+) -> None:
+    model, batch = cls(config, generator=generator()), text(config)
+    if isinstance(model, MaskedTransformer):
+        small = replace(config, d_model=3, n_layer=1)
+        model.load_state_dict(model.state_dict() | MaskedTransformer.hide(small, config))
+        model.open(0.5)
+    plain = torch.autograd.grad(mean_nats(model, batch), list(model.parameters()))
+    torch.compiler.reset()
+    step = torch.compile(mean_nats, dynamic=False, fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(step(model, batch), list(model.parameters()))
+    assert max(map(gap, plain, found)) < 1e-5
+
+
+def test_what_is_compiled_turns_pairs_as_the_plain_operation_does() -> None:
+    angle = torch.linspace(0, 3, 12, dtype=torch.float64).view(4, 3)
+    rotation = torch.stack((angle.cos(), angle.sin()), -1)
+    turn = torch.compile(rotate, backend="aot_eager", fullgraph=True)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        x = torch.randn(2, 3, 2, 5, 6, generator=generator()).to(dtype)
+        torch.testing.assert_close(turn(x, rotation), rotate(x, rotation))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_comes_to_the_losses_of_the_plain_one_and_says_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = "{defaults: stacking, name: it}"
+    plain = tiny_suite.finish(*tiny_suite.run_of(tmp_path / "plain", method))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    run, context = tiny_suite.run_of(tmp_path / "compiled", method, "run.compile=true")
+    made = tiny_suite.finish(run, context)
+    assert [bpb(result) for _, result in made] == pytest.approx(
+        [bpb(r) for _, r in plain], rel=1e-4
+    )
+    assert not {spec.id for spec, _ in made} & {spec.id for spec, _ in plain}
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(context.cache / "compiled")
+    assert any((context.cache / "compiled").iterdir())
+    for spec, result in made:
+        events = read_events(StageStore(context.cache).folder(spec.id) / "events.jsonl")
+        (compilation,) = (e for e in events if e["kind"] == "compilation")
+        assert 0 < compilation["compile_seconds"] < result.end.seconds
+
+
+def bpb(result: StageResult) -> float:
+    """At the end of a stage."""
+    return result.points[-1].bpb
+
+
+def test_a_machine_without_a_compiler_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
+    with pytest.raises(ConfigError, match=r"run.compile needs a C\+\+ compiler"):
+        compiled.require_compiler()
+
+
+def test_code_is_kept_where_the_environment_says_if_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    compiled.keep_code(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
