@@ -34,8 +34,12 @@ def compile_seconds() -> float:
 
 
 def keep_code(folder: Path) -> None:
-    """Keep what is compiled in `folder`, unless the environment names another."""
+    """Keep what is compiled in `folder`, and compile in this process, unless told otherwise.
+
+    The variables of the environment that PyTorch reads say otherwise.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def require_compiler() -> None:

@@ -22,16 +22,17 @@ from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import StageResult
 from benchmark.records import read_events
 
-OTHER = replace(TINY, norm="layernorm", positions="learned", activation="swiglu", tied=True)
+SHALLOW = replace(TINY, n_layer=1)
+OTHER = replace(SHALLOW, norm="layernorm", positions="learned", activation="swiglu", tied=True)
 # PyTorch's compiler uses what PyTorch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 ARCHITECTURES = [
-    (Transformer, TINY),
+    (Transformer, SHALLOW),
     (Transformer, OTHER),
-    (MaskedTransformer, TINY),
-    (LowRankTransformer, replace(TINY, d_model=16, rank=2)),
-    *((cls, replace(TINY, n_token=6)) for cls in MODELS.values()),
+    (MaskedTransformer, SHALLOW),
+    (LowRankTransformer, replace(SHALLOW, d_model=16, rank=2)),
+    *((cls, replace(SHALLOW, n_token=6)) for cls in MODELS.values()),
 ]
 
 
@@ -49,7 +50,7 @@ def test_every_architecture_is_one_graph_with_the_gradients_of_the_plain_step(
 ) -> None:
     model, batch = cls(config, generator=generator()), text(config)
     if isinstance(model, MaskedTransformer):
-        small = replace(config, d_model=3, n_layer=1)
+        small = replace(config, d_model=3)
         model.load_state_dict(model.state_dict() | MaskedTransformer.hide(small, config))
         model.open(0.5)
     plain = torch.autograd.grad(mean_nats(model, batch), list(model.parameters()))
@@ -72,11 +73,12 @@ def test_what_is_compiled_turns_pairs_as_the_plain_operation_does() -> None:
 def test_a_compiled_run_comes_to_the_losses_of_the_plain_one_and_says_what_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = "{defaults: stacking, name: it}"
-    plain = tiny_suite.finish(*tiny_suite.run_of(tmp_path / "plain", method))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    run, context = tiny_suite.run_of(tmp_path / "compiled", method, "run.compile=true")
+    method, size = "{defaults: scratch, name: it}", "workload.target.n_layer=1"
+    plain = tiny_suite.finish(*tiny_suite.run_of(tmp_path / "plain", method, size))
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    run, context = tiny_suite.run_of(tmp_path / "compiled", method, size, "run.compile=true")
     made = tiny_suite.finish(run, context)
     assert [bpb(result) for _, result in made] == pytest.approx(
         [bpb(r) for _, r in plain], rel=1e-4
@@ -107,5 +109,6 @@ def test_code_is_kept_where_the_environment_says_if_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
     compiled.keep_code(tmp_path)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
