@@ -324,7 +324,7 @@ def test_a_gpu_gets_its_batches_from_pinned_memory_and_need_not_wait(
 def test_a_clock_stops_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = list[torch.device]()
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    runner._settle(CPU)
+    runner.wait_for(CPU)
     assert waited == []
-    runner._settle(torch.device("cuda"))
+    runner.wait_for(torch.device("cuda"))
     assert waited == [torch.device("cuda")]
