@@ -209,7 +209,10 @@ class _Fitting:
 
     def saved_state(self) -> State:
         """The state that an unfinished stage has saved."""
-        return load_state(self.progress, self.model_class, self.spec.device)
+        device, share = self.spec.device, self.share
+        if device == "cuda" and share.n_ranks > 1:
+            device = f"cuda:{share.rank}"  # to safetensors "cuda" is the first, for every process
+        return load_state(self.progress, self.model_class, device)
 
     def fit(self, state: State, steps: "Steps") -> str | None:
         """Train from a state to the end of the stage; what ended it early, if something did."""

@@ -108,11 +108,6 @@ def test_a_share_of_a_batch_is_a_function_of_cursor_and_rank() -> None:
             assert torch.equal(torch.cat(rows), batch)
 
 
-def test_a_failure_names_the_rank_and_what_it_said(folder: Path) -> None:
-    with pytest.raises(RankError, match="rank 1: ValueError: a mistake of the method"):
-        finish(*run_of(folder, "Clumsy", 2))
-
-
 def killing(rank: int, after: int) -> Callable[[Tick], None]:
     """Kill a rank after so many signs of life."""
     left = iter(range(after))
@@ -147,6 +142,11 @@ def test_memory_that_is_short_on_one_device_means_smaller_micro_batches_on_all(
     found = [event for event in parted if event["kind"] == "micro_batch"]
     assert [(e["n_micro"], e["n_windows"], e["step"]) for e in found] == [(2, 1, n) for n in stages]
     assert losses(parted) == pytest.approx(losses(events), rel=1e-5)
+
+
+def test_a_failure_names_the_rank_and_what_it_said(folder: Path) -> None:
+    with pytest.raises(RankError, match="rank 1: ValueError: a mistake of the method"):
+        finish(*run_of(folder, "Clumsy", 2))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(folder: Path) -> None:
