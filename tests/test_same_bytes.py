@@ -26,6 +26,7 @@ svg.fonttype: none
 svg.hashsalt: theirs
 timezone: Asia/Kathmandu
 """
+PERSONAL = ("LANG", "LC_", "MATPLOTLIB", "MPL", "XDG_")
 HERE = {
     "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
@@ -42,10 +43,11 @@ THERE = {
 
 def run(home: Path, settings: dict[str, str], umask: int, *command: str) -> str:
     """What Python prints in a process that knows nothing of the one that runs the tests."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(PERSONAL)}
     own = {"HOME": str(home), "PYTHONPATH": str(Path(benchmark.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, *command],
-        env={"PATH": os.environ["PATH"], **own, **settings},
+        env=kept | own | settings,
         cwd=home,
         umask=umask,
         check=True,
