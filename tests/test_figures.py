@@ -145,3 +145,10 @@ def test_tuning_and_factors_have_figures_where_they_have_tables(tmp_path: Path) 
     figures = {name: plot(Drawing(more)) for name, (_, plot) in OPTIONAL.items()}
     assert "2.570  stacking" in words(figures["tuning_best_of"])
     assert {"operator: stacking", "net2net"} <= set(words(figures["main_effects"]))
+
+
+def test_a_suite_without_scratch_has_its_figures_and_no_verdict(tmp_path: Path) -> None:
+    write_records(tmp_path, [method for method in SUITE if method.name == "fast"])
+    files = render(tmp_path)
+    assert b"**No verdict:**" in files["report.md"]
+    assert files["figures/hull.png"]

@@ -556,13 +556,13 @@ def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(
     run = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY))
     patient = replace(context, checkpoint_seconds=0.0)
     for cpu in ("first", "second", "second"):
-        monkeypatch.setattr(runner, "process_provenance", lambda *_, cpu=cpu: {"cpu": cpu})
+        monkeypatch.setattr(runner, "process_provenance", lambda *_, cpu=cpu, **__: {"cpu": cpu})
         with pytest.raises(Interrupted):
             finish(run, replace(patient, on_tick=killed_after(4)))
-    monkeypatch.setattr(runner, "process_provenance", lambda *_: {"cpu": "no checkpoint from it"})
+    monkeypatch.setattr(runner, "process_provenance", lambda *_, **__: {"cpu": "unsaved"})
     with pytest.raises(Interrupted):
         finish(run, replace(context, on_tick=killed_after(0)))
-    monkeypatch.setattr(runner, "process_provenance", lambda *_: {"cpu": "last"})
+    monkeypatch.setattr(runner, "process_provenance", lambda *_, **__: {"cpu": "last"})
     done = finish(run, context)
     for part, cpus in ((done[:1], ["first", "second", "last"]), (done[1:], ["last"])):
         found = of_kind("provenance", part, context)

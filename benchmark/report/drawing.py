@@ -42,7 +42,7 @@ LINE = 0.105
 FAINT = "others"
 """Label of the methods that do not stand out."""
 
-MOST = 45
+MOST = 24
 """Methods named in one figure; of more, as a crossed design has, the best by mean test bpb."""
 
 STYLE: dict[Any, Any] = {

@@ -122,6 +122,8 @@ def hull(frames: Frames, found: Controls) -> pd.DataFrame:
         for method in found.fixed
     ]
     table = pd.DataFrame(sizes, columns=[*_QUALITY, *_HULL])
+    if table.empty:  # of no type, but a mask is one of truth values
+        table = table.astype({"test_bpb": float, "is_target": bool, "is_best_fixed": bool})
     return table.sort_values("n_params", kind="stable", ignore_index=True)
 
 
