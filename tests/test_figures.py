@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_records import BUDGET, SMALL, SUITE, TARGET, Planted, write_records
 
+from benchmark.report import render
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.curve_plots import curves_flops, methods
 from benchmark.report.drawing import WIDTH, Drawing, Plot, label_points
@@ -148,7 +149,7 @@ def test_tuning_and_factors_have_figures_where_they_have_tables(tmp_path: Path) 
 
 
 def test_a_suite_without_scratch_has_its_figures_and_no_verdict(tmp_path: Path) -> None:
-    write_records(tmp_path, [method for method in SUITE if method.name == "fast"])
+    write_records(tmp_path, tuple(method for method in SUITE if method.name == "fast"))
     files = render(tmp_path)
     assert b"**No verdict:**" in files["report.md"]
     assert files["figures/hull.png"]
