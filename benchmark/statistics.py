@@ -63,12 +63,17 @@ class Comparison:
 class SpeedUp:
     """S = control's cost / method's cost at equal loss; above 1 is faster.
 
-    The geometric mean if every seed reached the loss, else the median without an interval, where
-    a seed that did not reach it counts as 0.
+    The geometric mean if every seed reached the loss. Else the median of all seeds, without an
+    interval: of a seed that did not reach it, S is known to be below control's cost / what the
+    method spent. The median is exact if these bounds do not touch it, as when more than half of
+    the seeds reached the loss and were faster; else it lies between `estimate.value`, 0 unless
+    more than half reached it, and `below`.
     """
 
     estimate: Estimate
     n_reached: int
+    below: float = math.nan
+    """What the median is below; nan where it, or the mean, is exact."""
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
@@ -238,20 +243,51 @@ def value_at(x: Sequence[float], values: Sequence[float], at: float) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
-    """Speed-up from costs to the same loss, paired by seed; infinite where it was not reached."""
-    pairs = list(zip(control, method, strict=True))
+def speed_up(
+    control: Sequence[float], method: Sequence[float], spent: Sequence[float] | None = None
+) -> SpeedUp:
+    """Speed-up from costs to the same loss, paired by seed.
+
+    Args:
+        control: the control's cost of each seed.
+        method: the method's; infinite where it did not reach the loss.
+        spent: what the method spent in all, by which it had not; infinite for a run that failed,
+            which is never faster than anything. All infinite if not given.
+    """
+    limits = [math.inf] * len(method) if spent is None else spent
     n_reached = sum(math.isfinite(cost) for cost in method)
-    ratios = [a / b if math.isfinite(b) else 0.0 for a, b in pairs]
+    ratios = [_ratio(a, b) for a, b in zip(control, method, strict=True)]
     if not ratios or 0.0 in ratios or math.inf in ratios:
-        value = float(np.median(ratios)) if ratios else math.nan
-        return SpeedUp(estimate=Estimate(n=len(pairs), value=value), n_reached=n_reached)
+        least = [b if math.isfinite(b) else c for b, c in zip(method, limits, strict=True)]
+        most = [_ratio(a, b) for a, b in zip(control, least, strict=True)]
+        median = _censored_median(ratios, most)
+        return SpeedUp(estimate=median[0], n_reached=n_reached, below=median[1])
     logs = mean_interval([math.log(ratio) for ratio in ratios])
-    limits = {"value": logs.value, "low": logs.low, "high": logs.high}
+    parts = {"value": logs.value, "low": logs.low, "high": logs.high}
     return SpeedUp(
-        estimate=Estimate(n=logs.n, **{name: math.exp(x) for name, x in limits.items()}),
+        estimate=Estimate(n=logs.n, **{name: math.exp(x) for name, x in parts.items()}),
         n_reached=n_reached,
     )
+
+
+def _ratio(control: float, method: float) -> float:
+    return control / method if math.isfinite(method) else 0.0
+
+
+def _censored_median(least: Sequence[float], most: Sequence[float]) -> tuple[Estimate, float]:
+    """The median of values known up to their bounds, and what it is below if that leaves it open.
+
+    Sorted by their least and by their most, the middle ones bound the median (of an even number,
+    the mean of the two in the middle).
+    """
+    n = len(least)
+    if n == 0:
+        return Estimate(n=0, value=math.nan), math.nan
+    middle = slice((n - 1) // 2, n // 2 + 1)
+    lows, highs = sorted(least)[middle], sorted(most)[middle]
+    low, high = (math.fsum(part) / len(part) for part in (lows, highs))
+    low = low if 0.0 not in lows else 0.0
+    return Estimate(n=n, value=low), math.nan if low == high else high
 
 
 def expected_best(losses: Sequence[float]) -> list[float]:

@@ -179,7 +179,28 @@ def test_a_missing_run_has_a_row_and_a_warning(tmp_path: Path) -> None:
     text = page(found)
     assert "**Incomplete, 1 of 30 planned runs without a result:** `fast` (missing: seed 2)" in text
     assert "2 of 3 done, 1 missing" in text
-    assert "(median, 2 of 3 reached)" in text
+    assert "(median of 3, 2 reached)" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"speed_up": 1.014, "n": 3, "n_reached": 2}, "1.01x (median of 3, 2 reached)"),
+        ({"speed_up": 0.8, "below": 0.941, "n": 3, "n_reached": 2},
+         "0.80x to 0.941x (median of 3, 2 reached)"),
+        ({"speed_up": 0.0, "below": 0.9901, "n": 3, "n_reached": 1},
+         "< 0.991x (median of 3, 1 reached)"),
+        ({"speed_up": 0.0, "below": 1.0, "n": 3, "n_reached": 0}, "not reached (0 of 3)"),
+        ({"speed_up": 0.0, "n": 3, "n_reached": 1}, "not reached (1 of 3)"),
+        ({"speed_up": 1.3, "low": 1.21, "high": 1.39, "n": 3, "n_reached": 3},
+         "1.30x [1.21, 1.39]"),
+    ],
+)  # fmt: skip
+def test_speed_ups_say_what_is_known_where_not_every_seed_got_there(
+    row: dict[str, float], words: str
+) -> None:
+    nothing = dict.fromkeys(("low", "high", "below"), math.nan)
+    assert formats.speed_up(nothing | row) == words
 
 
 def test_a_diverged_run_counts_as_an_infinite_loss(tmp_path: Path) -> None:

@@ -184,12 +184,39 @@ def test_speed_up_is_a_geometric_mean_with_a_t_interval_of_its_logarithm() -> No
     assert math.log(2 / result.low) == pytest.approx(half, rel=1e-6)
 
 
-def test_a_seed_that_did_not_reach_the_loss_turns_the_mean_into_a_median() -> None:
-    censored = speed_up([4.0, 4.0, 4.0], [2.0, math.inf, 1.0])
-    assert (censored.estimate.value, censored.n_reached) == (2.0, 2)
-    assert math.isnan(censored.estimate.low)
+@pytest.mark.parametrize(
+    ("method", "spent", "value", "below"),
+    [
+        ([2.0, math.inf, 1.0], 4.0, 2.0, math.nan),  # slower than 1x, so the middle stays
+        ([3.9, math.inf, 3.9], 4.1, 4 / 3.9, math.nan),
+        ([4.1, math.inf, 4.2], 4.2, 4 / 4.2, 4 / 4.2),  # the bound is not above the slowest
+        ([4.1, math.inf, 5.0], 4.4, 0.8, 4 / 4.4),  # 1 / 1.1 may be faster than 0.8
+        ([2.0, math.inf, math.inf], 4.0, 0.0, 1.0),
+        ([2.0, math.inf], 4.0, 0.0, 1.5),  # half a seed is no majority
+        ([2.0, 1.0, 4.0, math.inf], 4.0, 1.5, math.nan),
+        ([math.inf, math.inf], 4.0, 0.0, 1.0),
+    ],
+)
+def test_seeds_that_did_not_reach_the_loss_bound_the_median_of_all(
+    method: list[float], spent: float, value: float, below: float
+) -> None:
+    found = speed_up([4.0] * len(method), method, [spent] * len(method))
+    assert found.n_reached == sum(map(math.isfinite, method))
+    assert found.estimate.value == pytest.approx(value)
+    assert math.isnan(found.estimate.low)
+    exact = math.isnan(below) or below == value
+    assert math.isnan(found.below) if exact else found.below == pytest.approx(below)
+    for hidden in (0.0, 0.5, 0.999):  # whatever those seeds would have come to, the median fits
+        truth = [4 / m if math.isfinite(m) else hidden * 4 / spent for m in method]
+        median = float(np.median(truth))
+        assert value - 1e-12 <= median <= (value if exact else below) + 1e-12
+
+
+def test_a_seed_that_failed_is_never_faster() -> None:
+    found = speed_up([4.0, 4.0, 4.0], [5.0, math.inf, 4.0], [4.1, math.inf, 4.1])
+    assert (found.estimate.value, math.isnan(found.below)) == (0.8, True)
     never = speed_up([4.0, math.inf], [math.inf, math.inf])
-    assert (never.estimate.value, never.n_reached) == (0.0, 0)
+    assert (never.estimate.value, never.n_reached, math.isnan(never.below)) == (0.0, 0, True)
 
 
 def test_finds_a_planted_speed_up_of_1_3() -> None:

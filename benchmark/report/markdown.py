@@ -71,13 +71,15 @@ def reading(analysis: Analysis) -> str:
   {formats.plural(n, "seed")} no p-value can be below {formats.number(min(1.0, 2 / 2**n))}.
 - **A run that failed** (diverged, out of memory, timeout) has an infinite loss and an infinite
   cost. A run without a result is left out of means; in a speed-up both count as *not reached*.
+- **Speed-up**: a mean over seeds, with its interval; where some seeds did not reach the loss, the
+  median of all, these included, or what it is below (*Speed-up at equal loss*).
 - **FLOPs** are charged by formula, with causal attention and everything a method causes;
   evaluation is free. Time is wall-clock on this hardware, and secondary.
 - Every row of a CSV in `tables/` carries its run ids or methods and seeds; *Runs* lists all ids."""
 
 
 def _verdict_row(row: Row, against: list[str]) -> dict[str, str]:
-    faster = {name: row[f"speed_up_{name}"] for name in ("n", "low", "high")}
+    faster = {name: row[f"speed_up_{name}"] for name in ("n", "low", "high", "below")}
     faster |= {name: row[name] for name in ("speed_up", "n_reached")}
     mark = f" {AMENDED} {row['amended']}" if row["amended"] else ""
     return {

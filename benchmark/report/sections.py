@@ -85,6 +85,10 @@ def speed_ups(analysis: Analysis) -> list[str]:
         f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
         "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval; "
         "saving = 1 - 1/S. Log-linear between evaluations, never extrapolated.",
+        f"Of a seed that did not reach that loss, S is known only to be below the compute of "
+        f"{SCRATCH} / all that the method spent (0 if it failed). Then S is the median of all "
+        "seeds, these included: exact where their bounds cannot move it, else `< x` or `x to y`; "
+        "without interval and saving.",
         f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
         "curve, not annealed yet, crosses that loss; a run annealed for that budget would probably "
         "be below it. At C* the crossing lies in the steep last part of the decay, so S is "

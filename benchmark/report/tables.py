@@ -253,7 +253,8 @@ def _provenance(environments: list[Row]) -> dict[str, list[str]]:
 
 def _speed_up(row: Row) -> Row:
     names = {"cost_to_scratch": "cost", "speed_up": "speed_up", "n_reached": "n_reached",
-             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
+             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high",
+             "speed_up_below": "below"}  # fmt: skip
     return {name: row.get(source, math.nan) for name, source in names.items()}
 
 
