@@ -26,7 +26,10 @@ STOPPED = ("failed", "timeout", "out of memory", "diverged")
 
 FINISHED = ("done", *STOPPED)
 SUMS = "SHA256SUMS"
-"""In each run folder: what its files were when they were published."""
+"""In each run folder, and above them: what the files were when they were published."""
+
+SEALED = ("suite.yaml", "plan.lock", "corpus.json", f"runs/[!.]*/{SUMS}")
+"""What the checksums of a whole results folder cover: all that its report is made from."""
 
 STAGE = ("stage", "stage_id")
 """What an entry of a run's provenance says of its stage, beside what that was made with."""
@@ -238,18 +241,39 @@ def write_run(
         atomic_write_text(fresh / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         atomic_write_text(fresh / "provenance.json", _pretty(grouped(provenance)))
         if card is not None:
-            atomic_write_text(fresh / "card.json", _pretty(card))
+            atomic_write_text(fresh / "card.json", card_text(card))
         atomic_write_text(fresh / SUMS, checksums(fresh))
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         fresh.rename(folder)
 
 
+def card_text(card: Mapping[str, Any]) -> str:
+    """The content of card.json."""
+    return _pretty(card)
+
+
 def checksums(folder: Path) -> str:
     """A line with SHA-256 and name for every file of a run folder, as `sha256sum -c` reads it."""
-    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return _sums({path.name: path for path in sorted(folder.iterdir())
+                  if path.name != SUMS and path.is_file()})  # fmt: skip
+
+
+def _sums(files: Mapping[str, Path]) -> str:
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def seal(results_dir: Path) -> None:
+    """Write the checksums of a results folder, whose own SHA-256 vouches for every run."""
+    atomic_write_text(results_dir / SUMS, folder_checksums(results_dir))
+
+
+def folder_checksums(results_dir: Path) -> str:
+    """A line with SHA-256 and name for each file of `SEALED`, as `sha256sum -c` reads it."""
+    paths = [path for pattern in SEALED for path in sorted(results_dir.glob(pattern))]
+    names = {path.relative_to(results_dir).as_posix(): path for path in paths}
+    return _sums(names)
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, Any]:

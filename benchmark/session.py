@@ -30,7 +30,15 @@ from benchmark.lock import hold, plan_of
 from benchmark.memory import PROCESS, STAGE
 from benchmark.mirror import Mirror
 from benchmark.plan import device, plan
-from benchmark.records import VERSION, Event, RunRecord, atomic_write_text, read_events, write_run
+from benchmark.records import (
+    VERSION,
+    Event,
+    RunRecord,
+    atomic_write_text,
+    read_events,
+    seal,
+    write_run,
+)
 from benchmark.runner import Context
 from benchmark.selection import chosen
 from benchmark.tripwires import tripwires
@@ -95,7 +103,10 @@ class Session:
                 timeout=execution.timeout_seconds or math.inf,
                 cache_bytes=execution.cache_gigabytes * 1e9,
             )
-            tracks = self._run(executor, mirrored)
+            try:
+                tracks = self._run(executor, mirrored)
+            finally:
+                seal(self.results)
             mirrored(tracks)
             return tracks
 

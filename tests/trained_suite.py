@@ -14,7 +14,8 @@ from tiny_suite import prepare
 from benchmark.audit import CHECKS
 from benchmark.audit.evidence import Evidence
 from benchmark.audit.files import checksums as changed_files
-from benchmark.records import SUMS, Event, checksums, load_suite
+from benchmark.card import card
+from benchmark.records import SUMS, Event, card_text, checksums, load_run, load_suite, seal
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "methods=[scratch,scratch_half,scratch_small,stacking]"
@@ -58,13 +59,16 @@ def forge(
         content = yaml.safe_load(settings.read_text())
         config(content)
         settings.write_text(yaml.safe_dump(content, sort_keys=False))
+    card_file = folder / "card.json"
+    card_file.write_text(card_text(card(load_run(folder))))
     (folder / SUMS).write_text(checksums(folder))
+    seal(folder.parent.parent)
 
 
 def faults(results: Path, check: str) -> list[str]:
     """What one check finds wrong."""
     if check == "checksums":
-        return [remark.text for remark in changed_files(results)]
+        return [remark.text for remark in changed_files(results) if remark.is_fault]
     remarks = CHECKS[check](Evidence.of(results))
     return [remark.text for remark in remarks if remark.is_fault]
 
@@ -75,6 +79,7 @@ def replan(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
     plan = yaml.safe_load(path.read_text())
     change(plan)
     path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    seal(results)
 
 
 def last(events: Events, kind: str) -> Event:

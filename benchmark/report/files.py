@@ -15,7 +15,7 @@ from benchmark.report.drawing import Drawing
 from benchmark.report.figures import draw
 from benchmark.report.markdown import page
 
-_INTERACTIVE = "report.html"
+INTERACTIVE = "report.html"
 """Megabytes that follow from the rest: a folder may be published without."""
 
 _GENERATED = ("tables/*.csv", "figures/*.csv", "figures/*.png", "figures/*.svg")
@@ -35,7 +35,7 @@ def _render(analysis: Analysis) -> dict[str, bytes]:
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
-    pages = {"report.md": text, _INTERACTIVE: html.page(drawing, text, images)}
+    pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
     figures = {f"figures/{name}": image for name, image in images.items()}
     return {name: content.encode() for name, content in pages.items()} | tables | figures
 
@@ -57,7 +57,7 @@ def write(results_dir: Path) -> None:
     files = render(results_dir)
     for name, content in files.items():
         atomic_write(results_dir / name, content)
-    for name in _found(results_dir) - files.keys():
+    for name in generated(results_dir) - files.keys():
         (results_dir / name).unlink()
 
 
@@ -67,18 +67,19 @@ def check(results_dir: Path) -> list[str]:
     Only the interactive page may be missing.
     """
     files = render(results_dir)
-    wrong = _found(results_dir) - files.keys()
+    wrong = generated(results_dir) - files.keys()
     for name, content in files.items():
         path = results_dir / name
-        is_right = _is(path, content) if path.is_file() else name == _INTERACTIVE
+        is_right = is_same(path, content) if path.is_file() else name == INTERACTIVE
         if not is_right:
             wrong.add(name)
     return sorted(wrong)
 
 
-def _is(path: Path, content: bytes) -> bool:
+def is_same(path: Path, content: bytes) -> bool:
+    """Whether a file of a report has this content; of the page, once unpacked."""
     found = path.read_bytes()
-    if found == content or path.name != _INTERACTIVE:
+    if found == content or path.name != INTERACTIVE:
         return found == content
     try:
         return html.unpacked(found) == html.unpacked(content)
@@ -86,7 +87,8 @@ def _is(path: Path, content: bytes) -> bool:
         return False
 
 
-def _found(results_dir: Path) -> set[str]:
+def generated(results_dir: Path) -> set[str]:
+    """Names of the tables and figures that are there, whatever report they are of."""
     paths = (path for pattern in _GENERATED for path in results_dir.glob(pattern))
     return {path.relative_to(results_dir).as_posix() for path in paths}
 
