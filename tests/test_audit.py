@@ -4,28 +4,38 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from trained_suite import Events, faults, forge, last, replan, run_folder, train
 
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.token_parameters import TokenFormer
-from benchmark import cost
+from benchmark import cost, lock
 from benchmark.audit import CHECKS, audit
 from benchmark.audit.band import compared
-from benchmark.audit.evidence import Evidence
-from benchmark.audit.ledger import parameters, training_flops_per_token
-from benchmark.lock import FILE, hold, read
+from benchmark.audit.evidence import Evidence, Remark
+from benchmark.audit.ledger import training_flops_per_token
+from benchmark.audit.overlap import shared_text
+from benchmark.audit.parameters import tensors
+from benchmark.audit.shipped import CONFIGS
+from benchmark.audit.shipped import compared as compared_files
+from benchmark.lock import FILE, hold, read, settings
 from benchmark.model import ModelConfig, Transformer
-from benchmark.records import Event, RunRecord, Suite, load_suite
+from benchmark.records import SUMS, Event, RunRecord, Suite, load_suite, seal
+from benchmark.runner import _counts
+from benchmark.tripwires import overlap
 
 pytestmark = pytest.mark.slow
 
 
-def test_what_was_published_passes_every_check(published: Path) -> None:
+def test_what_was_published_passes_every_check(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(published.parent.parent)  # where its text is
     found = {finding.name: finding for finding in audit(published)}
     assert set(found) == {"checksums", "records", *CHECKS}
     wrong = {name: finding.detail for name, finding in found.items() if finding.status == "failed"}
@@ -69,6 +79,13 @@ def half(x: float) -> float:
     return x / 2
 
 
+def rename(events: Events, old: str, new: str) -> None:
+    """Give a stage another id."""
+    for event in events:
+        if event.get("stage_id") == old:
+            event["stage_id"] = new
+
+
 FORGERIES: dict[str, tuple[str, Callable[[Events], None], str]] = {
     "learning rate": ("scratch", change("lr", 0.006, "train"), "not annealed"),
     "charges": ("stacking", change("flops", half, "charge"), "flops"),
@@ -84,10 +101,36 @@ FORGERIES: dict[str, tuple[str, Callable[[Events], None], str]] = {
         lambda events: events.remove(last(events, "evaluation")),
         "no evaluation within a step of 10/10 of C*",
     ),
-    "target": (
+    "sizes": (
         "stacking",
         change("sizes", lambda sizes: sizes | {"n_layer": 1}, "stage"),
         "ends with n_layer 1, not 2",
+    ),
+    "growth": (
+        "stacking",
+        change("bpb_before", half, "growth"),
+        "the curve has ",
+    ),
+    "parameters": (
+        "scratch",
+        change("n_params", 7, "stage"),
+        "n_params 7, its tensors have ",
+    ),
+    "course": (
+        "scratch",
+        change("flops", lambda x: 0.99 * x, "evaluation"),
+        "what came before leads to",
+    ),
+    "ends": ("stacking", change("status", "failed", "end"), "its records go on to the end"),
+    "stage ids": (
+        "scratch",
+        lambda events: rename(events, last(events, "stage")["stage_id"], "0123456789abcdef"),
+        "stage_id is 0123456789abcdef, plan and configuration give ",
+    ),
+    "shared stages": (
+        "scratch_half",
+        lambda events: next(e for e in events if e["kind"] == "train").update(loss=1.0),
+        "not what scratch, seed 0, tells of it",
     ),
 }
 
@@ -156,7 +199,18 @@ def test_files_that_changed_went_or_came_are_named(results: Path) -> None:
         f"runs/{folder.name}/notes.txt: not published with the run",
         f"runs/{folder.name}/provenance.json: missing",
         f"runs/{other.name}/SHA256SUMS: there is none",
+        f"runs/{other.name}/SHA256SUMS: missing",
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["corpus.json", "plan.lock", "suite.yaml"])
+def test_the_folder_has_checksums_of_its_own(results: Path, name: str) -> None:
+    (results / name).write_text((results / name).read_text() + "\n")
+    assert faults(results, "checksums") == [f"{name}: changed since it was published"]
+    (results / SUMS).unlink()
+    assert faults(results, "checksums") == []
+    (finding, *_) = audit(results)
+    assert (finding.status, "there is none for suite.yaml" in finding.detail) == ("note", True)
 
 
 def test_a_number_in_a_table_or_on_the_page_is_named_with_its_line(results: Path) -> None:
@@ -183,28 +237,39 @@ def test_differences_and_intervals_are_recomputed(results: Path) -> None:
     assert "high -0.100000, blocks give" in fault
 
 
-def test_a_crippled_scratch_is_named_by_the_reference_band(published: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_crippled_scratch_is_named_by_the_reference_band(
+    published: Path, tmp_path: Path, is_listed: bool
+) -> None:
+    """A seed of the band is held to itself within rounding, others to the spread over seeds."""
     evidence = Evidence.of(published)
-    band = {"version": "1.0", "corpus": "letters", "budget_flops": 5e8, "sd": 0.03, "n": 5}
-    finals = [e["bpb"] for run in evidence.suite.runs if run.method == "scratch"
-              for e in run.of("final") if e["split"] == "val"]  # fmt: skip
-    mean = sum(finals) / len(finals)
-    said = {}
-    for name, value in {"same": mean, "better then": mean - 0.2, "worse then": mean + 0.2}.items():
-        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(band | {"mean": value}))
-        said[name] = list(compared(evidence, tmp_path))
-    assert (said["same"], said["worse then"]) == ([], [])
-    (remark,) = said["better then"]
+    found = {run.seed: e["bpb"] for run in evidence.suite.runs if run.method == "scratch"
+             for e in run.of("final") if e["split"] == "val"}  # fmt: skip
+    mean = sum(found.values()) / len(found)
+    others = {10 + k: mean + 0.02 * (k % 2 - 0.5) for k in range(8)}
+    seeds = found if is_listed else others
+
+    def said(shift: float, **more: object) -> list[Remark]:
+        band = {"version": "1.0", "corpus": "letters", "budget_flops": 5e8,
+                "seeds": {seed: bpb - shift for seed, bpb in seeds.items()}}  # fmt: skip
+        band["rounding"] = {"sd": 0.004, "n": 3}
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(band | more))
+        return list(compared(evidence, tmp_path))
+
+    least = 0.004 / math.sqrt(3) * 2.3534 if is_listed else 0.05  # Student's t, 3 degrees
+    assert said(0.0) == said(-0.2) == said(0.9 * least if is_listed else 0.0) == []
+    (remark,) = said(1.1 * least)
     assert remark.is_fault
+    assert "with seeds 0, 1, 2, configs/bands/tiny.yaml says " in remark.text
     assert "a crippled control" in remark.text
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(band | {"mean": mean, "budget_flops": 1e9}))
-    (remark,) = compared(evidence, tmp_path)
+    (remark,) = said(0.0, budget_flops=1e9)
     assert not remark.is_fault
     assert "budget_flops 1000000000.0, here 500000000.0" in remark.text
 
 
 def test_every_check_has_a_counterexample() -> None:
-    others = {"tuning", "plan", "seeds", "shared settings", "headline", "report", "reference band"}
+    others = {"tuning", "plan", "seeds", "shared settings", "headline", "report", "reference band",
+              "shipped files", "corpus", "cards", "provenance"}  # fmt: skip
     assert {*FORGERIES, *others} == set(CHECKS)
 
 
@@ -243,9 +308,7 @@ def test_the_formula_written_again_agrees_with_the_harness(
     keys = (config.seq_len + 1) / 2 if causal else config.seq_len
     found = training_flops_per_token(config.sizes(), config.activation, keys)
     assert found == cost.training_flops_per_token(model, causal=causal)
-    if cls is Transformer:
-        counted = sum(parameter.numel() for parameter in model.parameters())
-        assert parameters(config.sizes(), vars(config)) == counted
+    assert tensors(config.sizes(), vars(config)) == _counts(model)
 
 
 @pytest.mark.parametrize(
@@ -265,13 +328,24 @@ def test_the_formula_with_frozen_weights_agrees_too(frozen: tuple[str, ...]) -> 
     assert found == cost.training_flops_per_token(model, frozen)
 
 
-def test_a_cost_that_the_formula_does_not_cover_is_noted(results: Path) -> None:
+def test_somebody_elses_architecture_is_noted_and_never_a_shipped_one(results: Path) -> None:
+    """Counts that no known model has switch the formula off for foreign classes alone."""
     folder = run_folder(results, "stacking")
     forge(folder, events=change("n_params", 5, "stage"))
-    forge(folder, events=change("n_params_by_group", {"other": 5}, "stage"))
-    remarks = list(CHECKS["charges"](Evidence.of(results)))
-    assert [remark.is_fault for remark in remarks] == [False]
-    assert "the formula does not cover stacking's model" in remarks[0].text
+    forge(folder, events=change("n_params_nonembedding", 4, "stage"))
+    forge(folder, events=change("n_params_by_group", {"embed.weight": 1, "other": 4}, "stage"))
+    assert "parameters in blocks.down.weight, a model" in faults(results, "parameters")[0]
+    forge(folder, config=lambda config: config["method"].update(target="theirs.method:Method"))
+    assert faults(results, "parameters") == []
+    for check in ("parameters", "charges"):
+        remarks = list(CHECKS[check](Evidence.of(results)))
+        assert [remark.is_fault for remark in remarks] == [False]
+        assert "stacking" in remarks[0].text
+
+
+def test_parameters_that_rest_are_there(results: Path) -> None:
+    forge(run_folder(results, "stacking"), events=change("frozen", ["blocks.9.o.weight"], "stage"))
+    assert "blocks.9.o.weight rests, which is not there" in faults(results, "parameters")[0]
 
 
 def test_a_growth_that_is_not_of_this_run_is_named(results: Path) -> None:
@@ -354,11 +428,6 @@ def test_results_that_no_plan_ever_named_are_named(results: Path) -> None:
     )
 
 
-def test_a_number_of_parameters_that_the_tensors_do_not_have_is_named(results: Path) -> None:
-    forge(run_folder(results, "scratch"), events=change("n_params", 7, "stage"))
-    assert "n_params 7, its tensors have " in faults(results, "charges")[-1]
-
-
 def test_a_curve_that_ends_elsewhere_than_validation_is_named(results: Path) -> None:
     def better(events: Events) -> None:
         end = last(events, "evaluation")
@@ -389,3 +458,305 @@ def test_settings_without_tuning_and_settings_that_nobody_may_tune_are_named() -
         "stacking#0", tuned=tuned
     )
     assert changed("stacking#0", tunable={"schedule.args.at": [0.1, 0.5]}) == []
+
+
+def test_a_table_that_no_report_has_is_named_and_the_interactive_page_may_be_left_out(
+    results: Path,
+) -> None:
+    (results / "tables" / "best_of.csv").write_text("method,bpb\nours,1.0\n")
+    (results / "report.html").unlink()
+    assert faults(results, "report") == ["tables/best_of.csv: no report has it"]
+
+
+def test_a_card_that_says_else_than_the_records_is_named(results: Path) -> None:
+    path = run_folder(results, "stacking") / "card.json"
+    path.write_text(path.read_text().replace('"test_bpb": 4.', '"test_bpb": 3.'))
+    (fault,) = faults(results, "cards")
+    assert fault.startswith(f"runs/{path.parent.name}/card.json: result.test_bpb is 3.")
+
+
+def test_a_card_of_an_older_version_may_lack_what_later_ones_have(results: Path) -> None:
+    path = run_folder(results, "stacking") / "card.json"
+    content = json.loads(path.read_text())
+    del content["machine"]["threads"]
+    path.write_text(json.dumps(content))
+    (remark,) = CHECKS["cards"](Evidence.of(results))
+    assert (remark.text, remark.is_fault) == (
+        "card.json: older ones, without machine.threads",
+        False,
+    )
+
+
+@pytest.fixture
+def at_hand(results: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results whose text is there to be read."""
+    monkeypatch.chdir(published.parent.parent)
+    return results
+
+
+def retell(path: Path, *keys: str, value: object) -> None:
+    """Change corpus.json, and the folder's checksums with it."""
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(content, indent=2))
+    seal(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        (("val", "longest"), 32, "val.longest is 32, the text gives less than 32"),
+        (("sha256",), "0" * 64, "corpus.json: sha256 is 000"),
+        (("val", "n_bytes"), 5, "val.n_bytes is 5, the text gives 10000"),
+        (("entropy_rate_bits",), 1.0, "only a synthetic source has one"),
+        (
+            ("test", "shares_in_train", "64"),
+            0.5,
+            "test.shares_in_train.64 is 0.5, the text gives 0.0",
+        ),
+    ],
+)
+def test_forged_tripwires_are_named(
+    at_hand: Path, keys: tuple[str, ...], value: object, words: str
+) -> None:
+    assert faults(at_hand, "corpus") == []
+    retell(at_hand / "corpus.json", *keys, value=value)
+    assert faults(at_hand, "checksums") == []
+    assert any(words in text for text in faults(at_hand, "corpus"))
+
+
+def test_tripwires_that_agree_with_themselves_are_counted_again(at_hand: Path) -> None:
+    path = at_hand / "corpus.json"
+    retell(path, "val", "windows_in_train", "32", value=7)
+    retell(path, "val", "shares_in_train", "32", value=7 / (10_000 - 31))
+    (fault,) = faults(at_hand, "corpus")
+    assert fault == "corpus.json: val.windows_in_train.32 is 7, the text gives 0"
+
+
+def test_without_the_text_tripwires_are_as_stated_and_without_tripwires_there_is_a_fault(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (remark,) = CHECKS["corpus"](Evidence.of(results))
+    assert (remark.is_fault, "is not at hand" in remark.text) == (False, True)
+    (results / "corpus.json").unlink()
+    assert "there is none" in faults(results, "corpus")[0]
+
+
+@pytest.mark.parametrize("longest", [0, 40, 150])
+def test_shared_text_counts_as_the_tripwires_do(longest: int) -> None:
+    """Two ways to the same numbers, on texts with planted passages and without."""
+    random = np.random.default_rng(longest)
+    train, held_out = (random.integers(0, 256, n, dtype=np.uint8) for n in (50_000, 4_000))
+    held_out[700 : 700 + longest] = train[123 : 123 + longest]
+    held_out[2000:2035] = train[40_000:40_035]
+    right = asdict(overlap(train, held_out))
+    found = shared_text(train, held_out, right["longest"])
+    assert found.pop("longest") == right["longest"] == max(longest, 35)
+    for length, count in right["windows_in_train"].items():
+        assert found.pop(f"windows_in_train.{length}") == count
+    assert found == {"offset": right["offset"], "train_offset": right["train_offset"]}
+    for wrong in {31, right["longest"] - 1, right["longest"] + 1}:
+        assert isinstance(shared_text(train, held_out, wrong)["longest"], str)
+
+
+def relock(results: Path, forge_plan: Callable[[Event], None]) -> None:
+    """Rewrite plan.lock from the first entry on, with hashes that fit."""
+    path = results / FILE
+    content = json.loads(path.read_text())
+    content.pop("sha256")
+    entries = content.pop("amendments")
+    forge_plan(content)
+    path.unlink()
+    content["sha256"] = lock._digest(content)
+    path.write_text(json.dumps(content | {"amendments": entries}))
+    seal(results)
+
+
+def test_a_control_that_a_method_no_longer_names_is_named(results: Path, tmp_path: Path) -> None:
+    """In every record, and with a plan that was made to fit."""
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    stacking = configs / "method" / "stacking.yaml"
+    stacking.write_text("controls: [scratch_small]\n" + stacking.read_text())
+    found = list(compared_files(Evidence.of(results), configs))
+    assert [remark.text.partition("): ")[2] for remark in found] == [
+        "controls is [], configs/method/stacking.yaml has ['scratch_small']"
+    ]
+    assert found[0].is_fault
+    for seed in range(3):
+        folder = run_folder(results, "stacking", seed)
+        forge(folder, config=lambda config: config["method"].update(controls=["scratch_half"]))
+    method = Evidence.of(results).suite.runs[-1].config["method"]
+    assert "its settings are not those that plan.lock holds" in faults(results, "plan")[0]
+    relock(results, lambda content: content["plan"]["methods"]["stacking"].update(
+        settings=settings(method)
+    ))  # fmt: skip
+    assert faults(results, "plan") == []
+    assert (
+        "controls is ['scratch_half'], configs/method/stacking.yaml has []"
+        in faults(results, "shipped files")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("args", {"noise": 1.0}), ("schedule", {"args": {"at": [0.7]}}), ("role", "control")],
+)
+def test_a_method_under_a_shipped_name_is_the_shipped_one(
+    results: Path, key: str, value: object
+) -> None:
+    def changed(config: Event) -> None:
+        method = config["method"]
+        method[key] = method[key] | value if isinstance(value, dict) else value
+
+    forge(run_folder(results, "stacking"), config=changed)
+    assert "configs/method/stacking.yaml has" in faults(results, "shipped files")[0]
+
+
+def test_a_shipped_suite_of_another_version_is_noted_and_its_own_settings_are_held(
+    results: Path, tmp_path: Path
+) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    suite = configs / "suite" / "tiny.yaml"
+    content = {"version": "1.0", "watermark": "not a result", "methods": ["scratch", "net2net"],
+               "workload": {"batch_size": 8}, "protocol": {"cuts": [0.4]}}  # fmt: skip
+    suite.write_text(yaml.safe_dump(content))
+    found = list(compared_files(Evidence.of(results), configs))
+    assert [(remark.text, remark.is_fault) for remark in found] == [
+        ("suite.yaml: watermark is None, configs/suite/tiny.yaml has 'not a result'", True),
+        ("suite.yaml: workload.batch_size is 4, configs/suite/tiny.yaml has 8", False),
+        ("suite.yaml: net2net is missing, configs/suite/tiny.yaml has it", False),
+    ]
+    suite.write_text(yaml.safe_dump(content | {"version": "2.0"}))
+    (remark,) = compared_files(Evidence.of(results), configs)
+    assert not remark.is_fault
+    assert "is version 2.0, not the one of the runs" in remark.text
+
+
+@pytest.mark.parametrize(
+    ("amended", "words"),
+    [
+        ("2020-01-01T00:00:00+00:00", "the plan is of 20"),
+        ("2999-01-01T00:00:00+00:00", "amendment 1 is of 2999-01-01T00:00:00+00:00, after today"),
+    ],
+)
+def test_dates_that_cannot_be_are_named(results: Path, amended: str, words: str) -> None:
+    path = results / FILE
+    content = json.loads(path.read_text())
+    entry = {"date": amended, "results": 0, "added": {}, "removed": {}, "changed": {}}
+    content["amendments"] = [entry | {"sha256": lock._digest([content["sha256"], entry])}]
+    path.write_text(json.dumps(content))
+    assert words in faults(results, "plan")[0]
+
+
+def test_a_metric_that_reports_are_not_made_by_is_named(results: Path) -> None:
+    relock(results, lambda content: content["plan"].update(metric="bits per word"))
+    assert faults(results, "plan")[0].startswith("plan.lock: metric is 'bits per word', reports")
+
+
+def test_science_code_that_the_stages_were_not_made_with_is_named(results: Path) -> None:
+    relock(results, lambda content: content["plan"].update(science="0" * 16))
+    assert "plan and configuration give " in faults(results, "stage ids")[0]
+
+
+@pytest.mark.parametrize("part", ["optimizer", "learning_rate"])
+def test_settings_that_everybody_says_alike_are_held_by_the_ids(results: Path, part: str) -> None:
+    """No run differs and the plan agrees; the stages were not trained so."""
+    key, value = {"optimizer": ("weight_decay", 0.2), "learning_rate": ("decay", 0.41)}[part]
+    for run in load_suite(results).runs:
+        folder = results / "runs" / run.run_id
+        forge(folder, config=lambda config: config["protocol"][part].update({key: value}))
+    relock(results, lambda content: content["plan"]["protocol"][part].update({key: value}))
+    assert faults(results, "plan") == []
+    assert faults(results, "shared settings") == []
+    assert "plan and configuration give " in faults(results, "stage ids")[0]
+
+
+def test_what_a_stage_was_made_with_is_the_same_in_all_its_runs(results: Path) -> None:
+    folder = run_folder(results, "scratch_half")
+    path = folder / "provenance.json"
+    path.write_text(path.read_text().replace('"dirty": true', '"dirty": false', 1).replace(
+        '"python": "', '"python": "2', 1
+    ))  # fmt: skip
+    forge(folder)
+    assert "was made with else in scratch, seed 0" in faults(results, "provenance")[0]
+    content = json.loads(path.read_text())
+    content[0]["stages"].pop()
+    path.write_text(json.dumps(content))
+    forge(folder)
+    assert "in one of both only" in faults(results, "provenance")[0]
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluation", "charge", "stage"])
+def test_a_record_more_or_less_leaves_a_trace(results: Path, kind: str) -> None:
+    folder = run_folder(results, "stacking")
+    whole = (folder / "events.jsonl").read_text()
+    forge(folder, events=lambda events: events.remove(last(events, kind)))
+    assert faults(results, "course")
+    (folder / "events.jsonl").write_text(whole)
+    forge(folder, events=lambda events: events.insert(
+        events.index(last(events, kind)), dict(last(events, kind))
+    ))  # fmt: skip
+    assert faults(results, "course")
+
+
+def test_a_diverged_run_whose_losses_are_finite_is_named(results: Path) -> None:
+    def diverged(events: Events) -> None:
+        events[-1].update(status="diverged", error="the training loss is nan after 7 steps")
+        events[:] = [event for event in events if event["kind"] != "final"]
+
+    forge(run_folder(results, "scratch"), events=diverged)
+    assert "diverged, though every training loss is finite" in faults(results, "ends")[0]
+
+
+def test_a_tuned_run_that_no_longer_names_its_control_is_named() -> None:
+    """Its settings are not in the plan, as trials choose them; those of its default are."""
+    whole = tuned_records()
+    final = next(run for run in whole.suite.runs if run.method == "stacking-tuned")
+    default = replace(final, method="stacking", config={
+        **final.config, "method": {"trial": None, "tuned": {}, "controls": ["scratch_half"]}
+    })  # fmt: skip
+    runs = (*whole.suite.runs, default)
+    found = CHECKS["tuning"](replace(whole, suite=replace(whole.suite, runs=runs)))
+    assert [remark.text.partition("): ")[2] for remark in found] == [
+        "controls is None, stacking has ['scratch_half']"
+    ]
+
+
+def test_growth_at_another_time_than_its_schedule_is_named(results: Path) -> None:
+    forge(
+        run_folder(results, "stacking"),
+        config=lambda config: config["method"]["schedule"]["args"].update(at=[0.3]),
+    )
+    assert "its schedule says 1.5e+08" in faults(results, "growth")[0]
+
+
+def test_a_source_of_other_sizes_than_the_ladder_is_named(results: Path) -> None:
+    forge(
+        run_folder(results, "stacking"),
+        config=lambda config: config["method"]["ladder"].update(shrink={"n_layer": 1}),
+    )
+    assert "starts with n_layer 1, not 2" in faults(results, "sizes")[0]
+
+
+def test_the_text_of_a_shipped_corpus_is_that_of_its_manifest(results: Path) -> None:
+    for run in load_suite(results).runs:
+        forge(
+            results / "runs" / run.run_id,
+            config=lambda config: config["workload"]["corpus"].update(
+                name="wikipedia", kind="package"
+            ),
+        )
+    found = faults(results, "corpus")
+    assert any("corpus.size is 0, configs/corpus/wikipedia.yaml has 6089746" in t for t in found)
+    assert any("corpus is letters, the manifest says wikipedia" in text for text in found)
+
+
+def test_a_budget_that_the_plan_does_not_give_is_named(results: Path) -> None:
+    relock(results, lambda content: content["plan"]["methods"]["stacking"].update(budget=0.5))
+    assert "budget 1 C*, plan.lock says 0.5" in faults(results, "plan")[0]

@@ -4,15 +4,23 @@ Wherever there is a simple second way to a number, it is taken: formulas are wri
 intervals come from scipy, sums from `math.fsum`. What an audit cannot see: whether the records are
 of training that took place. Causality, normalisation and cost of a method are for its contract.
 
-    evidence.py  what is looked at, and how findings are said
-    files.py     checksums; the report against the records
-    plan.py      what was planned, and when
-    design.py    seeds, settings, learning rate, target
-    tuning.py    equal trials, and the best of them
-    ledger.py    compute by formula; budget; sources paid for; epochs
-    scores.py    bpb from nats; same text, same times
-    headline.py  means, differences and intervals of the report
-    band.py      scratch is not crippled
+    evidence.py    what is looked at, and how findings are said
+    files.py       checksums; cards and report against the records
+    plan.py        what was planned, and when
+    shipped.py     suites and methods against configs/
+    corpus.py      text and splits; what held-out text shares with training text
+    overlap.py     how that is counted
+    design.py      seeds, settings, learning rate
+    growths.py     sizes and times of growth
+    tuning.py      equal trials, and the best of them
+    parameters.py  tensors of every model
+    ledger.py      compute by formula; budget; sources paid for; epochs
+    course.py      every record in its place, and how runs end
+    identity.py    ids of stages from plan and settings
+    stages.py      what runs share, and what stages were made with
+    scores.py      bpb from nats; same text, same times
+    headline.py    means, differences and intervals of the report
+    band.py        scratch is not crippled
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,28 +28,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.audit import band, design, files, headline, ledger, plan, scores, tuning
+from benchmark.audit import (
+    band,
+    corpus,
+    course,
+    design,
+    files,
+    growths,
+    headline,
+    identity,
+    ledger,
+    parameters,
+    plan,
+    scores,
+    shipped,
+    stages,
+    tuning,
+)
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.errors import RecordError
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,
+    "shipped files": shipped.shipped,
+    "corpus": corpus.corpus,
     "seeds": design.seeds,
     "shared settings": design.shared_settings,
     "learning rate": design.learning_rate,
-    "target": design.target,
+    "sizes": growths.sizes,
+    "growth": growths.growth,
     "tuning": tuning.tuning,
+    "parameters": parameters.parameters,
     "charges": ledger.charges,
     "totals": ledger.totals,
     "source": ledger.source,
     "budget": ledger.budget,
     "epochs": ledger.epochs,
+    "course": course.course,
+    "ends": course.ends,
+    "stage ids": identity.stage_ids,
+    "shared stages": stages.shared_stages,
+    "provenance": stages.provenance,
     "bits per byte": scores.bits_per_byte,
     "same text": scores.same_text,
     "same slice": scores.same_slice,
     "same times": scores.same_times,
     "reference band": band.reference,
     "headline": headline.headline,
+    "cards": files.cards,
     "report": files.report,
 }
 

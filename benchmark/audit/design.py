@@ -19,21 +19,28 @@ SAME_RATE = 1e-9
 
 
 def seeds(evidence: Evidence) -> Iterator[Remark]:
-    """Every planned run has ended, with its own seed; all methods of a role have the same seeds."""
-    for run in evidence.suite.runs:
+    """Every planned run has ended, with its own seed; each method has those of the protocol."""
+    suite = evidence.suite
+    for run in suite.runs:
         name = f"runs/{run.run_id} ({run.method}, seed {run.seed})"
         if run.status in ("missing", "unfinished"):
             yield Remark(f"{name}: {run.status}")
-        elif run.config["seed"] != run.seed or run.config["method"]["name"] != run.method:
-            yield Remark(f"{name}: its configuration is of another run")
-    by_method: dict[str, set[int]] = {}
-    for run in evidence.suite.runs:
-        if run.role != "tuning":
-            by_method.setdefault(run.method, set()).add(run.seed)
-    every = set[int]().union(*by_method.values())
-    for method, found in by_method.items():
-        if found != every:
-            yield Remark(f"suite.yaml: {method} lacks seeds {sorted(every - found)} of the others")
+        elif (right := (suite.name, suite.version, run.seed, run.method, run.role)) != _named(run):
+            yield Remark(f"{name}: its configuration is of {_named(run)}, not of {right}")
+    compared = [run for run in suite.runs if run.role != "tuning"]
+    every = {run.seed for run in compared}
+    if every != set(planned := evidence.shared["protocol"]["seeds"]):
+        yield Remark(f"suite.yaml: seeds {sorted(every)}, configurations say {planned}")
+    for method in dict.fromkeys(run.method for run in compared):
+        if lost := every - {run.seed for run in compared if run.method == method}:
+            yield Remark(f"suite.yaml: {method} lacks seeds {sorted(lost)} of the others")
+
+
+def _named(run: RunRecord) -> tuple[str, str, int, str, str]:
+    """Whose configuration a run has."""
+    config, method = run.config, run.config["method"]
+    version = str(config["suite_version"])
+    return config["suite"], version, config["seed"], method["name"], method["role"]
 
 
 def shared_settings(evidence: Evidence) -> Iterator[Remark]:
@@ -88,19 +95,6 @@ def _rate(run: RunRecord, flops: float, grown: list[float]) -> float:
     ratio = [rewarm["ratio"], *rewarm["ratios"][: len(grown)]][-1]
     done = min(1.0, (flops - grown[-1]) / (rewarm["length"] * whole))
     return float(rate * (rewarm["start"] + (ratio - rewarm["start"]) * done))
-
-
-def target(evidence: Evidence) -> Iterator[Remark]:
-    """Every method ends as the target, unless its file states other sizes."""
-    sizes = evidence.shared["workload"]["target"]
-    for run in evidence.done:
-        method = run.config["method"]
-        if run.role != "method" or method["sizes"] or method["ladder"]["path"] == "constant":
-            continue
-        last = run.of("stage")[-1]["sizes"]
-        for name in last.keys() & sizes.keys():
-            if last[name] != sizes[name]:
-                yield Remark(f"{log_of(run)}: ends with {name} {last[name]}, not {sizes[name]}")
 
 
 def is_headline(run: RunRecord) -> bool:

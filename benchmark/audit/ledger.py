@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
+from benchmark.audit.parameters import is_known
 from benchmark.records import Event, RunRecord
 
 SAME = 1e-9
@@ -67,15 +68,6 @@ def _spared(
     return spared + sizes["d_model"] * sizes["vocab_size"] * (head + (not learns))
 
 
-def parameters(sizes: Mapping[str, int], target: Mapping[str, Any]) -> int:
-    """How many parameters the shared architecture has: by this others are told from it."""
-    d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
-    block = 4 * d * inner + (3 if target["activation"] == "swiglu" else 2) * d * d_ff + 2 * d
-    tables = sizes["vocab_size"] * (1 if target["tied"] else 2)
-    tables += sizes["seq_len"] if target["positions"] == "learned" else 0
-    return sizes["n_layer"] * block + d + tables * d
-
-
 def step_flops(config: Config, stage: Event, *, causal: bool = True) -> float:
     """Charge of one optimizer step of a stage; what it says itself if its architecture is unknown.
 
@@ -83,19 +75,17 @@ def step_flops(config: Config, stage: Event, *, causal: bool = True) -> float:
     """
     sizes, workload = stage["sizes"], config["workload"]
     tokens = workload["batch_size"] * sizes["seq_len"]
-    if not is_known(config, stage):
+    if not is_covered(config, stage):
         return tokens * stage[f"flops_per_token{'' if causal else '_unmasked'}"]
     keys = (sizes["seq_len"] + 1) / 2 if causal else sizes["seq_len"]
     activation, frozen = workload["target"]["activation"], stage.get("frozen", ())
     return tokens * training_flops_per_token(sizes, activation, keys, frozen)
 
 
-def is_known(config: Config, stage: Event) -> bool:
-    """Whether the formula covers a stage's architecture."""
-    sizes, frozen = stage["sizes"], stage.get("frozen", ())
-    if "n_token" in sizes or "rank" in sizes:
-        return not frozen
-    return stage["n_params"] == parameters(sizes, config["workload"]["target"])
+def is_covered(config: Config, stage: Event) -> bool:
+    """Whether the formula holds for a stage."""
+    is_other = "n_token" in stage["sizes"] or "rank" in stage["sizes"]
+    return is_known(config, stage) and not (is_other and stage.get("frozen"))
 
 
 def growth_spans(run: RunRecord) -> list[tuple[float, float]]:
@@ -105,33 +95,36 @@ def growth_spans(run: RunRecord) -> list[tuple[float, float]]:
 
 def charges(evidence: Evidence) -> Iterator[Remark]:
     """Every stage is charged its steps at its size, by formula; growth what it declared."""
-    unknown: dict[str, str] = {}
+    as_stated: dict[str, str] = {}
     for run in evidence.ran:
-        stages = {event["stage_id"]: event for event in run.of("stage")}
-        growths = {event["stage_id"]: event for event in run.of("growth")}
-        for place, event in numbered(run, "charge"):
-            stage = stages[event["stage_id"]]
-            if event["what"] == "growth":
-                right = _growth_charge(growths[event["stage_id"]])
-            else:
-                right = _training_charge(run.config, stage, event["steps"])
-            for name, value in right.items():
+        for place, event in numbered(run, "stage", "charge"):
+            for name, value in _right(run, event).items():
                 if not _same(event[name], value):
                     yield Remark(f"{place}: {name} {event[name]:.6g}, by formula {value:.6g}")
-            if not is_known(run.config, stage):
-                unknown[run.method] = place
-        yield from _parameters(run)
-    for method, place in unknown.items():
+            if event["kind"] == "stage" and not is_covered(run.config, event):
+                as_stated[run.method] = place
+    for method, place in as_stated.items():
         text = f"{place}: cost of a step as stated: the formula does not cover {method}'s model"
         yield Remark(text, is_fault=False)
 
 
-def _parameters(run: RunRecord) -> Iterator[Remark]:
-    """The number of parameters decides which formula holds; it is the sum over the tensors."""
-    for place, stage in numbered(run, "stage"):
-        counted = sum(stage["n_params_by_group"].values())
-        if stage["n_params"] != counted:
-            yield Remark(f"{place}: n_params {stage['n_params']}, its tensors have {counted}")
+def _right(run: RunRecord, event: Event) -> dict[str, float]:
+    """What a stage costs per token, or what a charge should be."""
+    if event["kind"] == "stage":
+        return _token_charge(run.config, event)
+    kind = "growth" if event["what"] == "growth" else "stage"
+    (whose,) = (other for other in run.of(kind) if other["stage_id"] == event["stage_id"])
+    if kind == "growth":
+        return _growth_charge(whose)
+    return _training_charge(run.config, whose, event["steps"])
+
+
+def _token_charge(config: Config, stage: Event) -> dict[str, float]:
+    tokens = config["workload"]["batch_size"] * stage["sizes"]["seq_len"]
+    return {
+        "flops_per_token": step_flops(config, stage) / tokens,
+        "flops_per_token_unmasked": step_flops(config, stage, causal=False) / tokens,
+    }
 
 
 def _growth_charge(growth: Event) -> dict[str, float]:

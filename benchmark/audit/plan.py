@@ -1,10 +1,12 @@
 """The comparison is the one that was planned: `plan.lock` with its amendments against records."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.lock import FILE, FIXED, Lock, Plan, settings
+from benchmark.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
 from benchmark.records import RunRecord, flatten, load_run
 
 
@@ -14,11 +16,30 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
     if lock is None:
         yield Remark(f"{FILE}: there is none; nothing shows that the plan came before the results")
         return
+    yield from _dated(lock)
+    yield from _judged(lock.current)
     yield from _late(lock)
     yield from _complete(evidence, lock.current)
     yield from _left_out(evidence, lock)
     for run in evidence.ran:
         yield from _kept(run, lock.current)
+
+
+def _dated(lock: Lock) -> Iterator[Remark]:
+    """Dates that cannot be: amendments before what they amend, or anything in the future."""
+    found = [("the plan", lock.date)]
+    found += [(f"amendment {n}", part.date) for n, part in enumerate(lock.amendments, start=1)]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for (before, earlier), (name, later) in pairwise([*found, ("today", now)]):
+        if datetime.fromisoformat(earlier) > datetime.fromisoformat(later):
+            yield Remark(f"{FILE}: {before} is of {earlier}, after {name}, {later}")
+
+
+def _judged(current: Plan) -> Iterator[Remark]:
+    """Metric, target loss and tests other than those that reports are made with."""
+    for key, right in {"metric": METRIC, "target_loss": TARGET_LOSS, "tests": list(TESTS)}.items():
+        if current[key] != right:
+            yield Remark(f"{FILE}: {key} is {current[key]!r}, reports are made by {right!r}")
 
 
 def _late(lock: Lock) -> Iterator[Remark]:
@@ -85,3 +106,5 @@ def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:
     entry = current["methods"].get(run.method)
     if entry is not None and entry["settings"] != settings(run.config["method"]):
         yield Remark(f"{where}: its settings are not those that {FILE} holds")
+    if entry is not None and entry["budget"] != (share := run.config["method"]["budget"]):
+        yield Remark(f"{where}: budget {share:g} C*, {FILE} says {entry['budget']:g}")

@@ -42,6 +42,8 @@ def same_text(evidence: Evidence) -> Iterator[Remark]:
             known = reference.setdefault(split, blocks)
             if len(blocks) != len(event["block_nats"]) or blocks != known:
                 yield Remark(f"{place}: blocks of {split} are not those of the other runs")
+            elif set(blocks[:-1]) - {run.config["protocol"]["block_bytes"]}:
+                yield Remark(f"{place}: blocks of {split} are not of the protocol's length")
             elif sum(blocks) != lengths.get(split, sum(blocks)):
                 yield Remark(f"{place}: {sum(blocks)} bytes of {split}, it has {lengths[split]}")
 

@@ -10,6 +10,10 @@ from benchmark.records import RunRecord
 
 ROLE = "tuning"
 
+TUNED = ("name", "tunes", "trial", "tuned", "args", "schedule")
+OF_TRIALS = ("role", "controls", "budget")
+"""In what a tuned run, or a trial, is other than the method that it tunes."""
+
 Trials = dict[int, list[RunRecord]]
 
 
@@ -21,6 +25,7 @@ def tuning(evidence: Evidence) -> Iterator[Remark]:
         if len(trials) != tried["trials"]:
             yield Remark(f"suite.yaml: {method} has {len(trials)} trials, not {tried['trials']}")
     yield from _equal(evidence, tried.get("space", {}))
+    yield from _alike(evidence)
     for run in evidence.ran:
         method = run.config["method"]
         if method.get("tunes") and run.role != ROLE:
@@ -28,6 +33,19 @@ def tuning(evidence: Evidence) -> Iterator[Remark]:
         elif method.get("tuned") and not method.get("tunes"):
             names = ", ".join(sorted(method["tuned"]))
             yield Remark(f"{log_of(run)}: has {names} for itself, without tuning")
+
+
+def _alike(evidence: Evidence) -> Iterator[Remark]:
+    """Trials and tuned runs are the default method in all that is not tuned: no plan holds them."""
+    defaults = {run.method: run.config["method"] for run in evidence.ran}
+    for run in evidence.ran:
+        method = run.config["method"]
+        right = defaults.get(method.get("tunes"), {})
+        free = TUNED + (OF_TRIALS if run.role == ROLE else ())
+        for key in right.keys() - set(free):
+            if method.get(key) != right[key]:
+                name = method["tunes"]
+                yield Remark(f"{log_of(run)}: {key} is {method.get(key)}, {name} has {right[key]}")
 
 
 def _trials(evidence: Evidence) -> dict[str, Trials]:
