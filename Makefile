@@ -45,7 +45,7 @@ bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS
 	$(BIN)/growbench run "$$suite" $(ARGS)
 
 test: setup ## Run every test; ARGS='-k name' for some of them
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: setup ## Format, lint, types and import layers; changes nothing
 	@$(BIN)/ruff format --check .

@@ -58,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """Show the methods, suites and corpora there are."""
+    """Show the methods, suites, corpora and machines there are."""
     from benchmark import listing
 
-    _console().print(listing.methods(), "", listing.suites(), "", listing.corpora())
+    tables = (listing.methods(), listing.suites(), listing.corpora(), listing.machines())
+    _console().print(*tables, sep="\n\n")
 
 
 @app.command()
@@ -70,27 +71,50 @@ def plan(
     overrides: Overrides = None,
     method: Methods = None,
     probe: Annotated[bool, typer.Option(help="Time a few steps to predict the duration.")] = True,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict time and cost there: a name in configs/machine, or a YAML file."
+        ),
+    ] = None,
 ) -> None:
     """Show what a suite would train and what it costs; train nothing."""
     from benchmark import listing
+    from benchmark.config import load_machine
+    from benchmark.machines import Machine
     from benchmark.session import Session
 
+    elsewhere = None if machine is None else Machine(load_machine(machine))
     session = Session(_load(suite, overrides, method))
     console = _console()
     console.print(listing.matrix(session))
-    for line in listing.totals(session, with_time=probe):
+    lines = list(listing.totals(session, with_time=probe and elsewhere is None))
+    lines += [] if elsewhere is None else listing.on_machine(session, elsewhere)
+    for line in lines:
         console.print(line, soft_wrap=True)
 
 
 @app.command()
-def run(suite: SuiteName, overrides: Overrides = None, method: Methods = None) -> None:
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    method: Methods = None,
+    executor: Annotated[
+        str | None, typer.Option(help="local (the default) or ray; short for run.executor.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster, HOST:PORT; short for run.address.")
+    ] = None,
+) -> None:
     """Train what is not trained yet and write the report.
 
     The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
     has a row in the report.
     """
     try:
-        code = _run(suite, overrides, method)
+        named = {"executor": executor, "address": address}
+        settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
+        code = _run(suite, [*(overrides or ()), *settings], method)
     except KeyboardInterrupt:
         typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
         code = INTERRUPTED

@@ -54,6 +54,7 @@ PLANNED = ("tunes", "trial", "tuned", "levels")
 CHOICES = {
     "protocol.precision": ("32-true", "tf32", "bf16-mixed"),
     "run.device": ("auto", "cpu", "cuda"),
+    "run.executor": ("local", "ray"),
     "run.logger": ("none", "tensorboard", "wandb"),
 }
 
@@ -204,7 +205,18 @@ class ExecutionConfig:
     results: str = "results"
     cache: str = ".growbench"
     workers: int = 0
-    """Parallel single-threaded runs; 0 means one per core."""
+    """Parallel single-threaded runs; 0 means one per core, or per GPU where these train."""
+
+    executor: str = "local"
+    """What runs the stages: "local", processes of this machine, or "ray", a cluster."""
+
+    address: str = ""
+    """Of the cluster, for ray: HOST:PORT or auto; if empty what RAY_ADDRESS says, or else a
+    cluster of this machine alone."""
+
+    node_cache: str = ""
+    """For ray: a folder of each machine to train in; finished stages are gathered in run.cache.
+    Empty means that all machines share the working folder and run.cache."""
 
     device: str = "auto"
     devices: int = 1
@@ -227,6 +239,42 @@ class ExecutionConfig:
     cache_gigabytes: float = 20.0
     """What checkpoints of finished stages may take; beyond it, those used longest ago are deleted,
     unless a run of the suite goes on from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """What a machine can do and costs, for `growbench plan --machine`."""
+
+    name: str = MISSING
+    summary: str = MISSING
+    workers: int = MISSING
+    """Stages at once: GPUs, or cores."""
+
+    peak: dict[str, float] = MISSING
+    """Dense FLOP/s of one GPU or core, by precision."""
+
+    utilisation: float = MISSING
+    """Share of the peak that steps are taken to reach which are large enough."""
+
+    layer_seconds: float = MISSING
+    """Least time of a block's part in a training step, however little it computes."""
+
+    stage_seconds: float = MISSING
+    """To start and to end a stage."""
+
+    basis: str = MISSING
+    """Where the figures above come from: assumed, or measured on what."""
+
+    dollars_per_hour: float = MISSING
+    """Of the whole machine."""
+
+    price: str = MISSING
+    """Whose price that is."""
+
+    def __post_init__(self) -> None:
+        positive = {"workers": self.workers, "utilisation": self.utilisation, **self.peak}
+        if wrong := [name for name, value in positive.items() if not value > 0]:
+            raise ConfigError(f"machine: {', '.join(wrong)} must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +327,14 @@ def load_corpus(name: str) -> CorpusConfig:
     return cast(CorpusConfig, _to_object(config, where))
 
 
+def load_machine(name: str) -> MachineConfig:
+    """Read a machine from configs/machine or a path."""
+    path = find("machine", name)
+    where = f"{shown(path)}: "
+    config = _merge(OmegaConf.structured(MachineConfig), where, read(path))
+    return cast(MachineConfig, _to_object(config, where))
+
+
 def load_method(name: str) -> MethodConfig:
     """Read a method file from configs/method or a path; `defaults: OTHER` merges over another."""
     path = find("method", name)
@@ -310,7 +366,7 @@ def _inherited(parent: str) -> dict[str, Any]:
 
 
 def available(group: str) -> list[str]:
-    """Names in configs/<group>: method, suite or corpus."""
+    """Names in configs/<group>: method, suite, corpus or machine."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
@@ -427,6 +483,8 @@ def _check(suite: SuiteConfig) -> None:
             f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
             f"got {suite.run.devices}"
         )
+    if suite.run.node_cache and not Path(suite.run.node_cache).is_absolute():
+        raise ConfigError(f"run.node_cache must be an absolute path, got {suite.run.node_cache}")
     for key, allowed in CHOICES.items():
         value = attrgetter(key)(suite)
         if value not in allowed:

@@ -1,6 +1,6 @@
 """Tables of what there is, and of what a suite would do, for a person at a terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,11 +16,13 @@ from benchmark.config import (
     build,
     find,
     import_class,
+    load_machine,
     load_method,
     load_suite,
     read,
 )
 from benchmark.factors import design
+from benchmark.machines import Machine
 from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import Done, Run, Sharing, StageSpec
 from benchmark.probe import Probe, predict
@@ -71,6 +73,16 @@ def corpora() -> Table:
         manifest = read(find("corpus", name))  # some need a path before they are a configuration
         size = formats.count(manifest["size"]) if "size" in manifest else MISSING
         table.add_row(name, manifest["kind"], size, manifest["licence"], manifest["source"])
+    return table
+
+
+def machines() -> Table:
+    """Every machine in configs/machine."""
+    table = _table("machine", "is", "stages at once", "dollars an hour", "figures")
+    for name in available("machine"):
+        machine = load_machine(name)
+        dollars = f"{machine.dollars_per_hour:g}"
+        table.add_row(name, machine.summary, str(machine.workers), dollars, machine.basis)
     return table
 
 
@@ -163,6 +175,28 @@ def totals(session: Session, *, with_time: bool) -> Iterator[str]:
         )
 
 
+def on_machine(session: Session, machine: Machine) -> Iterator[str]:
+    """What the stages that are left would take and cost on a machine, and what that assumes."""
+    outlooks, config = _outlooks(session), machine.config
+    left = {spec.id: (spec, steps) for outlook in outlooks for spec, steps in outlook.left()}
+    seconds = _duration(outlooks, machine.seconds, config.workers)
+    flops = sum(spec.step_flops * steps for spec, steps in left.values())
+    precision = session.suite.protocol.precision
+    rate, hours = machine.peak(precision), seconds / 3600
+    reached = flops / (rate * config.workers * seconds) if seconds else 0.0
+    yield (
+        f"on {config.summary}: {formats.plural(len(left), 'stage')}, {formats.flops(flops)} FLOPs, "
+        f"{formats.seconds(seconds)}, {hours * config.dollars_per_hour:,.2f} dollars at "
+        f"{config.dollars_per_hour:g} an hour ({config.price})"
+    )
+    yield (
+        f"{config.basis}: steps reach {formats.percent(config.utilisation)} of "
+        f"{formats.flops(rate)} FLOP/s at {precision}, or take {1e3 * config.layer_seconds:g} ms "
+        f"a block if that is more; a stage starts and ends in {config.stage_seconds:g} s; all in "
+        f"all {formats.percent(reached)} of the peak"
+    )
+
+
 def _charged(what: str, sharing: Sharing) -> str:
     share = formats.percent(sharing.executed / sharing.charged)
     return (
@@ -187,16 +221,22 @@ def _tuned(method: MethodConfig) -> str:
 
 def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
     prepare_process(threads=1)
-    probe = Probe(session.device)
+    return _duration(outlooks, Probe(session.device).seconds, session.workers)
+
+
+def _duration(
+    outlooks: Sequence[Outlook], seconds: Callable[[StageSpec, int], float], workers: int
+) -> float:
+    """Seconds until all that is left is done, of stages that take so long each."""
     return predict(
         (
             [
-                (f"{spec.id} {tuning.is_open(outlook.run.method)}", probe.seconds(spec, steps))
+                (f"{spec.id} {tuning.is_open(outlook.run.method)}", seconds(spec, steps))
                 for spec, steps in outlook.left()
             ]
             for outlook in outlooks
         ),
-        session.workers,
+        workers,
     )
 
 

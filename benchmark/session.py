@@ -23,8 +23,9 @@ from benchmark.data.corpora import Corpus, load
 from benchmark.data.download import shown
 from benchmark.data.stream import ByteStream
 from benchmark.digest import science
-from benchmark.errors import RecordError
-from benchmark.executors.local import LocalExecutor
+from benchmark.errors import ConfigError, RecordError
+from benchmark.executors.executor import Executor, Limits
+from benchmark.executors.local import LocalExecutor, visible_gpus
 from benchmark.executors.track import Failure, Track
 from benchmark.lock import hold, plan_of
 from benchmark.memory import PROCESS, STAGE
@@ -71,11 +72,24 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """Parallel stages: as configured, else as many as cores allow, or one on a GPU."""
+        """Parallel stages on this machine: as configured, else as many as cores or GPUs allow."""
         if self.suite.run.workers:
             return self.suite.run.workers
         n_cores = os.cpu_count() or 1
-        return 1 if self.device == "cuda" else max(1, n_cores // self.suite.run.devices)
+        is_cuda = self.device == "cuda"
+        return len(self.gpus) if is_cuda else max(1, n_cores // self.suite.run.devices)
+
+    @property
+    def gpus(self) -> list[str]:
+        """GPUs of this machine to train on, those of one run together: "0,1".
+
+        Raises:
+            ConfigError: there are fewer than one run is to have.
+        """
+        found, n = visible_gpus() if self.device == "cuda" else [], self.suite.run.devices
+        if 0 < len(found) < n:
+            raise ConfigError(f"run.devices is {n}, but only {len(found)} GPUs are here")
+        return [",".join(found[i : i + n]) for i in range(0, len(found) - n + 1, n)]
 
     def execute(self, on_change: OnChange) -> list[Track]:
         """Train whatever is not trained yet; the results folder is locked meanwhile.
@@ -90,25 +104,47 @@ class Session:
             hold(self.results, plan_of(configs, self.data, science()))
             self._write_suite()
             self._write_corpus()
-            context = Context(
-                corpus=self.suite.workload.corpus,
-                cache=self.cache,
-                checkpoint_seconds=self.suite.run.checkpoint_seconds,
-            )
-            execution = self.suite.run
-            executor = LocalExecutor(
-                context,
-                self.workers,
-                execution.retries,
-                timeout=execution.timeout_seconds or math.inf,
-                cache_bytes=execution.cache_gigabytes * 1e9,
-            )
             try:
-                tracks = self._run(executor, mirrored)
+                tracks = self._run(self._executor(), mirrored)
             finally:
                 seal(self.results)
             mirrored(tracks)
             return tracks
+
+    def _executor(self) -> Executor[Any]:
+        """What runs the stages.
+
+        Raises:
+            ConfigError: Ray is asked for, and not installed.
+        """
+        execution = self.suite.run
+        context = Context(
+            corpus=self.suite.workload.corpus,
+            cache=self.cache,
+            checkpoint_seconds=execution.checkpoint_seconds,
+        )
+        limits = Limits(
+            retries=execution.retries,
+            timeout=execution.timeout_seconds or math.inf,
+            cache_bytes=execution.cache_gigabytes * 1e9,
+        )
+        if execution.executor == "local":
+            return LocalExecutor(context, self.workers, limits, gpus=self.gpus)
+        try:
+            from benchmark.executors.cluster import Place, RayExecutor  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigError(
+                f"run.executor is ray, but it is not installed ({error}): "
+                "pip install 'growbench[ray]'"
+            ) from error
+        place = Place(
+            address=execution.address,
+            cpus=execution.devices,
+            gpus=execution.devices if self.device == "cuda" else 0,
+            workers=execution.workers,
+            node_cache=Path(execution.node_cache) if execution.node_cache else None,
+        )
+        return RayExecutor(context, limits, place=place)
 
     @contextmanager
     def _mirrored(self, on_change: OnChange) -> Iterator[OnChange]:
@@ -128,7 +164,7 @@ class Session:
         finally:
             mirror.close()
 
-    def _run(self, executor: LocalExecutor, on_change: OnChange) -> list[Track]:
+    def _run(self, executor: Executor[Any], on_change: OnChange) -> list[Track]:
         """All runs whose settings are known, and then those whose settings these have chosen."""
         is_open = {run.id for run in self.runs if tuning.is_open(run.method)}
         known = [run for run in self.runs if run.id not in is_open]

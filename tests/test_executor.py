@@ -7,6 +7,7 @@ import pytest
 from tiny_suite import prepare
 
 from benchmark.config import load_suite
+from benchmark.executors.executor import Limits
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Track
 from benchmark.records import RunRecord
@@ -147,7 +148,7 @@ def test_a_process_that_dies_takes_no_other_stage_along() -> None:
 def test_a_stage_whose_process_died_is_tried_again() -> None:
     session = session_of(["KillsOnce"])
     context = Context(corpus=session.suite.workload.corpus, cache=session.cache)
-    executor = LocalExecutor(context, workers=1, retries=1)
+    executor = LocalExecutor(context, workers=1, limits=Limits(retries=1))
     assert outcome(executor.run(session.runs, quiet, quiet)) == {"KillsOnce": "done"}
     assert sorted(executor.attempts.values())[-1] == 2
 

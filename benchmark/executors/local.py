@@ -1,137 +1,58 @@
 """Runs a suite on this machine: single-threaded processes work through the stages."""
 
-import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 
-from benchmark.checkpoint import StageStore
-from benchmark.executors.track import Failure, Track
+import torch
+from typing_extensions import override
+
+from benchmark.executors.executor import Executor, Limits, Train
 from benchmark.executors.worker import Worker
-from benchmark.plan import Run, StageResult, StageSpec
-from benchmark.runner import Context, Tick
-
-REFRESH_SECONDS = 0.25
+from benchmark.runner import Context, execute
 
 
-class LocalExecutor:
-    """Trains every stage of the runs once; several runs may wait for the same one.
+class LocalExecutor(Executor[Worker]):
+    """Executes stages in processes of this machine, each on a core, or on a GPU, of its own.
 
     Args:
         context: where stages run.
         workers: stages that run at once.
-        retries: attempts at a stage after the first, unless that took too long.
-        timeout: seconds that an attempt may take.
-        cache_bytes: what checkpoints of finished stages may take; what is needed stays.
+        limits: what stages may take.
+        gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one.
+        train: what is done with a stage.
     """
 
     def __init__(
         self,
         context: Context,
         workers: int,
-        retries: int = 1,
-        timeout: float = math.inf,
-        cache_bytes: float = math.inf,
+        limits: Limits | None = None,
+        *,
+        gpus: Sequence[str] = (),
+        train: Train = execute,
     ) -> None:
-        self.context, self.n_workers, self.retries = context, workers, retries
-        self.timeout, self.cache_bytes = timeout, cache_bytes
-        self.store = StageStore(context.cache)
-        self.attempts = Counter[str]()
-        self.workers: list[Worker] = []
+        super().__init__(context, limits, train)
+        self.most, self.gpus = workers, gpus
 
-    def run(
-        self,
-        runs: Iterable[Run],
-        on_change: Callable[[list[Track]], None],
-        on_finished: Callable[[Track], None],
-    ) -> list[Track]:
-        """Work until every run has ended, in whatever way.
+    @property
+    @override
+    def n_workers(self) -> int:
+        return self.most
 
-        Args:
-            runs: what to train.
-            on_change: called about four times a second while stages run.
-            on_finished: called once for every run that reached its end, whatever that was.
-        """
-        self.tracks, self.on_finished = [Track(run) for run in runs], on_finished
-        for track in self.tracks:
-            self._advance(track)
-        self._make_room()
-        shown = -math.inf
-        try:
-            while any(track.waiting_for for track in self.tracks):
-                self._assign()
-                wait([worker.pipe for worker in self.workers], timeout=REFRESH_SECONDS)
-                for worker in list(self.workers):
-                    self._hear(worker)
-                if time.monotonic() - shown >= REFRESH_SECONDS:
-                    on_change(self.tracks)
-                    shown = time.monotonic()
-        finally:
-            for worker in self.workers:
-                worker.stop()
-            self.workers.clear()
-        return self.tracks
+    @override
+    def hire(self) -> Worker:
+        used = [worker.gpu for worker in self.workers]
+        gpu = min(self.gpus, key=used.count, default=None)
+        return Worker(self.context, self.limits.timeout, gpu=gpu, train=self.train)
 
-    def _advance(self, track: Track) -> None:
-        """Take every stage that is already finished, up to the first that is not."""
-        track.tick, track.done = None, self.store.usable(track.run)
-        has_stopped = track.done and track.done[-1][1].status != "done"
-        track.waiting_for = None if has_stopped else track.run.next_stage(track.done)
-        if track.waiting_for is None:
-            self.on_finished(track)
+    @override
+    def wait(self, seconds: float) -> Sequence[Worker]:
+        wait([worker.pipe for worker in self.workers], timeout=seconds)
+        return list(self.workers)  # one that says nothing may have taken too long
 
-    def _assign(self) -> None:
-        """Give every worker something to do, the run with most FLOPs left first."""
-        busy = {worker.spec.id for worker in self.workers if worker.spec is not None}
-        idle = [worker for worker in self.workers if worker.spec is None]
-        ready = sorted(
-            (track for track in self.tracks if track.waiting_for is not None),
-            key=lambda track: track.position.flops - track.run.budget,
-        )
-        for track in ready:
-            spec = track.waiting_for
-            if spec is None or spec.id in busy or len(busy) == self.n_workers:
-                continue
-            (idle.pop() if idle else self._hire()).begin(spec)
-            busy.add(spec.id)
 
-    def _hire(self) -> Worker:
-        self.workers.append(Worker(self.context, self.timeout))
-        return self.workers[-1]
-
-    def _hear(self, worker: Worker) -> None:
-        """Take what a worker says; after a failure a fresh one takes its place."""
-        for message in worker.news():
-            if isinstance(message, Tick):
-                for track in self._waiting_for(message.stage):
-                    track.tick = message
-                continue
-            spec, worker.spec = worker.spec, None
-            if isinstance(message, Failure):
-                worker.stop()
-                self.workers.remove(worker)
-            if spec is not None:
-                self._settle(spec, message)
-            return
-
-    def _waiting_for(self, stage: str) -> list[Track]:
-        return [t for t in self.tracks if t.waiting_for is not None and t.waiting_for.id == stage]
-
-    def _settle(self, spec: StageSpec, outcome: StageResult | Failure) -> None:
-        """Let the runs that waited for a stage go on, try again or fail."""
-        self.attempts[spec.id] += 1
-        can_retry = self.attempts[spec.id] <= self.retries
-        for track in self._waiting_for(spec.id):
-            if isinstance(outcome, StageResult) or (can_retry and outcome.status != "timeout"):
-                self._advance(track)
-            else:
-                track.fail(outcome)
-                self.on_finished(track)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Drop checkpoints that no run of this suite goes on from."""
-        waiting = (track.waiting_for for track in self.tracks)
-        needed = {spec.parent for spec in waiting if spec is not None and spec.parent is not None}
-        self.store.evict(self.cache_bytes, needed)
+def visible_gpus() -> list[str]:
+    """GPUs of this machine that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmark.checkpoint import StageStore
+from benchmark.executors.executor import Train
 from benchmark.executors.track import Failure
 from benchmark.plan import StageResult, StageSpec
 from benchmark.processes import death, follow_parent
@@ -31,14 +33,26 @@ class Worker:
     Args:
         context: where stages run.
         timeout: seconds that an attempt at a stage may take.
+        gpu: the only GPU that the process sees, or those, as CUDA_VISIBLE_DEVICES names them.
+        train: what is done with a stage.
     """
 
-    def __init__(self, context: Context, timeout: float = math.inf) -> None:
-        self.context, self.timeout = context, timeout
+    is_ready = True
+    """What is sent while the process starts waits in the pipe."""
+
+    def __init__(
+        self,
+        context: Context,
+        timeout: float = math.inf,
+        *,
+        gpu: str | None = None,
+        train: Train = execute,
+    ) -> None:
+        self.context, self.timeout, self.gpu = context, timeout, gpu
         self.spec: StageSpec | None = None
         self.deadline = math.inf
         self.pipe, there = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(there,))
+        self.process = _SPAWN.Process(target=_serve, args=(there, gpu, train))
         with _interrupts_held_back():
             self.process.start()
         there.close()
@@ -73,8 +87,10 @@ class Worker:
         self.pipe.close()
 
 
-def _serve(pipe: "Connection[Any, Any]") -> None:
+def _serve(pipe: "Connection[Any, Any]", gpu: str | None, train: Train) -> None:
     threading.Thread(target=follow_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA looks at it when it is first used
     prepare_process(threads=1)
     while True:
         try:
@@ -82,14 +98,14 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
         except EOFError:
             return
         pipe.send(None)
-        pipe.send(_attempt(spec, replace(context, on_tick=pipe.send)))
+        pipe.send(_attempt(train, spec, replace(context, on_tick=pipe.send)))
 
 
-def _attempt(spec: StageSpec, context: Context) -> StageResult | Failure:
+def _attempt(train: Train, spec: StageSpec, context: Context) -> StageResult | Failure:
     """Execute a stage; what it raises becomes text, as not all can be pickled."""
     try:
         with corpus_closed(context.corpus, context.cache):
-            return execute(spec, context)
+            return train(spec, context)
     except Exception as error:  # noqa: BLE001 - whatever a method raises ends its run alone
         trace = StageStore(context.cache).folder(spec.id) / "traceback.txt"
         atomic_write_text(trace, traceback.format_exc())

@@ -1,0 +1,136 @@
+"""A Ray cluster on the loopback addresses of this machine; no test lives here."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = "127.0.0.2"
+"""Not 127.0.0.1, which Ray takes for whatever else this machine is called."""
+
+START_SECONDS = 120.0
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+class Cluster:
+    """A head without work, and nodes of one core; each is a session of processes of its own.
+
+    Args:
+        folder: for Ray's files; the path must be short, as sockets lie in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+        port, client = free_ports(2)
+        self.address = f"{HEAD}:{port}"
+        self._start(
+            HEAD, "--head", f"--port={port}", f"--ray-client-server-port={client}",
+            "--num-cpus=0", "--include-dashboard=false", "--no-monitor",
+        )  # fmt: skip
+
+    def add_node(self) -> None:
+        """Start a machine with one core; it joins when it is up."""
+        self._start(f"127.0.0.{2 + len(self.nodes)}", f"--address={self.address}", "--num-cpus=1")
+
+    def wait(self) -> None:
+        """Until the head can be reached."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            assert self.nodes[0].poll() is None, self.log(0)
+            with socket.socket() as probe:
+                if probe.connect_ex((HEAD, int(self.address.rpartition(":")[-1]))) == 0:
+                    return
+            time.sleep(0.1)
+        raise TimeoutError(self.log(0))
+
+    def lose(self, process: int) -> None:
+        """Kill the machine that a process runs on, in the midst of everything."""
+        (node,) = (node for node in self.nodes if node.pid == os.getsid(process))
+        kill([node])
+
+    def log(self, node: int) -> str:
+        """What a node has printed."""
+        return (self.folder / f"{node}.log").read_text()
+
+    def _start(self, address: str, *options: str) -> None:
+        n = len(self.nodes)
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
+            f"--node-ip-address={address}", f"--temp-dir={self.folder / str(n)}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false",
+            "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
+        ]  # fmt: skip
+        with (self.folder / f"{n}.log").open("wb") as log:
+            node = subprocess.Popen(
+                [*command, *options], cwd=self.folder, env=self.environment,
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.nodes.append(node)
+
+
+@contextmanager
+def cluster(n_nodes: int) -> Iterator[Cluster]:
+    """A head and nodes, of which nothing is left afterwards, whatever happens."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        started = Cluster(Path(folder))
+        try:
+            for _ in range(n_nodes):
+                started.add_node()
+            started.wait()
+            yield started
+        finally:
+            kill(started.nodes)
+
+
+def kill(nodes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End every process of the nodes' sessions at once, and see them gone."""
+    sessions = {node.pid for node in nodes}
+    members = [process for process in psutil.process_iter() if session(process) in sessions]
+    for process in members:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    for node in nodes:
+        node.wait(timeout=START_SECONDS)
+    _, left = psutil.wait_procs(members, timeout=START_SECONDS)
+    assert not left
+
+
+def session(process: psutil.Process) -> int | None:
+    """The session that a process belongs to, if it is still there."""
+    try:
+        return os.getsid(process.pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def free_ports(n: int) -> list[int]:
+    """Different ports of the head that nobody listens on."""
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for each in sockets:
+            each.bind((HEAD, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

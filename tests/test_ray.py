@@ -1,0 +1,219 @@
+"""A real cluster on this machine: a head and two nodes, one of which is killed under the suite."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from ray_cluster import HEAD, ROOT, Cluster, cluster
+from tiny_suite import prepare
+
+from benchmark.audit import audit
+from benchmark.config import load_suite
+from benchmark.errors import ConfigError
+from benchmark.executors.connection import ANSWER_SECONDS
+from benchmark.session import Session
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),  # one cluster for all of them
+    pytest.mark.skipif(sys.platform != "linux", reason="Ray has no clusters of nodes elsewhere"),
+]
+
+TIMEOUT = 180.0
+
+MODULE = '''
+"""A method that tells its process, and goes on only once somebody lets it."""
+
+import os
+import time
+from pathlib import Path
+
+from baselines.stacking import RepeatBlocks, Stacking
+
+
+class Waits(RepeatBlocks):
+    """Copy blocks, some day."""
+
+    def adapt(self, weight, axes):
+        here = Path(__file__).parent
+        if not (here / "go").exists():
+            (here / "partial").write_text(str(os.getpid()))
+            (here / "partial").rename(here / "held")
+        while not (here / "go").exists():
+            time.sleep(0.05)
+        return weight
+
+
+class Held(Stacking):
+    """Grow n_layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = (Waits(),)
+'''
+METHOD = """
+name: held
+target: "held:Held"
+ladder: {shrink: {n_layer: 2}, n_growths: 1}
+schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.3]}}
+"""
+PASSING = re.compile(r"seconds|peak_memory|diff_sha256")
+"""Fields in which the clock, the memory of a process, and an editor have a part."""
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Cluster]:
+    """A head without work, and two nodes of one core."""
+    with cluster(2) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the same suite on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "go").touch()
+    run(folder, os.environ, "run.workers=2")
+    return folder / "results" / "tiny"
+
+
+@contextmanager
+def growbench(
+    folder: Path, environment: Mapping[str, str], *settings: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`growbench run` of the tiny suite, with a method that can be held, in `folder`."""
+    prepare(folder)
+    (folder / "held.py").write_text(MODULE)
+    (folder / "held.yaml").write_text(METHOD)
+    methods = "methods=[scratch,scratch_small,held.yaml]"
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmark", "run", "tiny.yaml", methods,
+         "protocol.seeds=[0,1]", *settings],
+        cwd=folder, env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run(folder: Path, environment: Mapping[str, str], *settings: str) -> None:
+    """The same, to its end."""
+    with growbench(folder, environment, *settings) as process:
+        finish(process)
+
+
+def on_ray(there: Cluster) -> list[str]:
+    return ["--executor=ray", f"--address={there.address}", "run.retries=2"]
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+
+
+def held(folder: Path, process: subprocess.Popen[str]) -> psutil.Process:
+    """The process, somewhere in the cluster, whose stage waits."""
+    until = time.monotonic() + TIMEOUT
+    while not (folder / "held").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "no stage waits"
+        time.sleep(0.05)
+    return psutil.Process(int((folder / "held").read_text()))
+
+
+def timeless(record: object) -> object:
+    """A record without the fields above."""
+    if isinstance(record, dict):
+        return {k: timeless(v) for k, v in record.items() if not PASSING.search(k)}
+    return [timeless(item) for item in record] if isinstance(record, list) else record
+
+
+def records(results: Path) -> dict[str, str]:
+    """Every file of every run, by path, but for the checksums of the others."""
+    found = {}
+    for file in results.glob("runs/[!.]*/*[!S]"):
+        text = file.read_text()
+        lines = {".jsonl": text.splitlines(), ".json": [text]}.get(file.suffix)
+        if lines is not None:
+            text = "\n".join(json.dumps(timeless(json.loads(line))) for line in lines)
+        found[str(file.relative_to(results))] = text
+    return found
+
+
+def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor(
+    two_nodes: Cluster, local: Path, tmp_path: Path
+) -> None:
+    with growbench(tmp_path, two_nodes.environment, *on_ray(two_nodes)) as process:
+        lost = held(tmp_path, process)
+        two_nodes.lose(lost.pid)
+        assert not lost.is_running()
+        (tmp_path / "go").touch()
+        finish(process)
+    two_nodes.add_node()
+    assert [f for f in audit(tmp_path / "results" / "tiny") if f.status == "failed"] == []
+    there = records(tmp_path / "results" / "tiny")
+    assert len(there) == 6 * 4
+    assert there == records(local)
+
+
+def test_machines_that_share_no_folder_send_what_they_trained(
+    two_nodes: Cluster, local: Path, tmp_path: Path
+) -> None:
+    node = tmp_path / "node"
+    (tmp_path / "go").touch()
+    run(tmp_path, two_nodes.environment, *on_ray(two_nodes), f"run.node_cache={node}")
+    assert records(tmp_path / "results" / "tiny") == records(local)
+    stages = {path.name for path in (tmp_path / ".growbench" / "stages").iterdir()}
+    assert stages == {path.name for path in (node / "stages").iterdir()}
+
+
+def test_an_interrupted_command_leaves_nothing_behind_and_goes_on(
+    two_nodes: Cluster, local: Path, tmp_path: Path
+) -> None:
+    with growbench(tmp_path, two_nodes.environment, *on_ray(two_nodes)) as process:
+        stage = held(tmp_path, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130, errors
+    assert errors == "growbench: interrupted; the same command goes on where it stopped\n"
+    stage.wait(timeout=TIMEOUT)
+    (tmp_path / "go").touch()
+    run(tmp_path, two_nodes.environment, *on_ray(two_nodes))
+    assert records(tmp_path / "results" / "tiny") == records(local)
+
+
+def test_a_wrong_address_ends_the_command_in_one_line_and_soon(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with growbench(tmp_path, os.environ, "--executor=ray", f"--address={HEAD}:1") as process:
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 2, errors
+    assert f"run.address '{HEAD}:1': no Ray cluster answers within" in errors
+    assert errors.count("\n") == 1
+    assert time.monotonic() - began < 3 * ANSWER_SECONDS
+
+
+def test_without_ray_the_message_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepare(tmp_path))
+    monkeypatch.setitem(sys.modules, "benchmark.executors.cluster", None)
+    session = Session(load_suite("tiny.yaml", ["run.executor=ray"]))
+    with pytest.raises(ConfigError, match=r"pip install 'growbench\[ray\]'"):
+        session.execute(lambda _: None)
+
+
+def test_a_relative_node_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(prepare(tmp_path))
+    with pytest.raises(ConfigError, match="node_cache must be an absolute path, got here"):
+        load_suite("tiny.yaml", ["run.node_cache=here"])

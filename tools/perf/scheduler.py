@@ -1,0 +1,124 @@
+"""What the scheduler costs: stages that only sleep, planned, handed out and gathered as real ones.
+
+The ideal is the sum of the sleeps over the number of workers. Everything else counts: the start of
+the processes (and of Ray), the planning of each next stage, and the idle end.
+"""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from tabulate import tabulate
+
+from benchmark.config import (
+    ExecutionConfig,
+    ProtocolConfig,
+    SuiteConfig,
+    WorkloadConfig,
+    load_corpus,
+    load_method,
+)
+from benchmark.cost import training_flops_per_token
+from benchmark.executors.executor import Executor
+from benchmark.executors.local import LocalExecutor
+from benchmark.model import ModelConfig, Transformer
+from benchmark.plan import Run
+from benchmark.runner import Context
+from tools.perf.stub_stage import MEAN_SECONDS, seconds_of, sleep
+
+MODEL = ModelConfig(d_model=32, n_layer=2, n_head=4, d_head=8, d_ff=64, seq_len=32)
+BATCH_SIZE = 4
+N_STEPS = 400
+STAGES_PER_RUN = 4
+EXECUTORS = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One suite of stubs, by one executor."""
+
+    executor: str
+    workers: int
+    n_stages: int
+    ideal: float
+    """Seconds."""
+
+    seconds: float
+
+    @property
+    def efficiency(self) -> float:
+        """Ideal over real time."""
+        return self.ideal / self.seconds
+
+
+def runs(n_stages: int) -> list[Run]:
+    """Runs of as many stages in all, four each."""
+    tokens = BATCH_SIZE * MODEL.seq_len
+    budget = N_STEPS * tokens * training_flops_per_token(Transformer.shell(MODEL))
+    suite = SuiteConfig(
+        name="scheduler",
+        version="1.0",
+        workload=WorkloadConfig(
+            corpus=load_corpus("synthetic"), target=MODEL, batch_size=BATCH_SIZE
+        ),
+        protocol=ProtocolConfig(budget_flops=budget, rungs=[1.0], cuts=[0.25, 0.5]),
+        run=ExecutionConfig(device="cpu"),
+    )
+    found = [Run(suite, load_method("scratch"), i, {}) for i in range(n_stages // STAGES_PER_RUN)]
+    assert sum(len(run.predicted()) for run in found) == n_stages
+    return found
+
+
+def executor_of(name: str, context: Context, workers: int) -> Executor[Any]:
+    """An executor whose stages sleep."""
+    if name == "local":
+        return LocalExecutor(context, workers, train=sleep)
+    from benchmark.executors.cluster import Place, RayExecutor  # noqa: PLC0415 - an extra
+
+    return RayExecutor(context, place=Place(workers=workers), train=sleep)
+
+
+def measure(name: str, workers: int, n_stages: int) -> Timing:
+    """Let an executor work through stages that sleep, from nothing."""
+    suite = runs(n_stages)
+    total = sum(seconds_of(spec) for run in suite for spec, _ in run.predicted())
+    with tempfile.TemporaryDirectory() as cache:
+        context = Context(corpus=load_corpus("synthetic"), cache=Path(cache))
+        executor = executor_of(name, context, workers)
+        started = time.perf_counter()
+        tracks = executor.run(suite, lambda _: None, lambda _: None)
+        seconds = time.perf_counter() - started
+    assert all(track.status == "done" for track in tracks)
+    return Timing(name, workers, n_stages, total / workers, seconds)
+
+
+def table(timings: list[Timing]) -> str:
+    """Markdown table."""
+    rows = [
+        {
+            "executor": timing.executor,
+            "workers": timing.workers,
+            "stages": timing.n_stages,
+            "ideal": f"{timing.ideal:.1f} s",
+            "taken": f"{timing.seconds:.1f} s",
+            "of ideal": f"{timing.efficiency:.0%}",
+        }
+        for timing in timings
+    ]
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, stralign="left")
+
+
+def main(stages: int = 1000, workers: int = 2) -> None:
+    """Time each executor with one worker, and with more."""
+    torch.set_num_threads(1)
+    timings = [measure(name, n, stages) for name in EXECUTORS for n in (1, workers)]
+    typer.echo(f"Stages that sleep {MEAN_SECONDS} s on average; a benchmark of the scheduler.\n")
+    typer.echo(table(timings))
+
+
+if __name__ == "__main__":
+    typer.run(main)
