@@ -62,7 +62,8 @@ def list_() -> None:
     from benchmark import listing
 
     tables = (listing.methods(), listing.suites(), listing.corpora(), listing.machines())
-    _console().print(*tables, sep="\n\n")
+    for table in tables:
+        _console().print(table, "")
 
 
 @app.command()
