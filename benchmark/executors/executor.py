@@ -118,13 +118,17 @@ class Executor(ABC, Generic[Worker]):
         if any(track.waiting_for for track in self.tracks):
             with self.connected():
                 self._work(on_change)
+            self._make_room()
         return self.tracks
 
     def _work(self, on_change: Callable[[list[Track]], None]) -> None:
-        shown = -math.inf
+        shown, tidied = -math.inf, self.attempts.total()
         try:
             while any(track.waiting_for for track in self.tracks):
                 self._assign()
+                if self.attempts.total() > tidied:  # only now, when nobody waits for a stage
+                    self._make_room()
+                    tidied = self.attempts.total()
                 for worker in self.wait(REFRESH_SECONDS):
                     self._hear(worker)
                 if time.monotonic() - shown >= REFRESH_SECONDS:
@@ -204,7 +208,6 @@ class Executor(ABC, Generic[Worker]):
             else:
                 track.fail(outcome)
                 self.on_finished(track)
-        self._make_room()
 
     def _make_room(self) -> None:
         """Drop checkpoints that no run of this suite goes on from."""
