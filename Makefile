@@ -63,7 +63,7 @@ report: setup ## Render the report from its records; RESULTS=results/cpu
 methods: setup ## Measure every method and write docs/methods.md
 	@$(BIN)/growbench methods
 
-perf: setup ## Speed of training, growth, token-parameters, reports; writes results/perf.md
+perf: setup ## Speed of training, growth, reports, scheduling; writes results/perf.md
 	@$(BIN)/python -m tools.perf.page $(ARGS)
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results

@@ -18,11 +18,16 @@ from tools.perf.live_bytes import LiveBytes
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
 from tools.perf.report_time import document as report_document
 from tools.perf.report_time import measure as measure_reports
+from tools.perf.scheduler import document as scheduler_document
+from tools.perf.scheduler import measure as time_scheduler
 from tools.perf.step_time import OURS, SAME, Rounds, document, measure, reference_model
 from tools.perf.token_time import WIDTHS
 from tools.perf.token_time import document as token_document
 from tools.perf.token_time import measure as measure_tokens
 from tools.perf.token_time import models as token_models
+from tools.perf.two_workers import Times
+from tools.perf.two_workers import document as gain_document
+from tools.perf.two_workers import measure as measure_workers
 
 TINY = ModelConfig(
     d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=32, vocab_size=16, seq_len=6,
@@ -178,3 +183,24 @@ def test_reports_are_timed_in_every_round(tmp_path: Path) -> None:
     assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in found.values())
     ratio = found[40][0] / found[20][0]
     assert report_document(found).rstrip().endswith(f"| {ratio:.2f}" + 19 * " " + "|")
+
+
+def test_the_gain_of_a_second_worker_is_the_median_of_ratios_within_a_round() -> None:
+    times = Times({1: [4.0, 30.0, 2.0], 2: [2.0, 10.0, 2.0]})
+    assert times.gain == 2.0
+    assert "**2.00 times**" in gain_document(times)
+
+
+@pytest.mark.slow
+def test_two_workers_train_the_same_stages_as_one() -> None:
+    small = {"d_model": 16, "n_head": 2, "d_head": 8, "d_ff": 32, "seq_len": 32}
+    settings = [f"workload.target.{name}={size}" for name, size in small.items()]
+    times = measure_workers(1, "methods=[scratch]", "protocol.budget_flops=1e9", *settings)
+    assert all(seconds[0] > 0 for seconds in times.seconds.values())
+
+
+@pytest.mark.slow
+def test_the_scheduler_is_timed_with_stages_that_only_sleep() -> None:
+    timing = time_scheduler("local", workers=2, n_stages=4)
+    assert 0 < timing.ideal < timing.seconds
+    assert f"{timing.efficiency:.0%}" in scheduler_document([timing])

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import typer
 
-from tools.perf import growth_time, report_time, step_time, token_time
+from tools.perf import growth_time, report_time, scheduler, step_time, token_time, two_workers
 
 
 def main(
@@ -16,7 +16,7 @@ def main(
     report_rounds: int = 3,
     out: Path = Path("results/perf.md"),
 ) -> None:
-    """Measure training, growth, token-parameters and reports; print the page, write it to `out`."""
+    """Measure training, growth, reports and scheduling; print the page, write it to `out`."""
     torch.manual_seed(0)
     growths = {
         kind: growth_time.measure(small, growth_time.LARGE, growth_rounds)
@@ -34,6 +34,8 @@ def main(
             growth_time.document(growths, growth_rounds),
             tokens,
             report_time.document(report_time.measure(report_rounds)),
+            two_workers.document(two_workers.measure(two_workers.ROUNDS)),
+            scheduler.document(scheduler.both()),
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ the processes (and of Ray), the planning of each next stage, and the idle end.
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ MODEL = ModelConfig(d_model=32, n_layer=2, n_head=4, d_head=8, d_ff=64, seq_len=
 BATCH_SIZE = 4
 N_STEPS = 400
 STAGES_PER_RUN = 4
+N_STAGES = 1000
 EXECUTORS = ("local", "ray")
 
 
@@ -96,28 +98,38 @@ def measure(name: str, workers: int, n_stages: int) -> Timing:
     return Timing(name, workers, n_stages, total / workers, seconds)
 
 
-def table(timings: list[Timing]) -> str:
-    """Markdown table."""
+def document(timings: Sequence[Timing]) -> str:
+    """Section of the page that `make perf` writes."""
     rows = [
         {
             "executor": timing.executor,
-            "workers": timing.workers,
-            "stages": timing.n_stages,
-            "ideal": f"{timing.ideal:.1f} s",
-            "taken": f"{timing.seconds:.1f} s",
+            "workers": str(timing.workers),
+            "stages": f"{timing.n_stages:,}",
+            "ideal, s": f"{timing.ideal:.1f}",
+            "taken, s": f"{timing.seconds:.1f}",
             "of ideal": f"{timing.efficiency:.0%}",
         }
         for timing in timings
     ]
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, stralign="left")
+    return f"""## The scheduler
+
+Stages that only sleep, {MEAN_SECONDS} s on average: nothing is trained. Ideal is the sum of the
+sleeps over the workers; the start of processes, and of a Ray cluster on this machine, is within
+the time taken.
+
+{tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)}
+"""
 
 
-def main(stages: int = 1000, workers: int = 2) -> None:
-    """Time each executor with one worker, and with more."""
+def both(workers: int = 2, n_stages: int = N_STAGES) -> list[Timing]:
+    """Every executor in turn."""
+    return [measure(name, workers, n_stages) for name in EXECUTORS]
+
+
+def main(workers: int = 2, stages: int = N_STAGES) -> None:
+    """Time both executors."""
     torch.set_num_threads(1)
-    timings = [measure(name, n, stages) for name in EXECUTORS for n in (1, workers)]
-    typer.echo(f"Stages that sleep {MEAN_SECONDS} s on average; a benchmark of the scheduler.\n")
-    typer.echo(table(timings))
+    typer.echo(document(both(workers, stages)), nl=False)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ measured in turn, so that a machine that slows down slows both.
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +20,16 @@ from benchmark.executors.local import LocalExecutor
 from benchmark.runner import Context
 from benchmark.session import Session
 
-METHODS = ("scratch", "stacking", "net2net")
-BUDGET_FLOPS = 4.8e11
-"""A fifth of the suite's: about nine seconds a run."""
+SETTINGS = (
+    "workload.corpus=synthetic",
+    "methods=[scratch,stacking,net2net]",
+    "protocol.budget_flops=4.8e11",
+    "run.device=cpu",
+)
+"""A fifth of the suite's budget: about nine seconds a run."""
 
 WORKERS = (1, 2)
+ROUNDS = 2
 
 
 @dataclass
@@ -39,14 +45,11 @@ class Times:
         return statistics.median(a / b for a, b in zip(one, two, strict=True))
 
 
-def turn(workers: int, budget: float) -> float:
+def turn(workers: int, settings: Sequence[str]) -> float:
     """Seconds to train every stage of the runs from nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [
-            "workload.corpus=synthetic", f"methods=[{','.join(METHODS)}]", "run.device=cpu",
-            f"protocol.budget_flops={budget!r}", f"run.cache={folder}", f"run.results={folder}",
-        ]  # fmt: skip
-        session = Session(load_suite("cpu", settings))
+        folders = (f"run.cache={folder}", f"run.results={folder}")
+        session = Session(load_suite("cpu", [*SETTINGS, *settings, *folders]))
         context = Context(corpus=session.suite.workload.corpus, cache=Path(folder))
         executor = LocalExecutor(context, workers)
         started = time.perf_counter()
@@ -56,26 +59,32 @@ def turn(workers: int, budget: float) -> float:
     return seconds
 
 
-def measure(rounds: int, budget: float = BUDGET_FLOPS) -> Times:
-    """Turns of one worker and of two, one after the other."""
+def measure(rounds: int, *settings: str) -> Times:
+    """Turns of one worker and of two, one after the other; `settings` are key=value."""
     times = Times()
     for _ in range(rounds):
         for workers in WORKERS:
-            times.seconds[workers].append(turn(workers, budget))
+            times.seconds[workers].append(turn(workers, settings))
     return times
 
 
 def document(times: Times) -> str:
-    """Markdown of what was measured."""
+    """Section of the page that `make perf` writes."""
     rows = [
-        {"workers": n, "seconds": f"{statistics.median(seconds):.1f}"}
+        {"workers": str(n), "seconds": f"{statistics.median(seconds):.1f}"}
         for n, seconds in times.seconds.items()
     ]
-    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    return f"Two workers are {times.gain:.2f} times as fast as one.\n\n{table}\n"
+    return f"""## A second worker
+
+Real stages of suite `cpu` at d_model 64, from the start of the processes to the last checkpoint:
+two workers are **{times.gain:.2f} times** as fast as one. Medians of {len(times.seconds[1])}
+rounds; ratios are taken within a round.
+
+{tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)}
+"""
 
 
-def main(rounds: int = 3) -> None:
+def main(rounds: int = ROUNDS) -> None:
     """Time one worker and two, in turn."""
     torch.set_num_threads(1)
     typer.echo(document(measure(rounds)), nl=False)
