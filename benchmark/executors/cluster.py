@@ -77,10 +77,8 @@ class RayExecutor(Executor[RayWorker]):
     @override
     def n_workers(self) -> int:
         if time.monotonic() - self.counted > COUNT_SECONDS:
-            there, wanted = (
-                ray.cluster_resources(),
-                {"CPU": self.place.cpus, "GPU": self.place.gpus},
-            )
+            there = ray.cluster_resources()
+            wanted = {"CPU": self.place.cpus, "GPU": self.place.gpus}
             self.n_found = min(int(there.get(kind, 0) // n) for kind, n in wanted.items() if n)
             self.counted = time.monotonic()
         return min(self.place.workers or self.n_found, self.n_found)
