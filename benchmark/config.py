@@ -478,6 +478,15 @@ def _check(suite: SuiteConfig) -> None:
     for key in ("protocol.cuts", "protocol.rungs"):
         if wrong := [u for u in attrgetter(key)(suite) if not 0 < u <= 1]:
             raise ConfigError(f"{key} are fractions of C* in (0, 1], got {wrong}")
+    for key, allowed in CHOICES.items():
+        value = attrgetter(key)(suite)
+        if value not in allowed:
+            raise ConfigError(f"{key} must be one of {list(allowed)}, got {value!r}")
+    _check_places(suite)
+
+
+def _check_places(suite: SuiteConfig) -> None:
+    """Refuse devices that cannot share a batch, and folders that other machines would not find."""
     if suite.workload.batch_size % suite.run.devices:
         raise ConfigError(
             f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
@@ -485,10 +494,6 @@ def _check(suite: SuiteConfig) -> None:
         )
     if suite.run.node_cache and not Path(suite.run.node_cache).is_absolute():
         raise ConfigError(f"run.node_cache must be an absolute path, got {suite.run.node_cache}")
-    for key, allowed in CHOICES.items():
-        value = attrgetter(key)(suite)
-        if value not in allowed:
-            raise ConfigError(f"{key} must be one of {list(allowed)}, got {value!r}")
 
 
 def _checked_override(text: str) -> str:
