@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check smoke report methods perf clean distclean
+.PHONY: help setup bench test check smoke report methods perf ratios clean distclean
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUITE ?= auto
@@ -63,8 +63,11 @@ report: setup ## Render the report from its records; RESULTS=results/cpu
 methods: setup ## Measure every method and write docs/methods.md
 	@$(BIN)/growbench methods
 
-perf: setup ## Speed of training, growth, reports, scheduling; writes results/perf.md
+perf: setup ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
 	@$(BIN)/python -m tools.perf.page $(ARGS)
+
+ratios: setup ## Is anything slower beside its reference than it was? A minute; changes nothing
+	@$(BIN)/python -m tools.perf.ratios
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results
 	@rm -rf results/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,28 +6,36 @@ moments, and the learning rate after growth. Its hyperparameters are its constru
 arguments. Training itself is final: identical for everyone.
 """
 
+import time
 from abc import ABC
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 from typing_extensions import override
 
 from benchmark.compiled import compiled
 from benchmark.errors import GrowthError
 from benchmark.growth import GrowthOperator, Moments, StatePolicy, Weights, grown_sizes
+from benchmark.kernels import cross_entropy
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import (
     OptimizerConfig,
     RateCurve,
     Rewarm,
     build_optimizer,
+    clipped_step,
     scaled_update,
 )
+
+
+def unobserved(loss: Tensor, started: float) -> None:
+    """Nobody watches the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +69,14 @@ class Fit:
     is_compiled: bool = False
     """Whether steps run through `torch.compile`."""
 
+    on_step: Callable[[Tensor, float], None] = unobserved
+    """Called after each step with its loss, and with the time when it started."""
+
 
 def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
     """Loss of a batch of token ids (B, T + 1): nats per predicted one."""
     logits = model(batch[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 class Baseline(pl.LightningModule, ABC):
@@ -144,6 +155,7 @@ class Baseline(pl.LightningModule, ABC):
         self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
         self.loss_of = compiled(mean_nats) if fit.is_compiled else mean_nats
         self.rate_used = 0.0
+        self.at = 0, 0
         self._follow()
 
     def on_progress(self, since_growth: float) -> None:
@@ -182,7 +194,18 @@ class Baseline(pl.LightningModule, ABC):
     @final
     @override
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return self.loss_of(self.model, batch)
+        """Part of the loss of a step that comes from one of its micro-batches.
+
+        Args:
+            batch: those of several steps, int64 (S, M, B, T + 1); `at` says which one is meant.
+            batch_idx: unused.
+        """
+        return self.loss_of(self.model, batch[self.at]) / batch.shape[1]
+
+    @final
+    @override
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        self.batches = batch
 
     @final
     @override
@@ -196,24 +219,6 @@ class Baseline(pl.LightningModule, ABC):
 
     @final
     @override
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the norm of all gradients, as Lightning does.
-
-        Under mixed precision Lightning refuses to for any fused optimizer, because those can undo
-        the scaling of a float16 loss themselves; bfloat16 has none.
-        """
-        if gradient_clip_val:
-            groups = optimizer.param_groups
-            parameters = [parameter for group in groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-
-    @final
-    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer
 
@@ -222,16 +227,56 @@ class Baseline(pl.LightningModule, ABC):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
+        """Take the steps that what Lightning takes for a batch has batches for.
+
+        At small sizes Lightning's own work is a twentieth of a step; it does it once for all of
+        them (ADR 0018). Lightning wants its closure to be called: that is the first micro-batch.
+        """
+        n_steps, n_micro = self.batches.shape[:2]
+        for i in range(n_steps):
+            started = time.perf_counter()
+            losses = []
+            for j in range(n_micro):
+                self.at = i, j
+                with self._shared(is_last=j == n_micro - 1):
+                    is_first = self.at == (0, 0)
+                    losses.append(optimizer_closure() if is_first else self._backward(batch_idx))
+            self._update()
+            self.n_done += 1
+            self._follow()
+            self.fit_spec.on_step(sum(losses[1:], losses[0]), started)
+
+    @final
+    @override
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Gradients go when they are used; none is there when a step starts."""
+
+    def _shared(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Several devices average the gradients of a step once, with its last micro-batch."""
+        if is_last or not isinstance(self.trainer.strategy, ParallelStrategy):
+            return nullcontext()
+        return self.trainer.strategy.block_backward_sync()
+
+    def _backward(self, batch_idx: int) -> Tensor:
+        """Do as Lightning's closure does, without its hooks, which nobody here has; the loss."""
+        loss = self.trainer.strategy.training_step(self.batches, batch_idx)
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        return loss.detach()
+
+    def _update(self) -> None:
+        """Move the weights by the gradients, and drop those."""
         self.rate_used = self.learning_rate
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.rate_used
+        clip = self.fit_spec.optimizer.clip
         if (factor := self._rewarm_factor("new")) == 1.0:
-            optimizer.step(closure=optimizer_closure)
+            clipped_step(self.optimizer, clip)
         else:
             with scaled_update(self.model, self.is_new, factor):
-                optimizer.step(closure=optimizer_closure)
-        self.n_done += 1
-        self._follow()
+                clipped_step(self.optimizer, clip)
 
 
 class Plain(Baseline):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.errors import ConfigError
-from benchmark.kernels import linear, rms_norm, rotate
+from benchmark.kernels import attention, linear, rms_norm
 
 FIXED_AXES = {"qkv": 3, "gate_up": 2, "token_group": 4}
 """Axes that no method grows, and their lengths."""
@@ -291,15 +291,7 @@ class Block(nn.Module):
     def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
         """Causal multi-head self-attention, before the output map: (B, T, H K)."""
         B, T, _ = x_BTD.shape
-        qkv_BT3HK = self.qkv(x_BTD).view(B, T, 3, self.n_head, -1)
-        qk_BT2HK, v_BTHK = qkv_BT3HK[:, :, :2], qkv_BT3HK[:, :, 2]
-        if rotation_Tk2 is not None:
-            qk_BT2HK = rotate(qk_BT2HK, rotation_Tk2)
-        q_BTHK, k_BTHK = qk_BT2HK.unbind(2)
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BTHK.transpose(1, 2), k_BTHK.transpose(1, 2), v_BTHK.transpose(1, 2), is_causal=True
-        )
-        return y_BHTK.transpose(1, 2).reshape(B, T, -1)
+        return attention(self.qkv(x_BTD).view(B, T, 3, self.n_head, -1), rotation_Tk2)
 
     def activate(self, up: Tensor) -> Tensor:
         """Hidden features (B, T, F) of the MLP."""

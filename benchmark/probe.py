@@ -8,12 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from benchmark.baseline import Fit, Plain
 from benchmark.config import import_class
@@ -93,9 +90,9 @@ def measure(spec: StageSpec, device: str) -> Speed:
     text = torch.randint(256, (n_bytes,), generator=random, dtype=torch.uint8)
     stream = ByteStream(text=text, seq_len=config.seq_len, batch_size=spec.batch_size, seed=SEED)
     baseline, clock = Plain(), _Clock()
-    baseline.begin(_fit(spec, model))
+    baseline.begin(_fit(spec, model, clock))
     started = time.perf_counter()
-    make_trainer(spec, device, n_steps, clock).fit(baseline, Batches(stream, n_steps))
+    make_trainer(spec, device).fit(baseline, Batches(stream, n_steps))
     elapsed = time.perf_counter() - started
     times = clock.ends[WARMUP_STEPS:]
     step = statistics.median(end - start for start, end in pairwise(times))
@@ -107,7 +104,7 @@ def measure(spec: StageSpec, device: str) -> Speed:
     )
 
 
-def _fit(spec: StageSpec, model: Transformer) -> Fit:
+def _fit(spec: StageSpec, model: Transformer, clock: "_Clock") -> Fit:
     return Fit(
         model=model,
         moments=Moments.zeros(model),
@@ -122,6 +119,7 @@ def _fit(spec: StageSpec, model: Transformer) -> Fit:
         n_done=0,
         step_flops=spec.step_flops,
         is_compiled=spec.is_compiled,
+        on_step=clock.on_step,
     )
 
 
@@ -133,15 +131,13 @@ def _seconds_per_byte(model: Transformer, text: Tensor, batch_size: int) -> floa
     return (time.perf_counter() - started) / len(text)
 
 
-class _Clock(pl.Callback):
+class _Clock:
     """Notes when each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    @override
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        outputs["loss"].item()  # waits for an accelerator
+    def on_step(self, loss: Tensor, started: float) -> None:
+        """Note the end of a step."""
+        loss.item()  # waits for an accelerator
         self.ends.append(time.perf_counter())

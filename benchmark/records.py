@@ -56,13 +56,19 @@ class EventLog:
 
     @property
     def offset(self) -> int:
-        """Bytes written so far: the position to come back to with `truncate_to`."""
+        """Bytes written so far."""
         return self._file.seek(0, os.SEEK_END)
 
     def append(self, kind: str, /, **fields: object) -> None:
-        """Write one record and wait until it is on disk."""
+        """Write one record, for every reader to see; it is safe from a power cut after `sync`."""
         self._file.write(_line({"v": VERSION, "kind": kind, **fields}))
-        self._sync()
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Wait until every record is on disk; the position to come back to with `truncate_to`."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.offset
 
     def truncate_to(self, offset: int) -> None:
         """Forget every record after `offset`, as a run that resumes from a checkpoint must.
@@ -76,7 +82,7 @@ class EventLog:
                 "a record, so the log and the checkpoint belong to different runs"
             )
         self._file.truncate(offset)
-        self._sync()
+        self.sync()
 
     def close(self) -> None:
         """Close the file; the log cannot be appended to afterwards."""
@@ -94,10 +100,6 @@ class EventLog:
         with self.path.open("rb") as file:
             file.seek(max(offset - 1, 0))
             return offset == 0 or file.read(1) == b"\n"
-
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 def read_events(path: Path) -> list[Event]:

@@ -37,7 +37,7 @@ from benchmark.errors import DivergenceError, GrowthError, RecordError
 from benchmark.evaluate import Score, score
 from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
 from benchmark.kernels import kernels, set_float32_products
-from benchmark.memory import PeakMemory
+from benchmark.memory import PeakMemory, keep_freed_memory
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
 from benchmark.plan import StageResult, StageSpec
@@ -50,6 +50,9 @@ from benchmark.shortage import first_that_fits, micro_batches
 from benchmark.watch import corpus_closed
 
 TICK_SECONDS = 0.5
+N_STEPS_AT_ONCE = 32
+"""Steps for which Lightning does its own work once."""
+
 N_TRAIN_RECORDS = 100
 """Records of the training loss per C*."""
 
@@ -233,10 +236,11 @@ class _Fitting:
                 n_done=steps.n_done,
                 step_flops=spec.step_flops,
                 is_compiled=spec.is_compiled,
+                on_step=steps.on_step,
             )
         )
         if n_left := steps.n_steps - steps.n_done:
-            trainer = make_trainer(spec, spec.device, n_left, steps, self.share)
+            trainer = make_trainer(spec, spec.device, self.share)
             batches = Batches(self.stream(state.position), n_left, self.share)
             try:
                 trainer.fit(self.baseline, batches)
@@ -491,7 +495,7 @@ class _Stage(_Fitting):
             )
 
 
-class Steps(pl.Callback):
+class Steps:
     """Counts the steps of a fit and adds up their losses, in every process alike."""
 
     def __init__(self, spec: StageSpec, state: State, share: Share) -> None:
@@ -509,18 +513,15 @@ class Steps(pl.Callback):
         start, cost = self.start.flops, self.spec.step_flops
         return {affordable_steps(start, mark, cost) for mark in marks if mark > start}
 
-    @override
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.loss += outputs["loss"]  # that of a micro-batch is its part of the step's
-        if (batch_idx + 1) % self.share.n_micro == 0:
-            self.n_losses += 1
-            self.n_done += 1
-            self.on_step()
+    def on_step(self, loss: Tensor, started: float) -> None:
+        """Count a step of this loss, that started then."""
+        self.loss += loss
+        self.n_losses += 1
+        self.n_done += 1
+        self.after_step(started)
 
-    def on_step(self) -> None:
-        """What follows a step."""
+    def after_step(self, started: float) -> None:
+        """What follows a step that started then."""
         if self.n_done in self.records:
             self.settle()
 
@@ -569,20 +570,13 @@ class Meter(Steps):
         return replace(end, seconds=self.seconds)
 
     @override
-    def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx % self.share.n_micro == 0:
-            self.started = time.perf_counter()
-
-    @override
-    def on_step(self) -> None:
+    def after_step(self, started: float) -> None:
         is_due = time.perf_counter() - self.last_saved > self.stage.context.checkpoint_seconds
         if is_due or self.n_done in self.records | self.evaluations:
             wait_for(self.loss.device)
         now = time.perf_counter()
-        self.seconds += now - self.started
-        super().on_step()
+        self.seconds += now - started
+        super().after_step(started)
         if self.n_done in self.evaluations and self.n_done < self.n_steps:
             self.evaluate()
         if now - self.last_tick > TICK_SECONDS:
@@ -633,7 +627,7 @@ class Meter(Steps):
             self.state,
             moments=moments_of(model, optimizer),
             position=self.position,
-            log_bytes=self.stage.log.offset,
+            log_bytes=self.stage.log.sync(),
             loss_sum=float(self.loss),
             loss_count=self.n_losses,
         )
@@ -661,25 +655,31 @@ class Meter(Steps):
 
 
 class Batches:
-    """The next `n_steps` batches of a stream, as Lightning wants them.
+    """The next `n_steps` batches of a stream, several of them in what Lightning takes for one.
 
-    Of each batch a process gets its own share, one micro-batch after the other: a function of the
-    seed, the cursor and the rank.
+    Of each batch a process gets its own share, cut into micro-batches: a function of the seed, the
+    cursor and the rank. Items are int64 (S, M, B, T + 1), for S steps of M micro-batches of B rows;
+    the last may be for fewer steps.
     """
 
     def __init__(self, stream: ByteStream, n_steps: int, share: Share = Share()) -> None:
-        self.stream, self.n_steps, self.share = stream, n_steps, share
+        self.stream, self.share = stream, share
+        self.spans = [
+            range(first, min(first + N_STEPS_AT_ONCE, n_steps))
+            for first in range(0, n_steps, N_STEPS_AT_ONCE)
+        ]
 
     def __len__(self) -> int:
-        return self.n_steps * self.share.n_micro
+        return len(self.spans)
 
     def __iter__(self) -> Iterator[Tensor]:
-        share, size = self.share, self.stream.batch_size
-        n_rows, first = size // share.n_pieces, share.rank * (size // share.n_ranks)
-        for step in range(self.n_steps):
-            window = self.stream.first_window + step * size + first
-            for piece in range(share.n_micro):
-                yield self.stream.rows_at(window + piece * n_rows, n_rows)
+        return (torch.stack([self._of_step(step) for step in span]) for span in self.spans)
+
+    def _of_step(self, step: int) -> Tensor:
+        size, n_micro = self.stream.batch_size, self.share.n_micro
+        n_rows = size // self.share.n_pieces
+        window = self.stream.first_window + step * size + self.share.rank * n_micro * n_rows
+        return self.stream.rows_at(window, n_micro * n_rows).unflatten(0, (n_micro, n_rows))
 
 
 class GrowthBatches(Iterator[Tensor]):
@@ -704,21 +704,15 @@ class GrowthBatches(Iterator[Tensor]):
 def make_trainer(
     spec: StageSpec,
     device: str,
-    n_steps: int,
-    meter: pl.Callback,
     share: Share = Share(),
 ) -> pl.Trainer:
-    """A Lightning trainer: the loop, devices, precision, gradients of pieces, and nothing else."""
+    """A Lightning trainer: the loop, devices and precision, and nothing else."""
     return pl.Trainer(
         accelerator="cuda" if device.startswith("cuda") else "cpu",
         devices=share.n_ranks,
         strategy=_strategy(share),
-        accumulate_grad_batches=share.n_micro,
         precision="32-true" if spec.precision == "tf32" else spec.precision,  # type: ignore[arg-type]
-        max_steps=n_steps,
         max_epochs=1,
-        gradient_clip_val=spec.optimizer["clip"],
-        callbacks=[meter],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -734,7 +728,11 @@ def _strategy(share: Share) -> Strategy | str:
 
 
 def prepare_process(threads: int) -> None:
-    """Make this process deterministic, quiet, and as parallel as asked; before it uses a GPU."""
+    """Make this process deterministic, quiet, as parallel as asked; before it uses a GPU.
+
+    It keeps the memory that it frees.
+    """
+    keep_freed_memory()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():  # cuBLAS refuses to be deterministic without
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

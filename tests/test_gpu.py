@@ -93,14 +93,13 @@ def fit(
 
 def learn(method: Baseline, device: torch.device, step: int) -> float:
     """One step; its loss."""
-    batch = method.transfer_batch_to_device(ids(method.model.config, step), device, 0)
+    batch = method.transfer_batch_to_device(ids(method.model.config, step)[None, None], device, 0)
+    method.on_train_batch_start(batch, step)
     found = list[float]()
 
     def closure() -> Tensor:
-        method.optimizer.zero_grad()
         loss = method.training_step(batch, step)
         loss.backward()
-        method.configure_gradient_clipping(method.optimizer, 1.0)
         found.append(loss.item())
         return loss
 

@@ -5,7 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.kernels import grouped_linear, linear, rms_norm, rotate
+from benchmark.kernels import (
+    LONGEST,
+    N_ROWS,
+    attention,
+    attention_in_parts,
+    cross_entropy,
+    grouped_linear,
+    linear,
+    rms_norm,
+    rotate,
+)
 from benchmark.seeding import generator
 
 SHAPES = [(3, 5), (2, 3, 5), (1, 1, 1, 5)]
@@ -29,6 +39,14 @@ def test_linear_is_the_product(shape: tuple[int, ...]) -> None:
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("n_out", [2, 5, 9])
+def test_the_gradient_of_a_weight_is_the_same_whichever_factor_is_copied(n_out: int) -> None:
+    x, weight = draw(4, 5), draw(n_out, 5)
+    (grad,) = torch.autograd.grad(linear(x, weight), weight, torch.ones(4, n_out))
+    torch.testing.assert_close(grad, x.sum(0).expand(n_out, 5))
+    assert grad.is_contiguous()
 
 
 def test_linear_leaves_other_types_and_autocast_to_pytorch() -> None:
@@ -109,3 +127,76 @@ def test_rotate_turns_pairs(shape: tuple[int, ...]) -> None:
 def test_rotate_keeps_a_narrow_type() -> None:
     angle = torch.zeros(3, 2, 2)
     assert rotate(draw(1, 3, 4).bfloat16(), angle).dtype == torch.bfloat16
+
+
+def angles(n_time: int, d_head: int) -> Tensor:
+    angle = torch.linspace(0, 3, n_time * d_head // 2, dtype=torch.float64).view(n_time, -1)
+    return torch.stack((angle.cos(), angle.sin()), -1)
+
+
+def attended(qkv: Tensor, rotation: Tensor | None) -> Tensor:
+    """Attention by its definition, one query at a time."""
+    q, k, v = qkv.unbind(2)
+    if rotation is not None:
+        q, k = rotate(q, rotation), rotate(k, rotation)
+    rows = []
+    for t in range(qkv.shape[1]):
+        scores = torch.einsum("bhk,bshk->bhs", q[:, t], k[:, : t + 1]) / q.shape[-1] ** 0.5
+        rows.append(torch.einsum("bhs,bshk->bhk", scores.softmax(-1), v[:, : t + 1]))
+    return torch.stack(rows, 1).flatten(2)
+
+
+LENGTHS = [1, 5, N_ROWS, N_ROWS + 1, 2 * N_ROWS + 7]
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+@pytest.mark.parametrize("n_time", LENGTHS)
+def test_attention_in_parts_is_the_definition(n_time: int, rotates: bool) -> None:
+    qkv = draw(2, n_time, 3, 3, 4, dtype=torch.float64)
+    rotation = angles(n_time + 2, 4) if rotates else None
+    for ours, theirs in zip(
+        gradients(attention_in_parts(qkv, rotation), qkv), gradients(attended(qkv, rotation), qkv),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_time", [5, N_ROWS + 1, LONGEST, LONGEST + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_is_the_same_in_parts_and_by_pytorch(n_time: int, dtype: torch.dtype) -> None:
+    qkv, rotation = draw(2, n_time, 3, 2, 4, dtype=dtype), angles(n_time, 4)
+    for ours, theirs in zip(
+        gradients(attention(qkv, rotation), qkv),
+        gradients(attention_in_parts(qkv, rotation), qkv),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_attention_in_parts_passes_finite_differences() -> None:
+    qkv, rotation = draw(1, 7, 3, 2, 4, dtype=torch.float64), angles(7, 4)
+    assert torch.autograd.gradcheck(lambda qkv: attention_in_parts(qkv, rotation), qkv)
+
+
+def test_attention_leaves_autocast_to_pytorch() -> None:
+    qkv = draw(2, 5, 3, 2, 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention(qkv, angles(5, 4)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_is_pytorchs(dtype: torch.dtype) -> None:
+    logits, targets = draw(6, 9, dtype=dtype), torch.tensor([0, 8, 3, 3, 0, 5])
+    for ours, theirs in zip(
+        gradients(cross_entropy(logits, targets), logits),
+        gradients(F.cross_entropy(logits, targets), logits),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_cross_entropy_passes_finite_differences_and_bears_large_logits() -> None:
+    targets = torch.tensor([1, 0])
+    logits = draw(2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logits: cross_entropy(logits, targets), logits)
+    assert cross_entropy(torch.tensor([[900.0, 0.0]]), torch.tensor([1])) == 900.0

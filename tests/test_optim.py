@@ -17,6 +17,7 @@ from benchmark.optim import (
     RateCurve,
     Rewarm,
     build_optimizer,
+    clipped_step,
     moments_of,
     scaled_update,
 )
@@ -244,3 +245,36 @@ def test_a_restarted_bias_correction_does_not_overshoot() -> None:
     torch.testing.assert_close(
         (before - model.embed.weight.detach()) / 1e-3, torch.ones_like(before)
     )
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_a_clipped_step_is_clipping_and_a_step(clip: float) -> None:
+    models = [trained_like(TINY) for _ in range(2)]
+    optimizers = [
+        build_optimizer(model, OptimizerConfig(), Moments.zeros(model)) for model in models
+    ]
+    for _ in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            for name, gradient in gradients(model).items():
+                model.get_parameter(name).grad = gradient
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2
+        ordered = [p for group in optimizers[0].param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(ordered, clip)
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+        clipped_step(optimizers[1], clip)
+    for theirs, ours in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert ours.grad is None
+        assert torch.equal(ours, theirs)
+    assert set(moments_of(models[1], optimizers[1]).step.values()) == {3.0}
+
+
+def test_a_clipped_step_passes_over_parameters_without_gradient() -> None:
+    model = trained_like(TINY)
+    optimizer = build_optimizer(model, OptimizerConfig(), Moments.zeros(model))
+    model.embed.weight.grad = torch.ones_like(model.embed.weight)
+    clipped_step(optimizer, 1.0)
+    steps = moments_of(model, optimizer).step
+    assert steps.pop("embed.weight") == 1.0
+    assert set(steps.values()) == {0.0}

@@ -9,6 +9,8 @@ import torch
 from synthetic_records import SUITE, write_records
 from torch import Tensor
 
+from benchmark.config import load_method
+from benchmark.config import load_suite as read_suite
 from benchmark.model import ModelConfig, Transformer
 from benchmark.records import load_suite
 from tools.perf.copied_runs import N_EVALUATIONS, N_SEEDS, copies
@@ -16,11 +18,26 @@ from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
 from tools.perf.growth_time import document as growth_document
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
+from tools.perf.ratios import best, slower
 from tools.perf.report_time import document as report_document
 from tools.perf.report_time import measure as measure_reports
 from tools.perf.scheduler import document as scheduler_document
 from tools.perf.scheduler import measure as time_scheduler
-from tools.perf.step_time import OURS, SAME, Rounds, document, measure, reference_model
+from tools.perf.start_time import COMMAND, LIGHTNING, PROCESS
+from tools.perf.start_time import document as start_document
+from tools.perf.start_time import measure as measure_starts
+from tools.perf.step_time import (
+    BFLOAT16,
+    HARNESS,
+    REFERENCE,
+    SHAPES,
+    TARGET,
+    Rounds,
+    Shape,
+    document,
+    measure,
+    measure_bfloat16,
+)
 from tools.perf.token_time import WIDTHS
 from tools.perf.token_time import document as token_document
 from tools.perf.token_time import measure as measure_tokens
@@ -57,7 +74,7 @@ def pair() -> tuple[Transformer, ReferenceGPT]:
     """Our model and the reference, with the same weights, in float64."""
     ours, theirs = (
         Transformer(TINY, generator=torch.Generator().manual_seed(0)).double(),
-        reference_model(TINY).double(),
+        ReferenceGPT(TINY).double(),
     )
     theirs.load_state_dict(as_reference(dict(ours.named_parameters())))
     return ours, theirs
@@ -81,18 +98,44 @@ def test_the_reference_stays_equal_through_training(
         torch.testing.assert_close(grown[name], parameter, rtol=0, atol=1e-9)
 
 
-def test_every_contestant_has_the_shape_the_page_states() -> None:
-    assert SAME.sizes() == OURS.sizes()
-    assert SAME.d_model == SAME.n_head * SAME.d_head
-    assert SAME.d_ff == 4 * SAME.d_model
+def test_the_shapes_are_those_that_suite_cpu_trains() -> None:
+    workload = read_suite("cpu").workload
+    assert (workload.target, workload.batch_size) == (TARGET.config, TARGET.batch_size)
+    for name in ("scratch_small", "scratch_small_width", "scratch_small_units", "staged_training"):
+        source = load_method(name).ladder.rungs(workload.target)[0]
+        assert source in [shape.config for shape in SHAPES], name
 
 
 def test_measures_every_contestant_in_every_round(tmp_path: Path) -> None:
     config = replace(TINY, vocab_size=256, norm="rmsnorm", positions="rotary", tied=False)
-    rounds = measure(config, tmp_path, n_rounds=2, n_steps=1)
+    shape = Shape(config, batch_size=2, n_threads=1, n_steps=1)
+    rounds = measure(shape, tmp_path, n_rounds=2)
     assert all(len(s) == 2 and min(s) > 0 for s in rounds.seconds.values())
-    text = document(rounds, config)
-    assert all(name in text for name in rounds.seconds)
+    halved = measure_bfloat16(shape, tmp_path / "halved", n_rounds=1)
+    text = document({shape: rounds}, {shape: halved})
+    assert f"| {1 / rounds.slowdown(HARNESS, REFERENCE):.2f} " in text
+    assert f"| {halved.slowdown(BFLOAT16, HARNESS):.2f} " in text
+
+
+def test_a_ratio_over_its_limit_is_measured_again_and_its_best_counts() -> None:
+    measured = iter([{"a": 3.0, "b": 1.0}, {"a": 2.5, "b": 1.4}, {"a": 2.7, "b": 1.2}])
+    found = best(lambda: next(measured), {"a": 2.0, "b": 1.5})
+    assert found == {"a": 2.5, "b": 1.0}
+    assert slower(found, {"a": 2.0, "b": 1.5}) == ["a"]
+    measured = iter([{"a": 3.0}, {"a": 1.0}])
+    assert slower(best(lambda: next(measured), {"a": 2.0}), {"a": 2.0}) == []
+
+
+def test_the_page_tells_the_time_to_the_first_step() -> None:
+    text = start_document({COMMAND: [7.0, 5.0, 6.0], PROCESS: [3.0, 3.0, 4.0], LIGHTNING: [2.0]})
+    assert f"| {COMMAND} " in text
+    assert "| 6.0 " in text
+
+
+@pytest.mark.slow
+def test_a_first_step_is_noticed_whichever_way_it_comes() -> None:
+    found = measure_starts(1)
+    assert found[COMMAND][0] > found[PROCESS][0] > 0
 
 
 def test_slowdown_is_the_median_of_ratios_within_a_round() -> None:

@@ -235,7 +235,7 @@ class Subject:
         """Take the steps with an instance that has begun."""
         stream = self.text(grown.model.config, first_window=BATCH_SIZE * steps.start)
         grown.model.train()
-        _trainer(len(steps)).fit(baseline, Batches(stream, len(steps)))
+        _trainer().fit(baseline, Batches(stream, len(steps)))
 
 
 def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
@@ -244,13 +244,11 @@ def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
     return [v for v in variants if sum(first[k] != x for k, x in vars(v).items()) % 2 == 0]
 
 
-def _trainer(n_steps: int) -> pl.Trainer:
+def _trainer() -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         devices=1,
-        max_steps=n_steps,
         max_epochs=1,
-        gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

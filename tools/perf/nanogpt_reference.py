@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from benchmark.model import ModelConfig
+
 
 class LayerNorm(nn.Module):
     """Layer norm with a gain and no bias."""
@@ -31,33 +33,34 @@ class LayerNorm(nn.Module):
 class Attention(nn.Module):
     """Causal multi-head self-attention with one map for query, key and value."""
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, sizes: ModelConfig) -> None:
         super().__init__()
-        self.n_head = n_head
-        self.c_attn = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.c_proj = nn.Linear(d_model, d_model, bias=False)
+        self.n_head = sizes.n_head
+        width = sizes.n_head * sizes.d_head
+        self.c_attn = nn.Linear(sizes.d_model, 3 * width, bias=False)
+        self.c_proj = nn.Linear(width, sizes.d_model, bias=False)
 
     @override
     def forward(self, x_BTD: Tensor) -> Tensor:
-        B, T, D = x_BTD.shape
+        B, T, _ = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = (
-            part.view(B, T, self.n_head, D // self.n_head).transpose(1, 2)
-            for part in self.c_attn(x_BTD).split(D, dim=2)
+            part.view(B, T, self.n_head, -1).transpose(1, 2)
+            for part in self.c_attn(x_BTD).chunk(3, dim=2)
         )
         y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
-        y_BTD: Tensor = self.c_proj(y_BHTK.transpose(1, 2).contiguous().view(B, T, D))
+        y_BTD: Tensor = self.c_proj(y_BHTK.transpose(1, 2).contiguous().view(B, T, -1))
         return y_BTD
 
 
 class Block(nn.Module):
-    """Attention, then an MLP four times as wide, each behind its norm."""
+    """Attention, then an MLP, each behind its norm."""
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, sizes: ModelConfig) -> None:
         super().__init__()
-        self.ln_1, self.ln_2 = LayerNorm(d_model), LayerNorm(d_model)
-        self.attn = Attention(d_model, n_head)
-        self.c_fc = nn.Linear(d_model, 4 * d_model, bias=False)
-        self.c_proj = nn.Linear(4 * d_model, d_model, bias=False)
+        self.ln_1, self.ln_2 = LayerNorm(sizes.d_model), LayerNorm(sizes.d_model)
+        self.attn = Attention(sizes)
+        self.c_fc = nn.Linear(sizes.d_model, sizes.d_ff, bias=False)
+        self.c_proj = nn.Linear(sizes.d_ff, sizes.d_model, bias=False)
 
     @override
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -67,20 +70,18 @@ class Block(nn.Module):
 
 
 class ReferenceGPT(nn.Module):
-    """Token ids (B, T) to next-token logits (B, T, V)."""
+    """Token ids (B, T) to next-token logits (B, T, V); of a config only the sizes count."""
 
-    def __init__(
-        self, *, d_model: int, n_layer: int, n_head: int, vocab_size: int, seq_len: int
-    ) -> None:
+    def __init__(self, sizes: ModelConfig) -> None:
         super().__init__()
-        self.wte = nn.Embedding(vocab_size, d_model)
-        self.wpe = nn.Embedding(seq_len, d_model)
-        self.blocks = nn.ModuleList(Block(d_model, n_head) for _ in range(n_layer))
-        self.ln_f = LayerNorm(d_model)
+        self.wte = nn.Embedding(sizes.vocab_size, sizes.d_model)
+        self.wpe = nn.Embedding(sizes.seq_len, sizes.d_model)
+        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.n_layer))
+        self.ln_f = LayerNorm(sizes.d_model)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:  # noqa: PLR2004
                 is_residual_write = name.endswith("c_proj.weight")
-                scale = math.sqrt(2 * n_layer) if is_residual_write else 1.0
+                scale = math.sqrt(2 * sizes.n_layer) if is_residual_write else 1.0
                 nn.init.normal_(parameter, std=0.02 / scale)
 
     @override

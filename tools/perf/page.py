@@ -1,46 +1,66 @@
 """Writes the page of everything that is timed."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 
-from tools.perf import growth_time, report_time, scheduler, step_time, token_time, two_workers
+from tools.perf import (
+    growth_time,
+    report_time,
+    scheduler,
+    start_time,
+    step_time,
+    token_time,
+    two_workers,
+)
+from tools.perf.step_time import Rounds, Shape
+
+BFLOAT16 = (step_time.TARGET, step_time.LARGER)
+"""Where bf16-mixed is timed beside fp32."""
 
 
 def main(
-    rounds: int = 12,
-    steps: int = 8,
-    growth_rounds: int = 5,
-    report_rounds: int = 3,
     out: Path = Path("results/perf.md"),
+    quick: Annotated[bool, typer.Option(help="One round of everything: does it run?")] = False,
 ) -> None:
-    """Measure training, growth, reports and scheduling; print the page, write it to `out`."""
+    """Time training, growth, reports and scheduling; print the page, write it to `out`."""
     torch.manual_seed(0)
+    rounds, few = (1, 1) if quick else (9, 3)
     growths = {
-        kind: growth_time.measure(small, growth_time.LARGE, growth_rounds)
+        kind: growth_time.measure(small, growth_time.LARGE, few)
         for kind, small in growth_time.SMALL.items()
     }
+    starts = start_time.measure(few)
+    steps = {shape: _in_new_cache(step_time.measure, shape, rounds) for shape in step_time.SHAPES}
+    halves = {shape: _in_new_cache(step_time.measure_bfloat16, shape, few) for shape in BFLOAT16}
     torch.set_num_threads(1)
     pairs = {width: token_time.measure(width, rounds) for width in token_time.WIDTHS}
-    tokens = token_time.document(pairs)
-    torch.set_num_threads(step_time.N_THREADS)
-    with tempfile.TemporaryDirectory() as cache:
-        steps_taken = step_time.measure(step_time.OURS, Path(cache), n_rounds=rounds, n_steps=steps)
     text = "\n".join(
         (
-            step_time.document(steps_taken, step_time.OURS),
-            growth_time.document(growths, growth_rounds),
-            tokens,
-            report_time.document(report_time.measure(report_rounds)),
-            two_workers.document(two_workers.measure(two_workers.ROUNDS)),
+            f"# Speed\n\n{step_time.machine()}. Written by `make perf`.\n",
+            step_time.document(steps, halves),
+            start_time.document(starts),
+            growth_time.document(growths, few),
+            token_time.document(pairs),
+            report_time.document(report_time.measure(few)),
+            two_workers.document(two_workers.measure(few)),
             scheduler.document(scheduler.both()),
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     typer.echo(text, nl=False)
+
+
+def _in_new_cache(
+    measure: Callable[[Shape, Path, int], Rounds], shape: Shape, n_rounds: int
+) -> Rounds:
+    with tempfile.TemporaryDirectory() as cache:
+        return measure(shape, Path(cache), n_rounds)
 
 
 if __name__ == "__main__":

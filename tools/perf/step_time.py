@@ -8,14 +8,15 @@ Set-up and the first steps of every turn are not timed.
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor
 
 from benchmark.config import (
     ExecutionConfig,
@@ -26,7 +27,10 @@ from benchmark.config import (
     load_method,
 )
 from benchmark.cost import training_flops_per_token
+from benchmark.growth import Moments
+from benchmark.kernels import cross_entropy, linear
 from benchmark.model import ModelConfig, Transformer
+from benchmark.optim import OptimizerConfig, build_optimizer, clipped_step
 from benchmark.plan import Run
 from benchmark.runner import Context, execute, prepare_process
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
@@ -35,30 +39,72 @@ from tools.perf.watched import Watched
 Turn = Callable[[int], float]
 """Train `N_WARM` steps untimed, then this many timed; seconds of the latter."""
 
-OURS = ModelConfig(d_model=128, n_layer=4, n_head=4, d_head=32, d_ff=512, seq_len=256)
-SAME = replace(OURS, norm="layernorm", positions="learned", tied=True)
-BATCH_SIZE = 16
-N_THREADS = 2
+SAME = ModelConfig(norm="layernorm", positions="learned", tied=True)
+"""The choices that make our model nanoGPT's."""
+
 N_WARM = 2
+RATE = 6e-4
 PEAK_SIZE = 1024
-N_STEPS_PER_RUN = 1000
-"""Length of the run that the harness believes it is in; sets how often it records."""
+BUDGET_FLOPS = 2.4e12
+"""Of the run that the harness believes it is in, as in suite `cpu`; sets how often it records."""
 
 REFERENCE = "nanoGPT's layers, plain loop"
 SAME_LAYERS = "our model, nanoGPT's layers, plain loop"
 PLAIN = "our model, plain loop"
 HARNESS = "our model, through the harness"
+BFLOAT16 = "our model, through the harness, bf16-mixed"
 
 
-def reference_model(config: ModelConfig) -> ReferenceGPT:
-    """The yardstick at the sizes of `config`."""
-    return ReferenceGPT(
-        d_model=config.d_model,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        vocab_size=config.vocab_size,
-        seq_len=config.seq_len,
-    )
+@dataclass(frozen=True)
+class Shape:
+    """A model, its batch, and how it is trained."""
+
+    config: ModelConfig
+    batch_size: int
+    n_threads: int
+    n_steps: int
+    """Of a turn."""
+
+    @property
+    def name(self) -> str:
+        """The sizes in words."""
+        c = self.config
+        threads = "1 thread" if self.n_threads == 1 else f"{self.n_threads} threads"
+        return (
+            f"d {c.d_model}, L {c.n_layer}, H {c.n_head}, F {c.d_ff}, T {c.seq_len}, "
+            f"B {self.batch_size}, {threads}"
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Of a step."""
+        return self.batch_size * self.config.seq_len
+
+    @property
+    def flops(self) -> float:
+        """Of a step."""
+        return self.tokens * training_flops_per_token(Transformer.shell(self.config))
+
+
+TARGET = Shape(ModelConfig(), batch_size=8, n_threads=1, n_steps=30)
+"""What suite `cpu` trains in the end."""
+
+WIDE = ModelConfig(d_model=128, n_layer=4, n_head=4, d_head=32, d_ff=512, seq_len=256)
+LARGER = Shape(WIDE, batch_size=16, n_threads=2, n_steps=4)
+
+SHAPES = (
+    TARGET,
+    replace(TARGET, config=ModelConfig(n_layer=4), n_steps=20),
+    replace(TARGET, config=ModelConfig(n_layer=1)),
+    replace(TARGET, config=ModelConfig(d_model=32)),
+    replace(TARGET, config=ModelConfig(n_head=2, d_ff=128)),
+    replace(TARGET, config=ModelConfig(d_model=32, n_head=2, d_ff=128)),
+    LARGER,
+    replace(
+        LARGER, config=replace(WIDE, d_model=256, n_layer=6, n_head=8, d_ff=1024), n_steps=2
+    ),
+)  # fmt: skip
+"""Suite `cpu`'s target and a deeper one, its sources, and two that are larger."""
 
 
 def drawn(config: ModelConfig) -> Transformer:
@@ -66,30 +112,50 @@ def drawn(config: ModelConfig) -> Transformer:
     return Transformer(config, generator=torch.Generator().manual_seed(0))
 
 
-def plain_steps(model: nn.Module, config: ModelConfig) -> Turn:
-    """Train `model` in the plain loop, on random bytes."""
-    optimizer = adamw(model)
+def reference_steps(shape: Shape) -> Turn:
+    """Train the yardstick in its loop, on random bytes."""
+    model = ReferenceGPT(shape.config)
+    return _plain_turn(shape, partial(train, model, adamw(model)))
 
+
+def plain_steps(config: ModelConfig, shape: Shape) -> Turn:
+    """Train our model as the harness does, but in a loop of nothing else, on random bytes."""
+    model = drawn(config)
+    optimizer = build_optimizer(model, OptimizerConfig(), Moments.zeros(model))
+    for group in optimizer.param_groups:
+        group["lr"] = RATE
+    return _plain_turn(shape, partial(_train, model, optimizer))
+
+
+def _train(model: Transformer, optimizer: torch.optim.AdamW, batches: Sequence[Tensor]) -> None:
+    for batch in batches:
+        logits_BTV = model(batch[:, :-1])
+        cross_entropy(logits_BTV.flatten(0, 1), batch[:, 1:].flatten()).backward()
+        clipped_step(optimizer, clip=1.0)
+
+
+def _plain_turn(shape: Shape, run: Callable[[Sequence[Tensor]], None]) -> Turn:
     def turn(n_steps: int) -> float:
-        shape = (N_WARM + n_steps, BATCH_SIZE, config.seq_len + 1)
-        batches = list(torch.randint(config.vocab_size, shape))
-        train(model, optimizer, batches[:N_WARM])
+        size = (N_WARM + n_steps, shape.batch_size, shape.config.seq_len + 1)
+        batches = list(torch.randint(shape.config.vocab_size, size))
+        run(batches[:N_WARM])
         started = time.perf_counter()
-        train(model, optimizer, batches[N_WARM:])
+        run(batches[N_WARM:])
         return time.perf_counter() - started
 
     return turn
 
 
-def harness_steps(config: ModelConfig, cache: Path) -> Turn:
+def harness_steps(shape: Shape, cache: Path, precision: str = "32-true") -> Turn:
     """Train our model as `growbench run` does: a stage with its stream, ledger and records."""
-    step_flops = BATCH_SIZE * config.seq_len * training_flops_per_token(Transformer.shell(config))
     corpus = load_corpus("synthetic")
+    workload = WorkloadConfig(corpus=corpus, target=shape.config, batch_size=shape.batch_size)
+    protocol = ProtocolConfig(budget_flops=BUDGET_FLOPS, curve_bytes=1024, precision=precision)
     suite = SuiteConfig(
         name="perf",
         version="1.0",
-        workload=WorkloadConfig(corpus=corpus, target=config, batch_size=BATCH_SIZE),
-        protocol=ProtocolConfig(budget_flops=N_STEPS_PER_RUN * step_flops, curve_bytes=1024),
+        workload=workload,
+        protocol=protocol,
         run=ExecutionConfig(device="cpu"),
     )
     seeds = count()
@@ -100,27 +166,32 @@ def harness_steps(config: ModelConfig, cache: Path) -> Turn:
         short = replace(
             stage,
             baseline=f"{Watched.__module__}:{Watched.__name__}",
-            until=(N_WARM + n_steps + 0.5) * step_flops,
+            until=(N_WARM + n_steps + 0.5) * shape.flops,
             marks=(),
             is_last=False,
         )
-        Watched.ends.clear()
+        Watched.turns.clear()
         was_deterministic = torch.are_deterministic_algorithms_enabled()
         prepare_process(torch.get_num_threads())
         execute(short, Context(corpus=corpus, cache=cache))
         torch.use_deterministic_algorithms(was_deterministic)
-        return Watched.ends[-1] - Watched.ends[-1 - n_steps]
+        return Watched.turns[-1] - Watched.turns[-1 - n_steps]
 
     return turn
 
 
 def matmul_flops_per_second() -> float:
-    """Rate of a large square matrix product on this machine, fp32."""
+    """Rate of a large square product in fp32, by the faster of the libraries in this PyTorch."""
     a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE)
+    return max(_rate(torch.matmul, a, b), _rate(linear, a, b))
+
+
+def _rate(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+    product(a, b)
     started = time.perf_counter()
-    for _ in range(10):
-        a @ b
-    return 10 * 2 * PEAK_SIZE**3 / (time.perf_counter() - started)
+    for _ in range(5):
+        product(a, b)
+    return 5 * 2 * PEAK_SIZE**3 / (time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
@@ -135,69 +206,111 @@ class Rounds:
         pairs = zip(self.seconds[name], self.seconds[base], strict=True)
         return statistics.median(ours / theirs for ours, theirs in pairs)
 
+    def median(self, name: str) -> float:
+        """Seconds per step."""
+        return statistics.median(self.seconds[name])
 
-def measure(config: ModelConfig, cache: Path, *, n_rounds: int, n_steps: int) -> Rounds:
+    @property
+    def overhead(self) -> float:
+        """What the harness adds to our model's step, as a fraction of it."""
+        return self.slowdown(HARNESS, PLAIN) - 1
+
+
+def measure(shape: Shape, cache: Path, n_rounds: int) -> Rounds:
     """Let every contestant train in turn, `n_rounds` times."""
-    same = replace(config, norm=SAME.norm, positions=SAME.positions, tied=SAME.tied)
+    config, same = shape.config, _as_reference(shape.config)
+    return take_turns(
+        {
+            REFERENCE: reference_steps(shape),
+            SAME_LAYERS: plain_steps(same, shape),
+            PLAIN: plain_steps(config, shape),
+            HARNESS: harness_steps(shape, cache),
+        },
+        shape,
+        n_rounds,
+    )
+
+
+def measure_bfloat16(shape: Shape, cache: Path, n_rounds: int) -> Rounds:
+    """Let our model train in both precisions in turn, through the harness."""
     turns = {
-        REFERENCE: plain_steps(reference_model(config), config),
-        SAME_LAYERS: plain_steps(drawn(same), config),
-        PLAIN: plain_steps(drawn(config), config),
-        HARNESS: harness_steps(config, cache),
+        HARNESS: harness_steps(shape, cache),
+        BFLOAT16: harness_steps(shape, cache, "bf16-mixed"),
     }
+    return take_turns(turns, shape, n_rounds)
+
+
+def take_turns(turns: dict[str, Turn], shape: Shape, n_rounds: int) -> Rounds:
+    """Seconds of every contestant in `n_rounds` rounds after one that warms up."""
+    torch.set_num_threads(shape.n_threads)
     rounds = Rounds({name: [] for name in turns}, [])
     for i in range(n_rounds + 1):
         names = list(turns)[i % len(turns) :] + list(turns)[: i % len(turns)]
-        seconds = {name: turns[name](n_steps) for name in names}
+        seconds = {name: turns[name](shape.n_steps) for name in names}
         peak = matmul_flops_per_second()
         if i > 0:  # the first round warms allocator and kernels
             rounds.peak.append(peak)
             for name in names:
-                rounds.seconds[name].append(seconds[name] / n_steps)
+                rounds.seconds[name].append(seconds[name] / shape.n_steps)
     return rounds
 
 
-def table(rounds: Rounds, config: ModelConfig) -> str:
-    """Markdown table of the medians."""
-    tokens = BATCH_SIZE * config.seq_len
-    flops = tokens * training_flops_per_token(Transformer.shell(config))
+def _as_reference(config: ModelConfig) -> ModelConfig:
+    return replace(config, norm=SAME.norm, positions=SAME.positions, tied=SAME.tied)
+
+
+def document(found: dict[Shape, Rounds], bfloat16: dict[Shape, Rounds]) -> str:
+    """Section of the page that `make perf` writes."""
+    n_rounds = min(len(rounds.peak) for rounds in found.values())
+    parts = [
+        f"""## Training step
+
+Batches are B windows of T bytes, fp32. "Reference" is {REFERENCE}. "Same layers" is our
+model with nanoGPT's norm, positions and head, "ours" the one that suites train; both in a loop of
+forward, backward and update alone. "Harness" is "ours" as `growbench run` trains it. Medians of
+{n_rounds} interleaved rounds; ratios are taken within a round. The peak is the faster of MKL's and
+oneDNN's rate for the product of two matrices of {PEAK_SIZE} x {PEAK_SIZE}, in the same run. The
+first shapes are suite `cpu`'s target, a deeper one, and the target's sources.
+""",
+        _table([_row(shape, rounds) for shape, rounds in found.items()]),
+        "A step of our model through the harness in bf16-mixed, beside fp32:",
+        _table([_row_of_bfloat16(shape, rounds) for shape, rounds in bfloat16.items()]),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _row(shape: Shape, rounds: Rounds) -> dict[str, str]:
+    seconds = rounds.median(HARNESS)
+    names = {"reference": REFERENCE, "same layers": SAME_LAYERS, "ours": PLAIN, "harness": HARNESS}
     peak = statistics.median(rounds.peak)
-    rows = []
-    for name, seconds in rounds.seconds.items():
-        median = statistics.median(seconds)
-        rows.append(
-            {
-                "training step": name,
-                "tokens/s": f"{tokens / median:,.0f}",
-                "ms": f"{1e3 * median:.1f}",
-                "time / reference": f"{rounds.slowdown(name, REFERENCE):.3f}",
-                "of matmul peak": f"{flops / median / peak:.0%}",
-            }
-        )
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, stralign="left")
+    return {
+        "shape": shape.name,
+        **{f"{title}, ms": f"{1e3 * rounds.median(name):.1f}" for title, name in names.items()},
+        "harness, tokens/s": f"{shape.tokens / seconds:,.0f}",
+        "speed / reference": f"{1 / rounds.slowdown(HARNESS, REFERENCE):.2f}",
+        "the harness adds": f"{rounds.overhead:+.1%}",
+        "GFLOP/s": f"{shape.flops / seconds / 1e9:.0f}",
+        "peak GFLOP/s": f"{peak / 1e9:.0f}",
+        "of peak": f"{shape.flops / seconds / peak:.0%}",
+    }
 
 
-def document(rounds: Rounds, config: ModelConfig) -> str:
-    """The page that `make perf` writes."""
-    overhead = rounds.slowdown(HARNESS, PLAIN) - 1
-    shape = (
-        f"d_model {config.d_model}, {config.n_layer} layers, {config.n_head} heads, "
-        f"length {config.seq_len}, batch {BATCH_SIZE}, fp32, {torch.get_num_threads()} threads"
-    )
-    machine = (
-        f"{cpu_name()}, torch {torch.__version__}, "
-        f"matrix product {statistics.median(rounds.peak) / 1e9:.0f} GFLOP/s"
-    )
-    return f"""# Speed of the training step
+def _row_of_bfloat16(shape: Shape, rounds: Rounds) -> dict[str, str]:
+    return {
+        "shape": shape.name,
+        "fp32, ms": f"{1e3 * rounds.median(HARNESS):.1f}",
+        "bf16-mixed, ms": f"{1e3 * rounds.median(BFLOAT16):.1f}",
+        "time / fp32": f"{rounds.slowdown(BFLOAT16, HARNESS):.2f}",
+    }
 
-{shape}.
-{machine}.
-Medians of {len(rounds.peak)} interleaved rounds; ratios are taken within a round.
 
-{table(rounds, config)}
+def _table(rows: list[dict[str, str]]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
-Loop, logging and ledger add {overhead:+.1%} to our model's step.
-"""
+
+def machine() -> str:
+    """What the page was measured on."""
+    return f"{cpu_name()}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def cpu_name() -> str:
