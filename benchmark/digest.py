@@ -27,6 +27,7 @@ SCIENCE = (
     "optim",
     "runner",
     "seeding",
+    "training",
 )
 """Modules of the harness whose code determines what a stage computes."""
 

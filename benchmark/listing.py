@@ -27,8 +27,8 @@ from benchmark.model import ModelConfig, Transformer
 from benchmark.plan import Done, Run, Sharing, StageSpec
 from benchmark.probe import Probe, predict
 from benchmark.report import formats
-from benchmark.runner import prepare_process
 from benchmark.session import Session
+from benchmark.training import prepare_process
 
 MISSING = formats.DASH
 

@@ -20,7 +20,7 @@ from benchmark.growth import Moments
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve
 from benchmark.plan import StageSpec
-from benchmark.runner import Batches, make_trainer
+from benchmark.training import Batches, make_trainer
 
 WARMUP_STEPS = 2
 STEPS = 5

@@ -18,8 +18,9 @@ from benchmark.data.stream import ByteStream
 from benchmark.errors import ConfigError, RankError
 from benchmark.plan import Run
 from benchmark.records import Event, read_events
-from benchmark.runner import Batches, Context, Share, Tick
+from benchmark.runner import Context, Tick
 from benchmark.session import Session
+from benchmark.training import Batches, Share
 
 pytestmark = pytest.mark.slow  # processes start
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from baselines.parts.copies import Copies
 from baselines.zero_width import ZeroPad
-from benchmark import kernels, runner
+from benchmark import kernels, runner, training
 from benchmark.baseline import Baseline, Fit, Plain
 from benchmark.checkpoint import StageStore, load_state
 from benchmark.config import available, load_method, load_suite
@@ -279,10 +279,10 @@ def test_a_process_with_a_gpu_lets_cublas_be_deterministic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    runner.prepare_process(threads=1)
+    training.prepare_process(threads=1)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    runner.prepare_process(threads=1)
+    training.prepare_process(threads=1)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
@@ -323,7 +323,7 @@ def test_a_gpu_gets_its_batches_from_pinned_memory_and_need_not_wait(
 def test_a_clock_stops_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = list[torch.device]()
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    runner.wait_for(CPU)
+    training.wait_for(CPU)
     assert waited == []
-    runner.wait_for(torch.device("cuda"))
+    training.wait_for(torch.device("cuda"))
     assert waited == [torch.device("cuda")]

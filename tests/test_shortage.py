@@ -20,8 +20,8 @@ from benchmark.growth import Moments, Resources, StatePolicy, grow
 from benchmark.model import Transformer
 from benchmark.optim import OptimizerConfig, RateCurve
 from benchmark.plan import StageSpec
-from benchmark.runner import Batches, Share, make_trainer
 from benchmark.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
+from benchmark.training import Batches, Share, make_trainer
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, f
 from benchmark.cost import forward_flops_per_token, training_flops_per_token
 from benchmark.data.stream import ByteStream
 from benchmark.model import Transformer
-from benchmark.runner import GrowthBatches
+from benchmark.training import GrowthBatches
 
 N_STEPS = 3
 

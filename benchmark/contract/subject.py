@@ -25,8 +25,8 @@ from benchmark.growth import (
 )
 from benchmark.model import CHOICES, ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
-from benchmark.runner import Batches, GrowthBatches
 from benchmark.seeding import generator
+from benchmark.training import Batches, GrowthBatches
 
 SIZES = {
     "d_model": 8,

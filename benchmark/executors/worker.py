@@ -19,8 +19,9 @@ from benchmark.executors.track import Failure
 from benchmark.plan import StageResult, StageSpec
 from benchmark.processes import death, follow_parent
 from benchmark.records import atomic_write_text
-from benchmark.runner import Context, Tick, execute, prepare_process
+from benchmark.runner import Context, Tick, execute
 from benchmark.shortage import is_out_of_memory
+from benchmark.training import prepare_process
 from benchmark.watch import corpus_closed
 
 OUT_OF_MEMORY = "out of memory"

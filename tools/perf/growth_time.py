@@ -21,7 +21,7 @@ from benchmark.config import PluginConfig, available, build, load_method
 from benchmark.errors import GrowthError
 from benchmark.growth import Moments, Resources, check_reach, enlargements, grow, grown_model
 from benchmark.model import ModelConfig, Transformer
-from benchmark.runner import prepare_process
+from benchmark.training import prepare_process
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.step_time import drawn
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from benchmark.config import PluginConfig, load_method
 from benchmark.model import ModelConfig
-from benchmark.runner import prepare_process
+from benchmark.training import prepare_process
 from tools.perf import growth_time, step_time
 from tools.perf.step_time import HARNESS, LARGER, REFERENCE, TARGET, Rounds, Shape
 

@@ -37,7 +37,8 @@ STAGE = """
 from pathlib import Path
 from benchmark.config import load_method, load_suite
 from benchmark.plan import Run
-from benchmark.runner import Context, execute, prepare_process
+from benchmark.runner import Context, execute
+from benchmark.training import prepare_process
 prepare_process(threads=1)
 suite = load_suite("suite.yaml", ["run.device=cpu"])
 stage = Run(suite, load_method("scratch"), 0, data={}).next_stage([])

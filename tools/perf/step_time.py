@@ -32,7 +32,8 @@ from benchmark.kernels import cross_entropy, linear
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, build_optimizer, clipped_step
 from benchmark.plan import Run
-from benchmark.runner import Context, execute, prepare_process
+from benchmark.runner import Context, execute
+from benchmark.training import prepare_process
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
 from tools.perf.watched import Watched
 
