@@ -200,7 +200,7 @@ def test_a_wrong_address_ends_the_command_in_one_line_and_soon(tmp_path: Path) -
     assert process.returncode == 2, errors
     assert f"run.address '{HEAD}:1': no Ray cluster answers within" in errors
     assert errors.count("\n") == 1
-    assert time.monotonic() - began < 3 * ANSWER_SECONDS
+    assert time.monotonic() - began < 4 * ANSWER_SECONDS  # with the start of Python
 
 
 def test_without_ray_the_message_names_the_extra(
