@@ -1,15 +1,19 @@
-"""A Ray cluster on the loopback addresses of this machine; no test lives here."""
+"""A Ray cluster on the loopback addresses of this machine; no test lives here.
+
+Run as a program, this file is the cluster's guard: a process that ends it when the tests are
+through with it, or gone, in whatever way.
+"""
 
 import os
 import secrets
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -31,6 +35,10 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.guard = subprocess.Popen(
+            [sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.environment = os.environ | {
             "PYTHONPATH": str(ROOT),
@@ -64,7 +72,15 @@ class Cluster:
     def lose(self, process: int) -> None:
         """Kill the machine that a process runs on, in the midst of everything."""
         (node,) = (node for node in self.nodes if node.pid == os.getsid(process))
-        kill([node])
+        kill({node.pid})
+        node.wait(timeout=START_SECONDS)
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+        self.guard.communicate(timeout=START_SECONDS)
+        assert self.guard.returncode == 0
+        for node in self.nodes:
+            node.wait(timeout=START_SECONDS)
 
     def log(self, node: int) -> str:
         """What a node has printed."""
@@ -85,35 +101,42 @@ class Cluster:
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
         self.nodes.append(node)
+        assert self.guard.stdin is not None
+        self.guard.stdin.write(f"{node.pid}\n")
+        self.guard.stdin.flush()
 
 
 @contextmanager
 def cluster(n_nodes: int) -> Iterator[Cluster]:
     """A head and nodes, of which nothing is left afterwards, whatever happens."""
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        started = Cluster(Path(folder))
-        try:
-            for _ in range(n_nodes):
-                started.add_node()
-            started.wait()
-            yield started
-        finally:
-            kill(started.nodes)
+    started = Cluster(Path(tempfile.mkdtemp(prefix="ray-")))
+    try:
+        for _ in range(n_nodes):
+            started.add_node()
+        started.wait()
+        yield started
+    finally:
+        started.end()
 
 
-def kill(nodes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End every process of the nodes' sessions at once, and see them gone."""
-    sessions = {node.pid for node in nodes}
+def kill(sessions: Collection[int]) -> None:
+    """End every process of some sessions at once, and see them gone."""
     members = [process for process in psutil.process_iter() if session(process) in sessions]
     for process in members:
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    for node in nodes:
-        node.wait(timeout=START_SECONDS)
-    _, left = psutil.wait_procs(members, timeout=START_SECONDS)
-    assert not left
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    until = time.monotonic() + START_SECONDS
+    while any(map(is_alive, members)):
+        assert time.monotonic() < until, members
+        time.sleep(0.05)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still does anything: one that waits for its parent to look does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def session(process: psutil.Process) -> int | None:
@@ -134,3 +157,13 @@ def free_ports(n: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def guard(folder: str) -> None:
+    """Wait until standard input, which names the nodes' sessions, ends; then end these."""
+    kill({int(line) for line in sys.stdin})
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    guard(sys.argv[1])
