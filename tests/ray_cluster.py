@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -125,9 +125,14 @@ def kill(sessions: Collection[int]) -> None:
     for process in members:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    see_gone(members)
+
+
+def see_gone(processes: Sequence[psutil.Process]) -> None:
+    """Wait until none of them does anything any more."""
     until = time.monotonic() + START_SECONDS
-    while any(map(is_alive, members)):
-        assert time.monotonic() < until, members
+    while any(map(is_alive, processes)):
+        assert time.monotonic() < until, processes
         time.sleep(0.05)
 
 

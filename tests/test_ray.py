@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray_cluster import HEAD, ROOT, Cluster, cluster
+from ray_cluster import HEAD, ROOT, Cluster, cluster, see_gone
 from tiny_suite import prepare
 
 from benchmark.audit import audit
@@ -157,7 +157,7 @@ def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor
     with growbench(tmp_path, two_nodes.environment, *on_ray(two_nodes)) as process:
         lost = held(tmp_path, process)
         two_nodes.lose(lost.pid)
-        assert not lost.is_running()
+        see_gone([lost])
         (tmp_path / "go").touch()
         finish(process)
     two_nodes.add_node()
@@ -187,7 +187,7 @@ def test_an_interrupted_command_leaves_nothing_behind_and_goes_on(
         _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, errors
     assert errors == "growbench: interrupted; the same command goes on where it stopped\n"
-    stage.wait(timeout=TIMEOUT)
+    see_gone([stage])
     (tmp_path / "go").touch()
     run(tmp_path, two_nodes.environment, *on_ray(two_nodes))
     assert records(tmp_path / "results" / "tiny") == records(local)
