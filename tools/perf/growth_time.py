@@ -175,6 +175,10 @@ def measure(small: ModelConfig, large: ModelConfig, n_rounds: int) -> Growths:
     return found
 
 
+def _rounds(n: int) -> str:
+    return "one round" if n == 1 else f"median of {n} rounds"
+
+
 def document(growths: dict[str, Growths], n_rounds: int) -> str:
     """Section of the page that `make perf` writes, for what was measured by kind of growth."""
     parts = [
@@ -182,7 +186,7 @@ def document(growths: dict[str, Growths], n_rounds: int) -> str:
 
 To d_model {LARGE.d_model}, {LARGE.n_layer} layers, fp32: in width from d_model
 {SMALL["width"].d_model}, in depth from {SMALL["depth"].n_layer} layers. Time is over that of
-copying the large model's weights once into new memory, median of {n_rounds} rounds. Memory is the
+copying the large model's weights once into new memory, {_rounds(n_rounds)}. Memory is the
 most bytes of tensors alive at once, over those of the small and the large state. "All" is the
 weights, both of Adam's moments and the masks of new entries; its time is over copying the weights,
 too.

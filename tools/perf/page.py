@@ -22,6 +22,9 @@ from tools.perf.step_time import Rounds, Shape
 BFLOAT16 = (step_time.TARGET, step_time.LARGER)
 """Where bf16-mixed is timed beside fp32."""
 
+ONCE = 1
+"""Rounds of what takes minutes: a process for each of a hundred growths, a suite of real stages."""
+
 
 def main(
     out: Path = Path("results/perf.md"),
@@ -31,7 +34,7 @@ def main(
     torch.manual_seed(0)
     rounds, few = (1, 1) if quick else (9, 3)
     growths = {
-        kind: growth_time.measure(small, growth_time.LARGE, few)
+        kind: growth_time.measure(small, growth_time.LARGE, ONCE)
         for kind, small in growth_time.SMALL.items()
     }
     starts = start_time.measure(few)
@@ -44,10 +47,10 @@ def main(
             f"# Speed\n\n{step_time.machine()}. Written by `make perf`.\n",
             step_time.document(steps, halves),
             start_time.document(starts),
-            growth_time.document(growths, few),
+            growth_time.document(growths, ONCE),
             token_time.document(pairs),
             report_time.document(report_time.measure(few)),
-            two_workers.document(two_workers.measure(few)),
+            two_workers.document(two_workers.measure(ONCE)),
             scheduler.document(scheduler.both()),
         )
     )
