@@ -22,8 +22,8 @@ STAGE = re.compile("(?:GC)?S[TV]*C")
 RUN = re.compile(f"R(?:{STAGE.pattern})*F*E")
 
 AXES = ("step", "tokens", "flops", "seconds")
-N_TRAIN_RECORDS = 100
-"""Marks of the budget at which training losses are recorded."""
+N_TRAIN_RECORDS, N_FORMERLY = 50, 100
+"""Marks of the budget at which training losses are recorded, now and in older suites."""
 
 SAME = 1e-9
 """Relative difference below which two positions are equal."""
@@ -37,6 +37,7 @@ Numbered = Sequence[tuple[str, Event]]
 
 def course(evidence: Evidence) -> Iterator[Remark]:
     """Every record lies where the steps and growths before it lead, and none is left out."""
+    n_marks = _marks_of(evidence.ran)
     for run in evidence.ran:
         lines = [(f"{log_of(run)}, line {n}", event) for n, event in enumerate(run.events, start=1)
                  if event["kind"] not in ASIDE]  # fmt: skip
@@ -44,7 +45,13 @@ def course(evidence: Evidence) -> Iterator[Remark]:
         if run.status != "unfinished" and not RUN.fullmatch(letters):
             yield Remark(f"{log_of(run)}: its records come in an order that no run has")
             continue
-        yield from _walk(run, letters, lines)
+        yield from _walk(run, letters, lines, n_marks)
+
+
+def _marks_of(runs: Sequence[RunRecord]) -> int:
+    """Marks of the training loss, one number for a whole suite; each stage tells its end as well."""
+    most = max((len(run.of("train")) - len(run.of("stage")) for run in runs), default=0)
+    return N_FORMERLY if most > N_TRAIN_RECORDS else N_TRAIN_RECORDS
 
 
 def ends(evidence: Evidence) -> Iterator[Remark]:
@@ -61,14 +68,14 @@ def ends(evidence: Evidence) -> Iterator[Remark]:
             yield Remark(f"{place}: diverged, though every training loss is finite")
 
 
-def _walk(run: RunRecord, letters: str, lines: Numbered) -> Iterator[Remark]:
+def _walk(run: RunRecord, letters: str, lines: Numbered, n_marks: int) -> Iterator[Remark]:
     """Stage by stage to the final scores."""
     at: Position = dict.fromkeys(AXES, 0)
     for number, found in enumerate(STAGE.finditer(letters)):
         block = lines[found.start() : found.end()]
         yield from (Remark(f"{place}: of stage {event['stage']}, in the midst of {number}")
                     for place, event in block if event["stage"] != number)  # fmt: skip
-        at = yield from _stage(run, block, at)
+        at = yield from _stage(run, block, at, n_marks)
     last_stage = len(run.of("stage")) - 1
     for place, event in lines[len(letters.rstrip("FE")) :]:
         if event.get("stage", last_stage) != last_stage:
@@ -77,7 +84,9 @@ def _walk(run: RunRecord, letters: str, lines: Numbered) -> Iterator[Remark]:
             yield from _off(place, event, at)
 
 
-def _stage(run: RunRecord, block: Numbered, at: Position) -> Generator[Remark, None, Position]:
+def _stage(
+    run: RunRecord, block: Numbered, at: Position, n_marks: int
+) -> Generator[Remark, None, Position]:
     """What is elsewhere than it should be; returns where the stage ends."""
     if block[0][1]["kind"] == "growth":
         place, growth = block[0]
@@ -102,7 +111,7 @@ def _stage(run: RunRecord, block: Numbered, at: Position) -> Generator[Remark, N
     )
     yield from _charges((last_place, charge), stage, "train")
     if run.status == "done":
-        yield from _marks(run, stage, last_place, [event for _, event in told])
+        yield from _marks(run, stage, last_place, [event for _, event in told], n_marks)
     return at
 
 
@@ -112,10 +121,12 @@ def _charges(line: tuple[str, Event], whose: Event, what: str) -> Iterator[Remar
         yield Remark(f"{place}: a charge of {charge['what']} where {what} should be paid for")
 
 
-def _marks(run: RunRecord, stage: Event, place: str, told: Sequence[Event]) -> Iterator[Remark]:
+def _marks(
+    run: RunRecord, stage: Event, place: str, told: Sequence[Event], n_marks: int
+) -> Iterator[Remark]:
     """Losses and evaluations that are missing, or told where nothing is told."""
     protocol, step = run.config["protocol"], step_flops(run.config, stage)
-    for kind, n in (("train", N_TRAIN_RECORDS), ("evaluation", protocol["n_evaluations"])):
+    for kind, n in (("train", n_marks), ("evaluation", protocol["n_evaluations"])):
         marks = (i * protocol["budget_flops"] / n for i in range(1, n + 1))
         steps = {int((mark - stage["flops"]) // step) for mark in marks if mark > stage["flops"]}
         right = {done for done in steps if 0 < done <= stage["n_steps"]} | {stage["n_steps"]}
