@@ -49,7 +49,7 @@ def course(evidence: Evidence) -> Iterator[Remark]:
 
 
 def _marks_of(runs: Sequence[RunRecord]) -> int:
-    """Marks of the training loss, one number for a whole suite; each stage tells its end as well."""
+    """Marks of the training loss, as many in all runs; each stage tells its end as well."""
     most = max((len(run.of("train")) - len(run.of("stage")) for run in runs), default=0)
     return N_FORMERLY if most > N_TRAIN_RECORDS else N_TRAIN_RECORDS
 
