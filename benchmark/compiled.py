@@ -21,14 +21,15 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function as one graph, made anew when it is first called with tensors of other shapes.
 
-    What was compiled before is forgotten: PyTorch gives up on a function of too many models.
+    What was compiled before is forgotten, its time too: PyTorch gives up on a function of too many
+    models.
     """
     torch.compiler.reset()
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def compile_seconds() -> float:
-    """What this process has spent on compiling so far."""
+    """What this process has spent on compiling since `compiled` was last called."""
     spent = importlib.import_module("torch._dynamo.utils").calculate_time_spent()
     return float(spent["total_wall_time"])
 

@@ -536,7 +536,6 @@ class Meter(Steps):
         self.stage, self.state = stage, state
         self.evaluations = self.steps_at(stage.spec.marks)
         self.seconds = state.position.seconds
-        self.compiled_before = compile_seconds() if stage.spec.is_compiled else 0.0
         self.last_saved = self.last_tick = time.perf_counter()
 
     @property
@@ -625,8 +624,8 @@ class Meter(Steps):
 
     def _record_compilation(self) -> None:
         """Say how much of the time of the steps went into compiling them."""
-        seconds = compile_seconds() - self.compiled_before
-        self.stage.log.append("compilation", compile_seconds=seconds, **where(self.position))
+        where_now = where(self.position)
+        self.stage.log.append("compilation", compile_seconds=compile_seconds(), **where_now)
 
     def charged(self) -> State:
         """Record what the stage cost, and return its last state."""
