@@ -169,9 +169,12 @@ def wide() -> ModelConfig:
     [
         (
             {"d_model": 128, "n_head": 8, "d_ff": 512},
-            {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "msg"},
+            {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "flm101b"},
         ),
-        ({"n_layer": 24}, {"bert2bert", "identity_depth", "llama_pro", "net2net", "stackbert"}),
+        (
+            {"n_layer": 24},
+            {"bert2bert", "identity_depth", "late_depth", "llama_pro", "stacking_last"},
+        ),
     ],
 )
 def test_growing_holds_little_more_than_both_models(sizes: dict[str, int], some: set[str]) -> None:

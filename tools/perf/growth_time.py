@@ -36,8 +36,12 @@ N_THREADS = (1, 2)
 
 
 def closed_form(small: ModelConfig, large: ModelConfig) -> dict[str, PluginConfig]:
-    """Distinct configured methods that can grow `small` to `large` without data, by name."""
+    """Configured methods that grow `small` to `large` without data, each in its own way, by name.
+
+    Of several that do the same there, as all do that stack blocks alike, it is the first by name.
+    """
     found: dict[str, PluginConfig] = {}
+    known = []
     for name in available("method"):
         method = load_method(name)
         plugin = PluginConfig(target=method.target, args=method.args)
@@ -48,7 +52,9 @@ def closed_form(small: ModelConfig, large: ModelConfig) -> dict[str, PluginConfi
             Growing(baseline, drawn(_tiny(small)), _tiny(large)).all()
         except GrowthError:
             continue
-        if starts_plain and baseline.operators and plugin not in found.values():
+        acting = [operator for operator, _ in enlargements(small, large, baseline.operators)]
+        if starts_plain and acting and (growth := (acting, baseline.state_policy)) not in known:
+            known.append(growth)
             found[name] = plugin
     return found
 
@@ -189,7 +195,7 @@ To d_model {LARGE.d_model}, {LARGE.n_layer} layers, fp32: in width from d_model
 copying the large model's weights once into new memory, {_rounds(n_rounds)}. Memory is the
 most bytes of tensors alive at once, over those of the small and the large state. "All" is the
 weights, both of Adam's moments and the masks of new entries; its time is over copying the weights,
-too.
+too. Methods that do the same here share a row, under the first of their names.
 """
     ]
     for kind, found in growths.items():
