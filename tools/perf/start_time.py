@@ -26,10 +26,10 @@ SUITE = {
     "purpose": "to time a first step of suite cpu's target",
     "watermark": "not a result",
     "workload": {"corpus": "synthetic"},
-    "protocol": {"budget_flops": 8e10, "seeds": [0]},
+    "protocol": {"budget_flops": 4e10, "seeds": [0]},
     "methods": ["scratch"],
 }
-"""A run of a hundred steps, each of which leaves a record."""
+"""A run of fifty steps, each of which leaves a record."""
 
 RECORD = b'"kind": "train"'
 
