@@ -10,7 +10,10 @@ Files = dict[str, bytes]
 """Content of files of stages, by "STAGE/NAME"."""
 
 CHECKPOINT = "checkpoint.safetensors"
-RECORDS = ("spec.json", "events.jsonl", "progress.jsonl", "traceback.txt", "result.json")
+PROGRESS, PROGRESS_LOG = "progress.safetensors", "progress.jsonl"
+"""The state of an unfinished stage, which never travels, and the log that belongs to it."""
+
+RECORDS = ("spec.json", "events.jsonl", PROGRESS_LOG, "traceback.txt", "result.json")
 """What is left beside a checkpoint; the result, which says that the stage is finished, is last."""
 
 
@@ -22,9 +25,15 @@ def pack(cache: Path, stage: str, names: Sequence[str]) -> Files:
 
 
 def unpack(cache: Path, files: Files) -> None:
-    """Place the files in their order; a checkpoint that is there already is the same one."""
+    """Place the files in their order.
+
+    A checkpoint that is there already is the same one. Where the state of an unfinished stage lies,
+    its own log stays: that of another attempt has other times, and other lengths.
+    """
     store = StageStore(cache)
+    stays = {CHECKPOINT: CHECKPOINT, PROGRESS_LOG: PROGRESS}
     for path, content in files.items():
         stage, _, name = path.partition("/")
-        if name != CHECKPOINT or not store.checkpoint(stage).is_file():
-            atomic_write(store.folder(stage) / name, content)
+        folder = store.folder(stage)
+        if name not in stays or not (folder / stays[name]).is_file():
+            atomic_write(folder / name, content)
