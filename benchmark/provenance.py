@@ -45,7 +45,7 @@ def provenance(
 
     Args:
         device: kind of device, "cpu" or "cuda".
-        precision: Lightning's name of the precision, such as "32-true".
+        precision: the protocol's name of the precision, such as "32-true".
         threads: threads of one operation; the caller knows torch, this module does not.
         deterministic: whether torch was told to use deterministic algorithms.
         gpu: marketing name of the accelerator.

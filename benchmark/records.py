@@ -1,8 +1,8 @@
 """What a run leaves behind: append-only events, its resolved configuration and its provenance.
 
-`events.jsonl` holds one JSON object per line, flushed to disk before `append` returns, so a kill
-loses at most the line being written. JSON has no NaN and no infinity: they are written as the
-strings "nan", "inf" and "-inf" and come back as floats.
+`events.jsonl` holds one JSON object per line, handed to the system before `append` returns, so a
+kill loses at most the line being written; `sync` guards against a power cut. JSON has no NaN and no
+infinity: they are written as the strings "nan", "inf" and "-inf" and come back as floats.
 """
 
 import hashlib
