@@ -8,12 +8,14 @@ import torch
 
 T = TypeVar("T")
 _ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory")
+_CUDA_SAYS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Of what is not PyTorch's to allocate on a GPU: contexts, work spaces of libraries."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it says that memory ran out, on a GPU or on the machine."""
     is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_known or any(words in str(error) for words in _ALLOCATOR_SAYS)
+    return is_known or any(words in str(error) for words in (*_ALLOCATOR_SAYS, *_CUDA_SAYS))
 
 
 def first_that_fits(sizes: Iterable[int], attempt: Callable[[int], T]) -> T:

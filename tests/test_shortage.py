@@ -47,7 +47,9 @@ def test_a_batch_to_be_scored_is_halved() -> None:
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")],
+     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+     RuntimeError("CUDA error: out of memory")],
 )  # fmt: skip
 def test_shortage_is_told_from_other_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
