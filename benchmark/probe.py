@@ -17,6 +17,7 @@ from benchmark.config import import_class
 from benchmark.data.stream import ByteStream
 from benchmark.evaluate import score
 from benchmark.growth import Moments
+from benchmark.kernels import set_float32_products
 from benchmark.model import ModelConfig, Transformer
 from benchmark.optim import OptimizerConfig, RateCurve
 from benchmark.plan import StageSpec
@@ -82,6 +83,7 @@ def measure(spec: StageSpec, device: str) -> Speed:
     is left out.
     """
     spec = replace(spec, devices=1, batch_size=spec.batch_size // spec.devices)
+    set_float32_products(spec.precision)
     model_class = import_class(spec.model_class, Transformer, "model_class")
     config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(SEED)
     model = model_class(config, generator=random).to(device)

@@ -101,7 +101,8 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
             return recorded
         atomic_write_text(folder / "spec.json", json.dumps(asdict(spec), indent=1))
         log = folder / "progress.jsonl"
-        before = log if log.is_file() else store.folder(spec.parent or "") / "events.jsonl"
+        told = folder if recorded is not None else store.folder(spec.parent or "")
+        before = log if log.is_file() else told / "events.jsonl"
         result = first_that_fits(
             micro_batches(
                 spec.batch_size // spec.devices, _known_to_fit(before, "training", "n_micro", 1)
@@ -268,7 +269,7 @@ class _Stage(_Fitting):
         state = resumed or self._begin()
         self._record_micro_batch(state.position)
         if self.meeting is not None:
-            save_state(self.progress, replace(state, log_bytes=self.log.offset))
+            save_state(self.progress, replace(state, log_bytes=self.log.sync()))
             self.meeting.join()
         state, error = self._train(state)
         if error is None and self.spec.is_last:
@@ -292,8 +293,8 @@ class _Stage(_Fitting):
         if (state.position, state.points) != (recorded.end, recorded.points):
             raise RecordError(
                 f"stage {self.spec.id}: trained again to restore its checkpoint, it comes to other "
-                "losses than are recorded, as on another kind of processor; set run.cache to "
-                "another folder"
+                "losses than are recorded, as on another kind of processor or in other "
+                "micro-batches; set run.cache to another folder"
             )
         return state
 
@@ -553,7 +554,7 @@ class Meter(Steps):
 
     @override
     def after_step(self, started: float) -> None:
-        is_due = time.perf_counter() - self.last_saved > self.stage.context.checkpoint_seconds
+        is_due = self.is_due
         if is_due or self.n_done in self.records | self.evaluations:
             wait_for(self.loss.device)
         now = time.perf_counter()
@@ -563,14 +564,15 @@ class Meter(Steps):
             self.evaluate()
         if now - self.last_tick > TICK_SECONDS:
             self.tick()
-        if is_due and self.can_save:
+        if is_due:
             save_state(self.stage.progress, self.snapshot())
             self.last_saved = time.perf_counter()
 
     @property
-    def can_save(self) -> bool:
-        """Whether all that a state has to hold is known here, the losses of other ranks too."""
-        return self.share.n_ranks == 1 or self.n_losses == 0
+    def is_due(self) -> bool:
+        """Whether to save after this step; the losses of other ranks are known at records alone."""
+        is_late = time.perf_counter() - self.last_saved > self.stage.context.checkpoint_seconds
+        return is_late and (self.share.n_ranks == 1 or self.n_done in self.records)
 
     @override
     def on_loss(self, loss: float) -> None:
@@ -623,7 +625,7 @@ class Meter(Steps):
         return self.charged()
 
     def _record_compilation(self) -> None:
-        """Say how much of the time of the steps went into compiling them."""
+        """Say what compiling took since the stage started, or was resumed."""
         where_now = where(self.position)
         self.stage.log.append("compilation", compile_seconds=compile_seconds(), **where_now)
 

@@ -96,6 +96,7 @@ def make_trainer(
         accelerator="cuda" if device.startswith("cuda") else "cpu",
         devices=share.n_ranks,
         strategy=_strategy(share),
+        plugins=[LightningEnvironment()] if share.n_ranks == 1 else None,  # no look for a cluster
         precision="32-true" if spec.precision == "tf32" else spec.precision,  # type: ignore[arg-type]
         max_epochs=1,
         logger=False,
