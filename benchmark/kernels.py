@@ -252,7 +252,7 @@ def _turned(qk: Tensor, turn: Tensor, out: Tensor) -> None:
 def _turn(qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
     """What makes of queries and keys those whose product is the scores: (2, 1, 1, T or 1, ...)."""
     n_time, d_head = qkv_BT3HK.shape[1], qkv_BT3HK.shape[-1]
-    scale = torch.tensor([d_head**-0.5, 1.0], dtype=qkv_BT3HK.dtype).view(2, 1, 1, 1, 1)
+    scale = qkv_BT3HK.new_tensor([d_head**-0.5, 1.0]).view(2, 1, 1, 1, 1)
     if rotation_Tk2 is None:
         return scale
     return scale * torch.view_as_complex(rotation_Tk2[:n_time].to(scale.dtype))

@@ -93,13 +93,11 @@ def _serve(pipe: "Connection[Any, Any]", gpu: str | None, train: Train) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA looks at it when it is first used
     prepare_process(threads=1)
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # nobody is at the other end any more
+        while True:
             spec, context = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(None)
-        pipe.send(_attempt(train, spec, replace(context, on_tick=pipe.send)))
+            pipe.send(None)
+            pipe.send(_attempt(train, spec, replace(context, on_tick=pipe.send)))
 
 
 def _attempt(train: Train, spec: StageSpec, context: Context) -> StageResult | Failure:
