@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interrupts import heed_interrupts
 from ray_cluster import HEAD, ROOT, Cluster, cluster, see_gone
 from tiny_suite import prepare
 
@@ -100,6 +101,7 @@ def growbench(
          "protocol.seeds=[0,1]", *settings],
         cwd=folder, env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 (nothing here holds a lock)
     ) as process:  # fmt: skip
         try:
             yield process

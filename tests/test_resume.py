@@ -11,16 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupts import heed_interrupts
 from safetensors import safe_open
 from tiny_suite import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 120.0
-
-
-def heed_interrupts() -> None:
-    """Undo what a shell that runs the tests in the background tells its children: ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
