@@ -214,17 +214,19 @@ def _serve(pipe: "Connection[Any, Any]", meeting: Meeting) -> None:
     """Work, and tell how it ended; one that fails stays, so that no other one misses it first."""
     threading.Thread(target=follow_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(meeting.rank)  # so Lightning starts no processes of its own
-    while True:
-        try:
-            work, task, args = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if meeting.device == "cuda":
-                torch.cuda.set_device(meeting.rank)
-            result = work(replace(meeting, task=task), lambda what: pipe.send(_Said(what)), *args)
-        except Exception as error:  # noqa: BLE001 - told to the process that started this one
-            words = " ".join(f"rank {meeting.rank}: {type(error).__name__}: {error}".split())
-            pipe.send(_Trouble(words, traceback.format_exc(), is_out_of_memory(error)))
-        else:
-            pipe.send(_Result(result if meeting.rank == 0 else None))
+    with suppress(EOFError, OSError):  # nobody is at the other end any more
+        while True:
+            _work_once(pipe, meeting)
+
+
+def _work_once(pipe: "Connection[Any, Any]", meeting: Meeting) -> None:
+    work, task, args = pipe.recv()
+    try:
+        if meeting.device == "cuda":
+            torch.cuda.set_device(meeting.rank)
+        result = work(replace(meeting, task=task), lambda what: pipe.send(_Said(what)), *args)
+    except Exception as error:  # noqa: BLE001 - told to the process that started this one
+        words = " ".join(f"rank {meeting.rank}: {type(error).__name__}: {error}".split())
+        pipe.send(_Trouble(words, traceback.format_exc(), is_out_of_memory(error)))
+    else:
+        pipe.send(_Result(result if meeting.rank == 0 else None))

@@ -5,14 +5,9 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import grouped, rows
-from benchmark.report.prose import n_seeds, what_matters
+from benchmark.report.prose import is_crossed, n_seeds, what_matters
 
 EFFECTS = ("main_effects", "Main effects, and the variance that factors explain")
-
-
-def is_crossed(analysis: Analysis) -> bool:
-    """Whether the suite is a crossed design."""
-    return EFFECTS[0] in analysis.tables
 
 
 def factors(analysis: Analysis) -> list[str]:

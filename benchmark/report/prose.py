@@ -68,6 +68,11 @@ def code(names: Iterable[str]) -> str:
     return formats.listed([f"`{name}`" for name in names])
 
 
+def is_crossed(analysis: Analysis) -> bool:
+    """Whether the suite is a crossed design."""
+    return "main_effects" in analysis.tables
+
+
 def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
     """Which factor moves the score most, by how much, and which do not show at all."""
     clear = effects[(effects.low > 0) | (effects.high < 0)]
@@ -174,7 +179,7 @@ def _verdicts(analysis: Analysis) -> list[str]:
 def _crossed(analysis: Analysis) -> str:
     """What the cells of a crossed design show together; the table judges each."""
     tables, crossed = analysis.tables, cells(analysis.frames)
-    if "main_effects" not in tables:
+    if not is_crossed(analysis):
         return ""
     together = what_matters(tables["main_effects"], tables["effect_shares"])
     return f"**What the {len(crossed)} cells of the crossed design show together:** {together}"

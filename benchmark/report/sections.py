@@ -8,7 +8,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.formats import figure
 from benchmark.report.frames import Row, grouped, rows
-from benchmark.report.prose import where_the_target_sits
+from benchmark.report.prose import is_crossed, where_the_target_sits
 
 Section = Callable[[Analysis], list[str]]
 
@@ -127,7 +127,7 @@ def hull(analysis: Analysis) -> list[str]:
 
 def lead(analysis: Analysis) -> tuple[str, str]:
     """The one figure beside the verdicts, and what it shows."""
-    return choices.EFFECTS if choices.is_crossed(analysis) else CURVES
+    return choices.EFFECTS if is_crossed(analysis) else CURVES
 
 
 def curves(analysis: Analysis) -> list[str]:
