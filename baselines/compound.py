@@ -16,7 +16,8 @@ import importlib
 from typing import Any
 
 from benchmark.baseline import Baseline
-from benchmark.errors import ConfigError
+
+from benchmark.base.errors import ConfigError
 from benchmark.growth import GrowthOperator
 
 

@@ -13,7 +13,7 @@ spend the paper's token shares at suite `cpu`. Warm-up lasts 1 % of C*; there, 0
 """
 
 from baselines.msg import MSG
-from benchmark.optim import Rewarm
+from benchmark.training.optim import Rewarm
 
 
 class FLM101B(MSG):

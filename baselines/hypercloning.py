@@ -13,11 +13,12 @@ too; a tied head is compensated in the last norm's gain instead of a wrapper aro
 
 import math
 
-from baselines.parts.copies import Copies
 from benchmark.baseline import Baseline
-from benchmark.errors import ConfigError
+
+from baselines.parts.copies import Copies
+from benchmark.base.errors import ConfigError
 from benchmark.growth import StatePolicy
-from benchmark.optim import Rewarm
+from benchmark.training.optim import Rewarm
 
 
 class HyperCloning(Baseline):

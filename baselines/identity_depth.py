@@ -11,8 +11,9 @@ start from zero, and the rate stays.
 Deviations: none.
 """
 
-from baselines.parts.identity_blocks import IdentityBlocks
 from benchmark.baseline import Baseline
+
+from baselines.parts.identity_blocks import IdentityBlocks
 
 
 class IdentityDepth(Baseline):

@@ -8,8 +8,9 @@ Deviations: none.
 """
 
 from benchmark.baseline import Baseline
+
 from benchmark.growth import StatePolicy
-from benchmark.optim import Rewarm
+from benchmark.training.optim import Rewarm
 
 
 class Scratch(Baseline):

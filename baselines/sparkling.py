@@ -15,13 +15,13 @@ import math
 from dataclasses import dataclass
 
 import torch
+from benchmark.baseline import Baseline
 from typing_extensions import override
 
-from benchmark.baseline import Baseline
-from benchmark.errors import GrowthError
+from benchmark.base.errors import GrowthError
 from benchmark.growth import AxisMap, StatePolicy, WidthOperator
 from benchmark.model import ModelConfig
-from benchmark.optim import Rewarm
+from benchmark.training.optim import Rewarm
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ Deviations: the restarted schedule decays with everyone's. A depth that copies d
 filled as block_orders.py says.
 """
 
-from baselines.parts.block_orders import RepeatBlocks
 from benchmark.baseline import Baseline
+
+from baselines.parts.block_orders import RepeatBlocks
 from benchmark.growth import StatePolicy
-from benchmark.optim import Rewarm
+from benchmark.training.optim import Rewarm
 
 
 class Stacking(Baseline):

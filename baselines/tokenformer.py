@@ -15,6 +15,7 @@ epsilon of 1e-6; positions, head and initial scales are the benchmark's (1 / fan
 authors' TPU code); new tokens share Adam's step count with old ones.
 """
 
+from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.token_growth import (
@@ -25,9 +26,8 @@ from baselines.parts.token_growth import (
     ZeroKeys,
 )
 from baselines.parts.token_parameters import MODELS
-from benchmark.baseline import Baseline
-from benchmark.errors import ConfigError
-from benchmark.optim import Rewarm
+from benchmark.base.errors import ConfigError
+from benchmark.training.optim import Rewarm
 
 MODES: dict[str, type[RandomTokens]] = {
     "paper": RandomTokens,

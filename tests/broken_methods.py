@@ -17,19 +17,13 @@ from baselines.parts.block_orders import RepeatBlocks
 from baselines.parts.copies import tiled
 from baselines.parts.freezing import learns_with_new_blocks
 from baselines.parts.identity_blocks import IdentityBlocks
-from benchmark.baseline import Baseline
-from benchmark.cost import forward_flops_per_token
-from benchmark.growth import (
-    AxisMap,
-    DepthOperator,
-    GrowthOperator,
-    Resources,
-    StatePolicy,
-    Transfer,
-    Weights,
-    WidthOperator,
-)
-from benchmark.model import Axes, Kind, Linear, ModelConfig, Part, Transformer
+from benchmark.growth.axis_map import AxisMap
+from benchmark.growth.depth import DepthOperator
+from benchmark.growth.operator import GrowthOperator, Resources, StatePolicy, Transfer, Weights
+from benchmark.growth.width import WidthOperator
+from benchmark.model.cost import forward_flops_per_token
+from benchmark.model.transformer import Axes, Kind, Linear, ModelConfig, Part, Transformer
+from benchmark.training.baseline import Baseline
 
 FACTOR = torch.tensor(0.5, dtype=torch.float64)
 

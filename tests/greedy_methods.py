@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.scratch import Scratch
-from benchmark.model import Transformer
+from benchmark.model.transformer import Transformer
 
 
 def on_second_device() -> bool:

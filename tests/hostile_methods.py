@@ -9,9 +9,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.parts.block_orders import RepeatBlocks
-from benchmark.baseline import Baseline
-from benchmark.growth import GrowthOperator, Resources, Transfer
-from benchmark.model import Axes, ModelConfig, Transformer
+from benchmark.growth.operator import GrowthOperator, Resources, Transfer
+from benchmark.model.transformer import Axes, ModelConfig, Transformer
+from benchmark.training.baseline import Baseline
 
 
 class _Grows(Baseline):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmark.records import Event, atomic_write_text, write_run
+from benchmark.records.events import Event, atomic_write_text, write_run
 
 BUDGET = 2e12
 TARGET = {"d_model": 64, "n_layer": 4, "n_head": 4, "d_head": 16, "d_ff": 256}

@@ -14,7 +14,6 @@ from trained_suite import Events, faults, forge, last, replan, run_folder, train
 
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.token_parameters import TokenFormer
-from benchmark import cost, lock
 from benchmark.audit import CHECKS, audit
 from benchmark.audit.band import compared
 from benchmark.audit.evidence import Evidence, Remark
@@ -23,11 +22,13 @@ from benchmark.audit.overlap import shared_text
 from benchmark.audit.parameters import tensors
 from benchmark.audit.shipped import CONFIGS
 from benchmark.audit.shipped import compared as compared_files
-from benchmark.lock import FILE, hold, read, settings
-from benchmark.model import ModelConfig, Transformer
-from benchmark.records import SUMS, Event, RunRecord, Suite, load_suite, seal
-from benchmark.runner import _counts
-from benchmark.tripwires import overlap
+from benchmark.data.tripwires import overlap
+from benchmark.model import cost
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.records import lock
+from benchmark.records.events import SUMS, Event, RunRecord, Suite, load_suite, seal
+from benchmark.records.lock import FILE, hold, read, settings
+from benchmark.stage.stage import _counts
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from tiny_suite import finish, prepare
 
-from benchmark.card import NONE, NOT_REACHED, Card, card
-from benchmark.config import load_suite
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.executors.track import Failure, Track
-from benchmark.records import RunRecord, load_run
-from benchmark.runner import Context
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.records.card import NONE, NOT_REACHED, Card, card
+from benchmark.records.events import RunRecord, load_run
+from benchmark.session.session import Session
+from benchmark.stage.context import Context
 
 
 @pytest.fixture(scope="module")

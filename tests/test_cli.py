@@ -14,15 +14,15 @@ from filelock import FileLock
 from rich.console import Console
 from tiny_suite import prepare
 
-from benchmark.cli import main
-from benchmark.config import available, load_suite
+from benchmark.cli.display import Lines, LiveTable
+from benchmark.cli.main import main
 from benchmark.data.corpora import load
-from benchmark.display import Lines, LiveTable
 from benchmark.executors.track import Track
-from benchmark.probe import predict
-from benchmark.records import load_suite as load_records
-from benchmark.runner import Tick
-from benchmark.session import Session
+from benchmark.plan.config import available, load_suite
+from benchmark.records.events import load_suite as load_records
+from benchmark.session.probe import predict
+from benchmark.session.session import Session
+from benchmark.stage.context import Tick
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,7 +75,7 @@ class _Explode(RepeatBlocks):
 
 METHODS = "methods=[scratch,scratch_small]"
 LADDER = "ladder: {shrink: {n_layer: 2}, n_growths: 1}"
-SCHEDULE = "schedule: {target: 'benchmark.schedule:AtFractions', args: {at: [0.5]}}"
+SCHEDULE = "schedule: {target: 'benchmark.growth.schedule:AtFractions', args: {at: [0.5]}}"
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def test_a_diverged_run_is_a_result(trained: Path, capsys: pytest.CaptureFixture
 def test_a_report_is_rendered_and_checked_without_torch(trained: Path) -> None:
     code = (
         "import sys\n"
-        "from benchmark.cli import main\n"
+        "from benchmark.cli.main import main\n"
         "for command in (['--help'], ['report', 'results/tiny'], ['report', 'results/tiny', "
         "'--check']):\n"
         "    try:\n"

@@ -36,22 +36,15 @@ from baselines.parts.lossless import SPLITS, Lossless
 from baselines.sparkling import ScaledCopies, Sparkling
 from baselines.stacking import Stacking
 from baselines.staged_training import StagedTraining
-from benchmark.baseline import Baseline
-from benchmark.config import load_method
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import (
-    AxisMap,
-    Fill,
-    Grown,
-    GrowthOperator,
-    Moments,
-    Resources,
-    Side,
-    StatePolicy,
-    grow,
-)
-from benchmark.model import Kind, ModelConfig, Transformer
-from benchmark.schedule import Ladder, Proportional
+from benchmark.base.errors import ConfigError, GrowthError
+from benchmark.growth.axis_map import AxisMap
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import GrowthOperator, Moments, Resources, Side, StatePolicy
+from benchmark.growth.schedule import Ladder, Proportional
+from benchmark.growth.width import Fill
+from benchmark.model.transformer import Kind, ModelConfig, Transformer
+from benchmark.plan.config import load_method
+from benchmark.training.baseline import Baseline
 
 EXACT = 1e-10
 WIDTHS = ("d_model", "n_head", "d_ff")

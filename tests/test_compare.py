@@ -10,10 +10,10 @@ import pytest
 import yaml
 from synthetic_records import SUITE, Planted, write_records
 
-from benchmark.cli import main
-from benchmark.compare import Change, compare_folders
-from benchmark.errors import RecordError
-from benchmark.records import Event
+from benchmark.base.errors import RecordError
+from benchmark.cli.main import main
+from benchmark.records.events import Event
+from benchmark.report.compare import Change, compare_folders
 
 SEEDS = (0, 1, 2, 3, 4)
 

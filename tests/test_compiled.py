@@ -13,14 +13,14 @@ from torch._inductor import config as inductor
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.masking import MaskedTransformer
 from baselines.parts.token_parameters import MODELS
-from benchmark import compiled
-from benchmark.baseline import mean_nats
-from benchmark.checkpoint import StageStore
-from benchmark.errors import ConfigError
-from benchmark.kernels import rotate
-from benchmark.model import ModelConfig, Transformer
-from benchmark.plan import StageResult
-from benchmark.records import read_events
+from benchmark.base.errors import ConfigError
+from benchmark.model import compiled
+from benchmark.model.kernels import rotate
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.spec import StageResult
+from benchmark.records.events import read_events
+from benchmark.stage.checkpoint import StageStore
+from benchmark.training.baseline import mean_nats
 
 SHALLOW = replace(TINY, n_layer=1)
 OTHER = replace(SHALLOW, norm="layernorm", positions="learned", activation="swiglu", tied=True)

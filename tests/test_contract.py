@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from benchmark.baseline import Baseline
-from benchmark.config import CONFIGS, import_class, load_method
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import import_class
 from benchmark.contract import CHECKS, CheckResult, check, judge, subject
-from benchmark.errors import ConfigError
 from benchmark.methods_page import outdated_rows
+from benchmark.plan.config import CONFIGS, load_method
+from benchmark.training.baseline import Baseline
 
 BROKEN = {
     "GrowsWithoutOperators": "declarations",

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from web import Site, serve
 
+from benchmark.base.errors import ConfigError, DataError
 from benchmark.data.corpora import Corpus, CorpusConfig, Splits, load
 from benchmark.data.sources import packaged
 from benchmark.data.synthetic import MarkovSource
-from benchmark.errors import ConfigError, DataError
 
 MANIFESTS = Path(__file__).parent.parent / "configs" / "corpus"
 TEXT = bytes(range(256)) * 40 + b"caf\xc3\xa9 \xff\xfe broken\r\n"

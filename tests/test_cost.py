@@ -9,14 +9,14 @@ from tiny import TINY, every_variant, loss, text
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.cost import (
+from benchmark.model.cost import (
     Position,
     affordable_steps,
     attended_keys,
     forward_flops_per_token,
     training_flops_per_token,
 )
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
 
 
 def counted(model: Transformer, *, backward: bool) -> float:

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 from tiny_suite import finish, prepare
 
-from benchmark import ranks
-from benchmark.checkpoint import StageStore
-from benchmark.config import load_suite
+from benchmark.base.errors import ConfigError, RankError
 from benchmark.data.stream import ByteStream
-from benchmark.errors import ConfigError, RankError
-from benchmark.plan import Run
-from benchmark.records import Event, read_events
-from benchmark.runner import Context, Tick
-from benchmark.session import Session
-from benchmark.training import Batches, Share
+from benchmark.plan.config import load_suite
+from benchmark.plan.run import Run
+from benchmark.records.events import Event, read_events
+from benchmark.session.session import Session
+from benchmark.stage import ranks
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context, Tick
+from benchmark.stage.fitting import Batches, Share
 
 pytestmark = pytest.mark.slow  # processes start
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import digest
-from benchmark.model import Transformer
+from benchmark.base import digest
+from benchmark.model.transformer import Transformer
 
 FILES = {
     "ours/__init__.py": "",
@@ -17,8 +17,8 @@ FILES = {
 import helpers.sums as h
 from helpers import SCALE
 from ours.parts import widen
-from benchmark.baseline import Baseline
-from benchmark import schedule
+from benchmark.training.baseline import Baseline
+from benchmark.growth import schedule
 import json
 
 
@@ -112,7 +112,7 @@ def test_a_module_of_the_harness_that_is_no_science_counts_where_it_is_imported(
     tmp_path: Path, original: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "same")
-    monkeypatch.setattr(digest, "_COVERED", digest._COVERED | {"benchmark.schedule"})
+    monkeypatch.setattr(digest, "_COVERED", digest._COVERED | {"benchmark.growth.schedule"})
     assert digest_of(tmp_path / "same", "ours.method", "Method") != original
 
 

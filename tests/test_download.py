@@ -7,8 +7,9 @@ import pytest
 import torch
 from web import Site, serve
 
-from benchmark.data.download import fetch, shown
-from benchmark.errors import DataError
+from benchmark.base.errors import DataError
+from benchmark.base.paths import display_path
+from benchmark.data.download import fetch
 
 BODY = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0)).tolist())
 
@@ -141,5 +142,5 @@ def test_messages_show_paths_relative_to_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "cache" / "text") == str(Path("cache") / "text")
-    assert shown(tmp_path.parent / "text") == str(tmp_path.parent / "text")
+    assert display_path(tmp_path / "cache" / "text") == str(Path("cache") / "text")
+    assert display_path(tmp_path.parent / "text") == str(tmp_path.parent / "text")

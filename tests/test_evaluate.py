@@ -10,8 +10,8 @@ from tiny import TINY, every_variant, generator, trained_like
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.evaluate import score
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.training.evaluate import score
 
 BYTES = replace(TINY, vocab_size=256)
 

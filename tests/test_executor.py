@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from tiny_suite import prepare
 
-from benchmark.config import load_suite
 from benchmark.executors.executor import Limits
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Track
-from benchmark.records import RunRecord
-from benchmark.records import load_suite as load_records
+from benchmark.plan.config import load_suite
+from benchmark.records.events import RunRecord
+from benchmark.records.events import load_suite as load_records
 from benchmark.report import write as write_report
-from benchmark.runner import Context
-from benchmark.session import Session
+from benchmark.session.session import Session
+from benchmark.stage.context import Context
 
 MODULE = '''
 """Methods that end their process, keep it for ever, or want more memory than there is."""
@@ -100,7 +100,7 @@ METHOD = """
 name: {name}
 target: "deadly:{name}"
 ladder: {{shrink: {{n_layer: 2}}, n_growths: 1}}
-schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [{at}]}}}}
+schedule: {{target: "benchmark.growth.schedule:AtFractions", args: {{at: [{at}]}}}}
 """
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from test_plan import DATA, PLENTY, TARGET, suite_of
 
-from benchmark.config import FactorsConfig, SuiteConfig, load_method, load_suite
-from benchmark.errors import ConfigError
-from benchmark.factors import design
-from benchmark.listing import totals
-from benchmark.optim import Rewarm
-from benchmark.plan import Run, plan
-from benchmark.session import Session
+from benchmark.base.errors import ConfigError
+from benchmark.cli.listing import totals
+from benchmark.plan.config import FactorsConfig, SuiteConfig, load_method, load_suite
+from benchmark.plan.factors import design
+from benchmark.plan.run import Run
+from benchmark.plan.suite import plan
+from benchmark.session.session import Session
+from benchmark.training.optim import Rewarm
 
 NONE, SHORT = Rewarm(), Rewarm(which="all", length=0.05)
 FACTORS = FactorsConfig(

@@ -16,14 +16,14 @@ from baselines.llama_pro import LlamaPro
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.masking import MaskedTransformer
 from baselines.parts.token_parameters import TokenFormer
-from benchmark.checkpoint import load_state
-from benchmark.config import find
-from benchmark.cost import forward_flops_per_token, training_flops_per_token
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import Moments
-from benchmark.model import ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer, moments_of
-from benchmark.records import read_events
+from benchmark.base.errors import ConfigError, GrowthError
+from benchmark.growth.operator import Moments
+from benchmark.model.cost import forward_flops_per_token, training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import find
+from benchmark.records.events import read_events
+from benchmark.stage.checkpoint import load_state
+from benchmark.training.optim import OptimizerConfig, build_optimizer, moments_of
 
 DEEP = replace(TINY, n_layer=3)
 FROZEN: dict[str, Callable[[str], bool]] = {
@@ -43,7 +43,7 @@ name: llama_pro_frozen
 target: baselines.llama_pro:LlamaPro
 args: {train: new}
 ladder: {shrink: {n_layer: 2}, n_growths: 1}
-schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.5]}}
+schedule: {target: "benchmark.growth.schedule:AtFractions", args: {at: [0.5]}}
 """
 each_choice = pytest.mark.parametrize("choice", FROZEN)
 

@@ -17,23 +17,19 @@ from typing_extensions import override
 
 from baselines.parts.copies import Copies
 from baselines.zero_width import ZeroPad
-from benchmark import kernels, runner, training
-from benchmark.baseline import Baseline, Fit, Plain
-from benchmark.checkpoint import StageStore, load_state
-from benchmark.config import available, load_method, load_suite
-from benchmark.growth import (
-    AxisMap,
-    Moments,
-    Resources,
-    Transfer,
-    Weights,
-    WidthOperator,
-    WidthTransfer,
-    grow,
-)
-from benchmark.model import Block, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, RateCurve, moments_of
-from benchmark.plan import Run
+from benchmark.growth.axis_map import AxisMap
+from benchmark.growth.grow import grow
+from benchmark.growth.operator import Moments, Resources, Transfer, Weights
+from benchmark.growth.width import WidthOperator, WidthTransfer
+from benchmark.model import kernels
+from benchmark.model.transformer import Block, ModelConfig, Transformer
+from benchmark.plan.config import available, load_method, load_suite
+from benchmark.plan.run import Run
+from benchmark.stage import fitting
+from benchmark.stage.checkpoint import StageStore, load_state
+from benchmark.stage.context import Context
+from benchmark.training.baseline import Baseline, Fit, Plain
+from benchmark.training.optim import OptimizerConfig, RateCurve, moments_of
 
 CPU = torch.device("cpu")
 BATCH_SIZE, STEPS = 2, 2
@@ -250,7 +246,7 @@ def test_a_mask_that_stays_on_the_cpu_is_noticed() -> None:
 GROWING = "{name: growing, defaults: hypercloning, target: baselines.sparkling:Sparkling}"
 
 
-def points(run: Run, context: runner.Context) -> list[float]:
+def points(run: Run, context: Context) -> list[float]:
     """Held-out bits per byte at every evaluation of a run."""
     done = tiny_suite.finish(run, context)
     return [point.bpb for _, result in done for point in result.points]
@@ -279,10 +275,10 @@ def test_a_process_with_a_gpu_lets_cublas_be_deterministic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    training.prepare_process(threads=1)
+    fitting.prepare_process(threads=1)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    training.prepare_process(threads=1)
+    fitting.prepare_process(threads=1)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
@@ -323,7 +319,7 @@ def test_a_gpu_gets_its_batches_from_pinned_memory_and_need_not_wait(
 def test_a_clock_stops_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = list[torch.device]()
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    training.wait_for(CPU)
+    fitting.wait_for(CPU)
     assert waited == []
-    training.wait_for(torch.device("cuda"))
+    fitting.wait_for(torch.device("cuda"))
     assert waited == [torch.device("cuda")]

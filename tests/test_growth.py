@@ -24,22 +24,20 @@ from tiny import (
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.errors import GrowthError
-from benchmark.growth import (
-    AxisMap,
-    DepthOperator,
-    Grown,
+from benchmark.base.errors import GrowthError
+from benchmark.growth.axis_map import AxisMap
+from benchmark.growth.depth import DepthOperator
+from benchmark.growth.grow import Grown, check_reach, grow
+from benchmark.growth.noise import add_split_noise
+from benchmark.growth.operator import (
     GrowthOperator,
     Moments,
     Resources,
     StatePolicy,
-    WidthOperator,
-    add_split_noise,
-    check_reach,
-    grow,
     is_residual_write,
 )
-from benchmark.model import Axes, Kind, ModelConfig, Transformer
+from benchmark.growth.width import WidthOperator
+from benchmark.model.transformer import Axes, Kind, ModelConfig, Transformer
 
 EXACT = 1e-10
 

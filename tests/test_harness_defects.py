@@ -29,28 +29,28 @@ from typing_extensions import override
 import benchmark
 from benchmark.audit import CHECKS
 from benchmark.audit.evidence import Evidence
-from benchmark.baseline import Baseline
-from benchmark.checkpoint import StageStore
-from benchmark.cli import main
-from benchmark.config import available, load_method, load_suite
-from benchmark.cost import Position, training_flops_per_token
+from benchmark.base.errors import ConfigError, RecordError
+from benchmark.base.seeding import stream_seed
+from benchmark.cli.main import main
 from benchmark.data.stream import ByteStream
-from benchmark.errors import ConfigError, RecordError
-from benchmark.evaluate import Score, score
-from benchmark.growth import StatePolicy
-from benchmark.model import ModelConfig, Transformer
-from benchmark.records import Event, EventLog, load_run, read_events
-from benchmark.records import load_suite as load_records
+from benchmark.growth.operator import StatePolicy
+from benchmark.model.cost import Position, training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import available, load_method, load_suite
+from benchmark.records.events import Event, EventLog, load_run, read_events
+from benchmark.records.events import load_suite as load_records
 from benchmark.report.frames import frames
-from benchmark.runner import Context
-from benchmark.seeding import stream_seed
-from benchmark.session import Session
+from benchmark.session.session import Session
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context
+from benchmark.training.baseline import Baseline
+from benchmark.training.evaluate import Score, score
 
 STACKING = """
 name: stacking
 target: "baselines.stacking:Stacking"
 ladder: {shrink: {n_layer: 2}, n_growths: 1}
-schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.5]}}
+schedule: {target: "benchmark.growth.schedule:AtFractions", args: {at: [0.5]}}
 """
 
 

@@ -19,13 +19,13 @@ from trained_suite import ROOT, Events, faults, forge, last, replan, run_folder
 
 from benchmark import report
 from benchmark.audit import audit
-from benchmark.cli import main
-from benchmark.config import load_suite as load_config
+from benchmark.base.errors import ConfigError
+from benchmark.cli.main import main
 from benchmark.contract import CHECKS, subject
 from benchmark.data.corpora import load
-from benchmark.errors import ConfigError
-from benchmark.plan import plan
-from benchmark.records import SUMS, checksums, load_suite
+from benchmark.plan.config import load_suite as load_config
+from benchmark.plan.suite import plan
+from benchmark.records.events import SUMS, checksums, load_suite
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ METHOD = """
 name: hostile
 target: "{target}"
 ladder: {{shrink: {{n_layer: 2}}, n_growths: 1}}
-schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [0.5]}}}}
+schedule: {{target: "benchmark.growth.schedule:AtFractions", args: {{at: [0.5]}}}}
 {more}
 """
 DATA = {"corpus": "letters", "sha256": "", "train": 180_000, "val": 10_000, "test": 10_000}

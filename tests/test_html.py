@@ -18,8 +18,8 @@ import synthetic_records as toy
 from synthetic_records import SUITE, Planted, write_records
 from typing_extensions import override
 
-from benchmark.card import card
-from benchmark.records import load_suite, write_run
+from benchmark.records.card import card
+from benchmark.records.events import load_suite, write_run
 from benchmark.report import check, formats, render, write
 from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
@@ -29,7 +29,7 @@ from benchmark.report.html.library import library, packed
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import verdict_table
 from benchmark.report.markdown import verdict_rows
-from benchmark.statistics import mean_interval
+from benchmark.report.statistics import mean_interval
 
 NASTY = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\"&lt;b&gt;'")
 FAST = next(method for method in SUITE if method.name == "fast")

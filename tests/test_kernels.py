@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.kernels import (
+from benchmark.base.seeding import generator
+from benchmark.model.kernels import (
     LONGEST,
     N_ROWS,
     attention,
@@ -16,7 +17,6 @@ from benchmark.kernels import (
     rms_norm,
     rotate,
 )
-from benchmark.seeding import generator
 
 SHAPES = [(3, 5), (2, 3, 5), (1, 1, 1, 5)]
 

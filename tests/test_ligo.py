@@ -18,12 +18,13 @@ from baselines.ligo import LiGO
 from baselines.parts.factors import InitialFactors
 from baselines.parts.kronecker import FactorisedMap
 from baselines.parts.learned_map import LearnedMap
-from benchmark.cost import training_flops_per_token
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import Grown, Moments, Resources, StatePolicy, Weights, grow
-from benchmark.model import ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
-from benchmark.records import read_events
+from benchmark.base.errors import ConfigError, GrowthError
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import Moments, Resources, StatePolicy, Weights
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.records.events import read_events
+from benchmark.training.optim import OptimizerConfig, build_optimizer
 
 EXACT = 1e-12
 LARGE = {"d_model": 9, "n_head": 5, "d_ff": 17, "n_layer": 5}
@@ -249,7 +250,7 @@ name: ligo
 target: baselines.ligo:LiGO
 args: {{n_steps: {n_steps}}}
 ladder: {{n_growths: 1, shrink: {{d_model: 2, n_layer: 2}}}}
-schedule: {{target: "benchmark.schedule:AtFractions", args: {{at: [0.5]}}}}
+schedule: {{target: "benchmark.growth.schedule:AtFractions", args: {{at: [0.5]}}}}
 """
 
 

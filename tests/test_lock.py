@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmark import lock
-from benchmark.errors import RecordError
-from benchmark.lock import Plan, hold, plan_of, read
+from benchmark.base.errors import RecordError
+from benchmark.records import lock
+from benchmark.records.lock import Plan, hold, plan_of, read
 from benchmark.report.plan import registration
 
 CORPUS = {"corpus": "letters", "sha256": "0" * 64, "train": 900, "val": 50, "test": 50}

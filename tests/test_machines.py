@@ -8,13 +8,13 @@ import pytest
 from tiny_suite import prepare
 from typer.testing import CliRunner
 
-from benchmark.cli import app
-from benchmark.config import MachineConfig, available, load_machine, load_suite
-from benchmark.cost import training_flops_per_token
-from benchmark.errors import ConfigError
-from benchmark.machines import Machine
-from benchmark.model import ModelConfig, Transformer
-from benchmark.session import Session
+from benchmark.base.errors import ConfigError
+from benchmark.cli.main import app
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import MachineConfig, available, load_machine, load_suite
+from benchmark.session.machines import Machine
+from benchmark.session.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = MachineConfig(

@@ -8,10 +8,11 @@ import pytest
 from typing_extensions import override
 
 from baselines.tokenformer import MODES
-from benchmark.config import PluginConfig, available, load_method, load_suite
-from benchmark.growth import StatePolicy
-from benchmark.plan import Run
-from benchmark.schedule import GrowthSchedule, Progress
+from benchmark.base.plugins import PluginConfig
+from benchmark.growth.operator import StatePolicy
+from benchmark.growth.schedule import GrowthSchedule, Progress
+from benchmark.plan.config import available, load_method, load_suite
+from benchmark.plan.run import Run
 
 BASELINES = Path(__file__).resolve().parent.parent / "baselines"
 MOST_LINES, MOST_LINES_OF_HALF = 90, 45

@@ -9,14 +9,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_suite import finish, prepare
 
-from benchmark.checkpoint import StageStore
-from benchmark.config import load_suite
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.executors.track import Track
-from benchmark.mirror import Mirror
-from benchmark.records import Event, read_events
-from benchmark.runner import Context, Tick, execute
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.records.events import Event, read_events
+from benchmark.session.mirror import Mirror
+from benchmark.session.session import Session
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context, Tick
+from benchmark.stage.execute import execute
 
 CURVES = {"train/nats_per_byte": ("train", "loss"), "train/learning_rate": ("train", "lr"),
           "held_out/bpb": ("evaluation", "bpb"), "final/test_bpb": ("final", "bpb")}  # fmt: skip

@@ -10,9 +10,9 @@ from tiny import TINY, every_variant, gap, generator, gradients, logits, text, t
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmark.errors import ConfigError
-from benchmark.kernels import rotate
-from benchmark.model import Block, Kind, ModelConfig, Norm, Transformer, rotation
+from benchmark.base.errors import ConfigError
+from benchmark.model.kernels import rotate
+from benchmark.model.transformer import Block, Kind, ModelConfig, Norm, Transformer, rotation
 
 
 class PeekingBlock(Block):

@@ -16,16 +16,17 @@ from baselines.flm101b import FLM101B
 from baselines.msg import MSG
 from baselines.parts.masked_growth import MaskedGrowth
 from baselines.parts.masking import MaskedNorm, MaskedTransformer
-from benchmark.baseline import Fit
-from benchmark.checkpoint import State, load_state, save_state
-from benchmark.config import load_method, load_suite
-from benchmark.cost import Position, training_flops_per_token
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
-from benchmark.model import ModelConfig, Norm, Part, Transformer
-from benchmark.optim import OptimizerConfig, RateCurve
-from benchmark.plan import Run
-from benchmark.records import read_events
+from benchmark.base.errors import ConfigError, GrowthError
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import Moments, Resources, StatePolicy
+from benchmark.model.cost import Position, training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Norm, Part, Transformer
+from benchmark.plan.config import load_method, load_suite
+from benchmark.plan.run import Run
+from benchmark.records.events import read_events
+from benchmark.stage.checkpoint import State, load_state, save_state
+from benchmark.training.baseline import Fit
+from benchmark.training.optim import OptimizerConfig, RateCurve
 
 EXACT = 1e-12
 LARGE = {"d_model": 9, "n_head": 5, "d_ff": 17, "n_layer": 5}
@@ -237,7 +238,7 @@ def test_the_source_is_plain_and_shared_with_other_methods() -> None:
     for (spec, _), (other, _) in zip(ours, theirs, strict=True):
         assert (spec.id == other.id) == (spec.rung == 0)
     assert {spec.model_class for spec, _ in ours} == {
-        "benchmark.model:Transformer",
+        "benchmark.model.transformer:Transformer",
         "baselines.parts.masking:MaskedTransformer",
     }
 
@@ -266,7 +267,7 @@ name: msg
 target: baselines.msg:MSG
 args: {ramp: 0.3}
 ladder: {n_growths: 1, shrink: {d_model: 2, n_layer: 2}}
-schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.2]}}
+schedule: {target: "benchmark.growth.schedule:AtFractions", args: {at: [0.2]}}
 """
 
 

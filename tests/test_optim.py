@@ -8,10 +8,10 @@ import torch
 from tiny import TINY, gap, generator, gradients, trained_like
 from torch import Tensor
 
-from benchmark.errors import ConfigError
-from benchmark.growth import Moments, Weights
-from benchmark.model import Kind, Transformer
-from benchmark.optim import (
+from benchmark.base.errors import ConfigError
+from benchmark.growth.operator import Moments, Weights
+from benchmark.model.transformer import Kind, Transformer
+from benchmark.training.optim import (
     LearningRateConfig,
     OptimizerConfig,
     RateCurve,

@@ -47,9 +47,9 @@ def test_an_installed_harness_finds_its_suites_and_methods(installed: Path, tmp_
     environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     code = (
         "from pathlib import Path\n"
-        "from benchmark import config\n"
+        "from benchmark.plan import config\n"
         f"assert Path(config.__file__).is_relative_to({str(installed)!r})\n"
-        "from benchmark.cli import main\n"
+        "from benchmark.cli.main import main\n"
         "main(['list'])\n"
     )
     done = subprocess.run(

@@ -9,10 +9,10 @@ import torch
 from synthetic_records import SUITE, write_records
 from torch import Tensor
 
-from benchmark.config import load_method
-from benchmark.config import load_suite as read_suite
-from benchmark.model import ModelConfig, Transformer
-from benchmark.records import load_suite
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import load_method
+from benchmark.plan.config import load_suite as read_suite
+from benchmark.records.events import load_suite
 from tools.perf.copied_runs import N_EVALUATIONS, N_SEEDS, copies
 from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
 from tools.perf.growth_time import document as growth_document

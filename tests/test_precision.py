@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from baselines.parts import token_parameters
 from baselines.parts.token_parameters import THETAS
-from benchmark.baseline import mean_nats
-from benchmark.checkpoint import StageStore, load_state
-from benchmark.config import import_class
-from benchmark.model import Norm, Transformer
-from benchmark.plan import Run
-from benchmark.runner import Context
+from benchmark.base.plugins import import_class
+from benchmark.model.transformer import Norm, Transformer
+from benchmark.plan.run import Run
+from benchmark.stage.checkpoint import StageStore, load_state
+from benchmark.stage.context import Context
+from benchmark.training.baseline import mean_nats
 
 GROWING = {
     "sparkling": "{defaults: hypercloning, name: it, target: baselines.sparkling:Sparkling}",

@@ -10,11 +10,12 @@ from torch import Tensor
 from baselines.parts.low_rank import LowRankLinear, LowRankTransformer
 from baselines.parts.low_rank_growth import AddRank
 from baselines.rank_growth import RankGrowth
-from benchmark.config import load_method
-from benchmark.cost import training_flops_per_token
-from benchmark.errors import ConfigError
-from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
-from benchmark.model import Axes, ModelConfig, Transformer
+from benchmark.base.errors import ConfigError
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import Moments, Resources, StatePolicy
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import Axes, ModelConfig, Transformer
+from benchmark.plan.config import load_method
 
 SMALL = replace(TINY, d_model=12, n_head=3, d_head=4, d_ff=30, rank=2)
 """Dense at rank 6 in attention (12 x 12) and at rank 9 in the MLP (12 x 30)."""

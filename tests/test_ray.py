@@ -18,10 +18,10 @@ from ray_cluster import HEAD, ROOT, Cluster, cluster, see_gone
 from tiny_suite import prepare
 
 from benchmark.audit import audit
-from benchmark.config import load_suite
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.executors.connection import ANSWER_SECONDS
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.session.session import Session
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,7 +65,7 @@ METHOD = """
 name: held
 target: "held:Held"
 ladder: {shrink: {n_layer: 2}, n_growths: 1}
-schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.3]}}
+schedule: {target: "benchmark.growth.schedule:AtFractions", args: {at: [0.3]}}
 """
 PASSING = re.compile(r"seconds|peak_memory|diff_sha256")
 """Fields in which the clock, the memory of a process, and an editor have a part."""

@@ -12,9 +12,8 @@ import pytest
 import synthetic_records as toy
 import yaml
 
-from benchmark.errors import RecordError
-from benchmark.provenance import code_version, provenance
-from benchmark.records import (
+from benchmark.base.errors import RecordError
+from benchmark.records.events import (
     EventLog,
     atomic_write_text,
     load_run,
@@ -22,6 +21,7 @@ from benchmark.records import (
     read_events,
     write_run,
 )
+from benchmark.records.provenance import code_version, provenance
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_refuses_to_truncate_inside_a_record_or_past_the_end(path: Path, offset:
 def test_a_kill_loses_no_earlier_record(path: Path) -> None:
     script = """
 import itertools, pathlib, sys
-from benchmark.records import EventLog
+from benchmark.records.events import EventLog
 log = EventLog(pathlib.Path(sys.argv[1]))
 for i in itertools.count():
     log.append("train", number=i, padding="x" * 5000)

@@ -16,8 +16,8 @@ import synthetic_records as toy
 import yaml
 from synthetic_records import SUITE, Planted, write_records
 
-from benchmark.errors import RecordError
-from benchmark.records import load_suite, write_run
+from benchmark.base.errors import RecordError
+from benchmark.records.events import load_suite, write_run
 from benchmark.report import check, formats, render, write
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.drawing import lower_hull, mean_curve, spread

@@ -11,9 +11,9 @@ import pytest
 import synthetic_records as toy
 from synthetic_records import CONTROLS, SUITE, Planted, write_records
 
-from benchmark.errors import RecordError
-from benchmark.lock import hold, plan_of
-from benchmark.records import atomic_write_text, load_suite, write_run
+from benchmark.base.errors import RecordError
+from benchmark.records.events import atomic_write_text, load_suite, write_run
+from benchmark.records.lock import hold, plan_of
 from benchmark.report.analysis import Analysis, analyse, analyse_folder
 from benchmark.report.factors import Design, main_effects, shares
 from benchmark.report.frames import Row, rows

@@ -11,7 +11,7 @@ import pytest
 from synthetic_records import BUDGET, SUITE, write_records
 
 from benchmark import load_results
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.report.results import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent

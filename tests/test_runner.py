@@ -16,31 +16,35 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark import memory, runner
-from benchmark.baseline import Baseline
-from benchmark.checkpoint import StageStore, load_state, save_state
-from benchmark.config import (
+from benchmark.base.errors import DataError, RecordError
+from benchmark.base.plugins import PluginConfig
+from benchmark.base.seeding import generator
+from benchmark.data.corpora import CorpusConfig, Splits, load
+from benchmark.data.stream import ByteStream
+from benchmark.growth.depth import DepthOperator
+from benchmark.growth.operator import is_residual_write
+from benchmark.growth.schedule import Ladder
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import Axes, ModelConfig, Transformer
+from benchmark.plan.config import (
     ExecutionConfig,
     MethodConfig,
-    PluginConfig,
     ProtocolConfig,
     SuiteConfig,
     WorkloadConfig,
 )
-from benchmark.cost import training_flops_per_token
-from benchmark.data.corpora import CorpusConfig, Splits, load
-from benchmark.data.stream import ByteStream
-from benchmark.errors import DataError, RecordError
-from benchmark.evaluate import score
-from benchmark.growth import DepthOperator, is_residual_write
-from benchmark.memory import PeakMemory
-from benchmark.model import Axes, ModelConfig, Transformer
-from benchmark.optim import LearningRateConfig, Rewarm
-from benchmark.plan import Run, StageResult, StageSpec
-from benchmark.records import Event, read_events
-from benchmark.runner import Context, Tick, execute
-from benchmark.schedule import Ladder
-from benchmark.seeding import generator
+from benchmark.plan.run import Run
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.records.events import Event, read_events
+from benchmark.stage import stage
+from benchmark.stage.checkpoint import StageStore, load_state, save_state
+from benchmark.stage.context import Context, Tick
+from benchmark.stage.execute import execute
+from benchmark.training import memory
+from benchmark.training.baseline import Baseline
+from benchmark.training.evaluate import score
+from benchmark.training.memory import PeakMemory
+from benchmark.training.optim import LearningRateConfig, Rewarm
 
 TARGET = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=16, seq_len=8)
 BATCH = 4
@@ -140,7 +144,7 @@ def run_of(
     protocol: ProtocolConfig = protocol(), **method: Any,  # noqa: ANN401, B008 - frozen
 ) -> Run:  # fmt: skip
     """A run of a class of this module; it grows from one block to two unless `at` is empty."""
-    schedule = PluginConfig(target="benchmark.schedule:AtFractions", args={"at": list(at)})
+    schedule = PluginConfig(target="benchmark.growth.schedule:AtFractions", args={"at": list(at)})
     ladder = Ladder(shrink={"n_layer": 2.0}, n_growths=len(at)) if at else Ladder(n_growths=0)
     defaults = {"ladder": ladder, "schedule": schedule if at else None}
     config = MethodConfig(name="method", target=f"{__name__}:{target}", **defaults | method)
@@ -533,8 +537,8 @@ def test_a_stage_that_is_trained_again_with_another_outcome_is_refused(
 
 def test_room_is_made_of_what_was_used_longest_ago_and_nobody_needs(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
-    for age, stage in enumerate(["newest", "newer", "older", "oldest"]):
-        path = store.checkpoint(stage)
+    for age, name in enumerate(["newest", "newer", "older", "oldest"]):
+        path = store.checkpoint(name)
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
@@ -556,13 +560,13 @@ def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(
     run = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY))
     patient = replace(context, checkpoint_seconds=0.0)
     for cpu in ("first", "second", "second"):
-        monkeypatch.setattr(runner, "process_provenance", lambda *_, cpu=cpu, **__: {"cpu": cpu})
+        monkeypatch.setattr(stage, "process_provenance", lambda *_, cpu=cpu, **__: {"cpu": cpu})
         with pytest.raises(Interrupted):
             finish(run, replace(patient, on_tick=killed_after(4)))
-    monkeypatch.setattr(runner, "process_provenance", lambda *_, **__: {"cpu": "unsaved"})
+    monkeypatch.setattr(stage, "process_provenance", lambda *_, **__: {"cpu": "unsaved"})
     with pytest.raises(Interrupted):
         finish(run, replace(context, on_tick=killed_after(0)))
-    monkeypatch.setattr(runner, "process_provenance", lambda *_, **__: {"cpu": "last"})
+    monkeypatch.setattr(stage, "process_provenance", lambda *_, **__: {"cpu": "last"})
     done = finish(run, context)
     for part, cpus in ((done[:1], ["first", "second", "last"]), (done[1:], ["last"])):
         found = of_kind("provenance", part, context)

@@ -8,9 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmark.errors import ConfigError
-from benchmark.model import ModelConfig
-from benchmark.schedule import (
+from benchmark.base.errors import ConfigError
+from benchmark.growth.schedule import (
     AtFractions,
     FixedSchedule,
     GrowthSchedule,
@@ -21,6 +20,7 @@ from benchmark.schedule import (
     Progress,
     Proportional,
 )
+from benchmark.model.transformer import ModelConfig
 
 TARGET = ModelConfig(d_model=64, n_layer=8, n_head=4, d_ff=256)
 

@@ -11,17 +11,17 @@ import pytest
 from tiny_suite import prepare
 from typing_extensions import override
 
-from benchmark.checkpoint import StageStore
-from benchmark.config import load_suite
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.executors.executor import Executor, Limits
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Failure
 from benchmark.executors.transfer import CHECKPOINT, RECORDS, pack, unpack
 from benchmark.executors.worker import Worker
-from benchmark.plan import StageResult, StageSpec
-from benchmark.runner import Context
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.session.session import Session
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context
 from tools.perf.stub_stage import sleep
 
 

@@ -13,15 +13,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.ligo import LiGO
-from benchmark.baseline import Fit, Plain
 from benchmark.data.stream import ByteStream
-from benchmark.evaluate import score
-from benchmark.growth import Moments, Resources, StatePolicy, grow
-from benchmark.model import Transformer
-from benchmark.optim import OptimizerConfig, RateCurve
-from benchmark.plan import StageSpec
-from benchmark.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
-from benchmark.training import Batches, Share, make_trainer
+from benchmark.growth.grow import grow
+from benchmark.growth.operator import Moments, Resources, StatePolicy
+from benchmark.model.transformer import Transformer
+from benchmark.plan.spec import StageSpec
+from benchmark.stage.fitting import Batches, Share, make_trainer
+from benchmark.training.baseline import Fit, Plain
+from benchmark.training.evaluate import score
+from benchmark.training.optim import OptimizerConfig, RateCurve
+from benchmark.training.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
 
 
 @pytest.fixture(scope="module")

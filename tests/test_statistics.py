@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from benchmark.statistics import (
+from benchmark.report.statistics import (
     Estimate,
     Verdict,
     compare,

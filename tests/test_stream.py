@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmark.base.errors import ConfigError, DataError
 from benchmark.data.stream import ByteStream, evaluation_windows
-from benchmark.errors import ConfigError, DataError
 
 sizes = st.integers(min_value=1, max_value=9)
 

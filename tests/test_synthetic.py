@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmark.base.errors import ConfigError, DataError
 from benchmark.data.synthetic import MarkovSource
-from benchmark.errors import ConfigError, DataError
 
 SOURCE = MarkovSource()
 SIZE = 400_000

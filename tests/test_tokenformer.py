@@ -18,10 +18,11 @@ from torch import Tensor
 from baselines.parts.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
 from baselines.parts.token_parameters import MODELS, THETAS, Pattention, TokenFormer
 from baselines.tokenformer import MODES, TokenFormerGrowth
+from benchmark.base.errors import ConfigError, GrowthError
 from benchmark.contract import check
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import Grown, Moments, Resources, StatePolicy, grow
-from benchmark.model import ModelConfig, Transformer
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import Moments, Resources, StatePolicy
+from benchmark.model.transformer import ModelConfig, Transformer
 
 SMALL = replace(TINY, n_token=5)
 LARGE = replace(TINY, n_token=10)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from benchmark.checkpoint import StageStore
 from benchmark.executors.transfer import CHECKPOINT, PROGRESS, PROGRESS_LOG, RECORDS, pack, unpack
+from benchmark.stage.checkpoint import StageStore
 
 
 def stage(cache: Path, **files: bytes) -> Path:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_suite import prepare
 
-from benchmark import tripwires as module
-from benchmark.config import load_corpus, load_suite
+from benchmark.data import tripwires as module
 from benchmark.data.corpora import CorpusConfig, Splits
-from benchmark.session import Session
-from benchmark.tripwires import SHORTEST, WINDOWS, Bytes, overlap, tripwires
+from benchmark.data.tripwires import SHORTEST, WINDOWS, Bytes, overlap, tripwires
+from benchmark.plan.config import load_corpus, load_suite
+from benchmark.session.session import Session
 
 
 def random_text(n: int, seed: int) -> Bytes:

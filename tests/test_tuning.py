@@ -13,22 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_suite import prepare
 
-from benchmark import tuning
-from benchmark.checkpoint import StageStore
-from benchmark.config import (
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import PluginConfig
+from benchmark.cli.listing import totals
+from benchmark.executors.track import Track
+from benchmark.plan import tuning
+from benchmark.plan.config import (
     MethodConfig,
-    PluginConfig,
     ProtocolConfig,
     TuningConfig,
     load_method,
     load_suite,
 )
-from benchmark.errors import ConfigError
-from benchmark.executors.track import Track
-from benchmark.listing import totals
-from benchmark.plan import Run, Sharing
-from benchmark.selection import chosen, val_bpb
-from benchmark.session import Session
+from benchmark.plan.run import Run
+from benchmark.plan.suite import Sharing
+from benchmark.session.selection import chosen, val_bpb
+from benchmark.session.session import Session
+from benchmark.stage.checkpoint import StageStore
 
 SPACE = {"learning_rate.peak": [1e-3, 1e-1], "optimizer.weight_decay": [0.01, 1.0]}
 TUNING = TuningConfig(trials=5, fraction=0.5, seeds=[7, 8], space=SPACE, private=2)
@@ -37,7 +38,7 @@ SCRATCH = MethodConfig(name="scratch", role="control", target="baselines.scratch
 STACKING = MethodConfig(
     name="stacking",
     target="baselines.stacking:Stacking",
-    schedule=PluginConfig(target="benchmark.schedule:AtFractions", args={"at": [0.5]}),
+    schedule=PluginConfig(target="benchmark.growth.schedule:AtFractions", args={"at": [0.5]}),
     tunable={"schedule.args.at": [0.25, 0.6]},
 )
 NET2NET = replace(STACKING, name="net2net", tunable={"args.noise": [0.01, 0.5]})
@@ -233,7 +234,10 @@ def tiny(folder: Path) -> Session:
                 "name": "late",
                 "target": "baselines.stacking:Stacking",
                 "ladder": {"shrink": {"n_layer": 2}, "n_growths": 1},
-                "schedule": {"target": "benchmark.schedule:AtFractions", "args": {"at": [0.5]}},
+                "schedule": {
+                    "target": "benchmark.growth.schedule:AtFractions",
+                    "args": {"at": [0.5]},
+                },
                 "tunable": {"schedule.args.at": [0.25, 0.6]},
             }
         )
@@ -338,7 +342,7 @@ def test_the_choice_follows_the_validation_scores_and_nothing_else(
         return lambda run, _: 1.0 if run.method.trial == best else 2.0
 
     for number in range(3):
-        monkeypatch.setattr("benchmark.selection.val_bpb", planted(number))
+        monkeypatch.setattr("benchmark.session.selection.val_bpb", planted(number))
         for run in chosen(open_runs, store):
             if run.method.tunes and run.method.trial is None:
                 trial = next(
@@ -347,7 +351,7 @@ def test_the_choice_follows_the_validation_scores_and_nothing_else(
                 )  # fmt: skip
                 assert run.method.tuned == trial.tuned
     failed = {run.id for run in open_runs if run.method.trial == 2 and run.seed == 8}
-    monkeypatch.setattr("benchmark.selection.val_bpb", planted(2))
+    monkeypatch.setattr("benchmark.session.selection.val_bpb", planted(2))
     for run in chosen(open_runs, store, failed):
         if run.method.tunes and run.method.trial is None:
             assert run.method.tuned["learning_rate.peak"] == 6e-3  # a tie: the default

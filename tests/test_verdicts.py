@@ -7,7 +7,7 @@ import pytest
 import synthetic_records as toy
 from synthetic_records import CONTROLS, SUITE, Planted, write_records
 
-from benchmark.records import load_suite, write_run
+from benchmark.records.events import load_suite, write_run
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.markdown import page, verdict_rows
 from benchmark.report.prose import answer

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.growth import Moments, Weights
-from benchmark.model import CHOICES, Kind, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer
+from benchmark.growth.operator import Moments, Weights
+from benchmark.model.transformer import CHOICES, Kind, ModelConfig, Transformer
+from benchmark.training.optim import OptimizerConfig, build_optimizer
 
 TINY = ModelConfig(d_model=6, n_layer=2, n_head=3, d_head=4, d_ff=10, vocab_size=13, seq_len=7)
 """No two sizes are equal, so that a mistaken axis cannot pass unnoticed."""

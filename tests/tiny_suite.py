@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 
-from benchmark.config import load_suite
-from benchmark.plan import Run, StageResult, StageSpec
-from benchmark.runner import Context, execute
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.plan.run import Run
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.session.session import Session
+from benchmark.stage.context import Context
+from benchmark.stage.execute import execute
 
 SUITE = """
 name: tiny

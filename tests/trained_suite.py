@@ -14,8 +14,8 @@ from tiny_suite import prepare
 from benchmark.audit import CHECKS
 from benchmark.audit.evidence import Evidence
 from benchmark.audit.files import checksums as changed_files
-from benchmark.card import card
-from benchmark.records import SUMS, Event, card_text, checksums, load_run, load_suite, seal
+from benchmark.records.card import card
+from benchmark.records.events import SUMS, Event, card_text, checksums, load_run, load_suite, seal
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "methods=[scratch,scratch_half,scratch_small,stacking]"

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.parts.fpi import FPI
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.growth import Resources, Transfer, Weights, WidthTransfer
 from benchmark.model import Kind, ModelConfig, Transformer
 

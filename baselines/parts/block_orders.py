@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.growth import DepthOperator
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.errors import GrowthError
+from benchmark.base.errors import GrowthError
 from benchmark.growth import AxisMap, WidthOperator, add_split_noise
 
 

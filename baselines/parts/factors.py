@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.model import FIXED_AXES, Kind, ModelConfig, Transformer
 
 CHOICES = {"rows": ("random", "selected"), "order": ("whole", "interleaved")}

@@ -14,7 +14,7 @@ import torch
 from typing_extensions import override
 
 from baselines.parts.copies import Copies, drawn
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.growth import AxisMap
 from benchmark.model import ModelConfig
 

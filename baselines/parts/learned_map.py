@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from baselines.parts.factors import InitialFactors
 from baselines.parts.kronecker import FactorisedMap
-from benchmark.cost import training_flops_per_token
-from benchmark.errors import GrowthError
+from benchmark.base.errors import GrowthError
 from benchmark.growth import GrowthOperator, Resources, Transfer
 from benchmark.model import ModelConfig, Transformer
+from benchmark.model.cost import training_flops_per_token
 
 N_WARMUP = 10
 

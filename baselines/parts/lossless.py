@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 from benchmark.growth import AxisMap, Fill, Side, WidthOperator, add_split_noise
 from benchmark.model import ModelConfig
 

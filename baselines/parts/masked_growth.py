@@ -6,7 +6,7 @@ import torch
 from typing_extensions import override
 
 from baselines.parts.masking import MaskedTransformer, corner, is_new_block
-from benchmark.errors import GrowthError
+from benchmark.base.errors import GrowthError
 from benchmark.growth import GrowthOperator, Moments, Resources, Transfer, Weights
 from benchmark.model import ModelConfig, Transformer
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmark.kernels import grouped_linear, linear
 from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part
+from benchmark.model.kernels import grouped_linear, linear
 
 
 class Pair(Part):

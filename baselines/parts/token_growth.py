@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from baselines.parts.copies import Copies, padded
-from benchmark.errors import GrowthError
+from benchmark.base.errors import GrowthError
 from benchmark.growth import (
     AxisMap,
     Fill,

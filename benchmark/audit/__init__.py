@@ -46,7 +46,7 @@ from benchmark.audit import (
     tuning,
 )
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,

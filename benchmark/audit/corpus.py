@@ -16,9 +16,9 @@ import numpy as np
 from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.audit.overlap import WINDOWS, Bytes, shared_text
 from benchmark.audit.shipped import CONFIGS, differences, read
+from benchmark.base.errors import DataError, RecordError
 from benchmark.data.sources import packaged
-from benchmark.errors import DataError, RecordError
-from benchmark.lock import FILE as LOCK
+from benchmark.records.lock import FILE as LOCK
 
 FILE = "corpus.json"
 SPLITS = ("train", "val", "test")

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.audit.ledger import step_flops
-from benchmark.records import STOPPED, Event, RunRecord
+from benchmark.records.events import STOPPED, Event, RunRecord
 
 LETTERS = {"run": "R", "growth": "G", "charge": "C", "stage": "S", "train": "T",
            "evaluation": "V", "final": "F", "end": "E"}  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import step_flops
-from benchmark.records import RunRecord, flatten
+from benchmark.records.events import RunRecord, flatten
 
 PRIVATE = frozenset({
     "name", "role", "summary", "paper", "target", "args", "budget", "sizes", "ladder", "schedule",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import RecordError
-from benchmark.lock import FILE, Lock, read
-from benchmark.records import Event, RunRecord, Suite, load_suite
+from benchmark.base.errors import RecordError
+from benchmark.records.events import Event, RunRecord, Suite, load_suite
+from benchmark.records.lock import FILE, Lock, read
 
 PARTIAL = ("rung", "tuning")
 """Roles that may spend less than C*."""

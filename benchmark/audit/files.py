@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.audit.shipped import differences
-from benchmark.card import card
-from benchmark.records import SEALED, SUMS, card_text, folder_checksums
-from benchmark.records import checksums as run_checksums
+from benchmark.records.card import card
+from benchmark.records.events import SEALED, SUMS, card_text, folder_checksums
+from benchmark.records.events import checksums as run_checksums
 from benchmark.report import render
 from benchmark.report.files import INTERACTIVE, generated, is_same
 

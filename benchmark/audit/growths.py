@@ -6,9 +6,9 @@ from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import step_flops
-from benchmark.records import Event, RunRecord
+from benchmark.records.events import Event, RunRecord
 
-AT_FRACTIONS = "benchmark.schedule:AtFractions"
+AT_FRACTIONS = "benchmark.growth.schedule:AtFractions"
 SAME_TEXT = 1e-5
 """Relative difference below which two scores of one model on one text are equal."""
 

@@ -13,19 +13,19 @@ from typing import Any
 from benchmark.audit.evidence import Evidence, Remark, numbered
 from benchmark.audit.ledger import step_flops
 from benchmark.audit.parameters import SHIPPED
-from benchmark.lock import Plan
-from benchmark.records import Event, RunRecord
+from benchmark.records.events import Event, RunRecord
+from benchmark.records.lock import Plan
 
 NO_CODE = hashlib.sha256(b"").hexdigest()[:16]
 """Digest of a method's own code before it grows: it has none."""
 
-AT_FRACTIONS = "benchmark.schedule:AtFractions"
+AT_FRACTIONS = "benchmark.growth.schedule:AtFractions"
 
 PLAIN: dict[str, Any] = {
-    "baseline": "benchmark.baseline:Plain",
+    "baseline": "benchmark.training.baseline:Plain",
     "args": {},
     "method_code": NO_CODE,
-    "model_class": "benchmark.model:Transformer",
+    "model_class": "benchmark.model.transformer:Transformer",
     "grows_from": None,
     "grows_from_class": "",
     "rung": 0,

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
 from benchmark.audit.parameters import is_known
-from benchmark.records import Event, RunRecord
+from benchmark.records.events import Event, RunRecord
 
 SAME = 1e-9
 """Relative difference below which two amounts are equal."""

@@ -1,4 +1,4 @@
-"""What held-out text shares with training text, counted by another way than `benchmark.tripwires`.
+"""Independent check of the tripwires: one suffix array over all splits, compared in rank order.
 
 Windows are known by 64-bit fingerprints instead of exact names: two that differ have the same one
 once in 2 ** 64 pairs.

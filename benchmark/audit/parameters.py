@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, numbered
-from benchmark.records import Event
+from benchmark.records.events import Event
 
 SHIPPED = "baselines."
 """Where the classes are whose architectures are known."""

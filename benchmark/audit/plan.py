@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
-from benchmark.records import RunRecord, flatten, load_run
+from benchmark.records.events import RunRecord, flatten, load_run
+from benchmark.records.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
 
 
 def plan(evidence: Evidence) -> Iterator[Remark]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from benchmark.audit.evidence import Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import growth_spans, step_flops
-from benchmark.records import Event
+from benchmark.records.events import Event
 
 SAME = 1e-9
 """Relative difference below which two sums of the same numbers are equal."""

@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.records import RunRecord
-
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+from benchmark.base.paths import CONFIGS
+from benchmark.records.events import RunRecord
 
 UNSET: dict[str, Any] = {"role": "method", "controls": [], "args": {}, "budget": 1.0, "sizes": {},
                          "tunable": {}, "schedule": None, "ladder": {"n_growths": 0}}  # fmt: skip
@@ -108,7 +107,10 @@ def _method(run: RunRecord, suite: Settings, configs: Path) -> tuple[str, Settin
 def _cell(operator: Settings, levels: Mapping[str, str], factors: Settings) -> Settings:
     """What a cell of a crossed design has else than its operator's method."""
     shrink = dict.fromkeys(operator["ladder"]["shrink"], float(levels["factor"]))
-    schedule = {"target": "benchmark.schedule:AtFractions", "args": {"at": [float(levels["at"])]}}
+    schedule = {
+        "target": "benchmark.growth.schedule:AtFractions",
+        "args": {"at": [float(levels["at"])]},
+    }
     rewarm = factors.get("rewarm", {}).get(levels["rewarm"])
     return {
         "state_policy": levels["state_policy"],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
-from benchmark.records import Event, RunRecord
+from benchmark.records.events import Event, RunRecord
 
 Place = tuple[RunRecord, list[tuple[int, Event]]]
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.config import PluginConfig
+from benchmark.base.plugins import PluginConfig
 from benchmark.contract.compute import growth_bytes, growth_flops, model_flops
 from benchmark.contract.declarations import declarations
 from benchmark.contract.exactness import exactness
@@ -43,7 +43,7 @@ from benchmark.contract.reach import refusals
 from benchmark.contract.resumption import resumption
 from benchmark.contract.seclusion import evaluation, seclusion, shared_training, training_flops
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.training import prepare_process
+from benchmark.stage.fitting import prepare_process
 
 CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "declarations": declarations,

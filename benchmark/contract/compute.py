@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, first_moments, loss
-from benchmark.cost import forward_flops_per_token, training_flops_per_token
 from benchmark.data.stream import ByteStream
-from benchmark.model import Transformer
-from benchmark.training import GrowthBatches
+from benchmark.model.cost import forward_flops_per_token, training_flops_per_token
+from benchmark.model.transformer import Transformer
+from benchmark.stage.fitting import GrowthBatches
 
 N_STEPS = 3
 

@@ -1,8 +1,8 @@
 """What a method declares makes sense, and some growth is possible; all else comes after that."""
 
+from benchmark.base.errors import GrowthError
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.errors import GrowthError
-from benchmark.growth import grown_sizes
+from benchmark.growth.grow import grown_sizes
 
 
 def declarations(subject: Subject) -> Verdict:

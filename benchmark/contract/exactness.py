@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 
 from benchmark.contract.subject import EXACT, Subject, Verdict, describe, logits
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
 
 DIFFERENT = 1e-6
 """Least change of a logit that cannot be rounding."""

@@ -3,7 +3,7 @@
 import torch
 
 from benchmark.contract.subject import Subject, Verdict, describe
-from benchmark.growth import Moments
+from benchmark.growth.operator import Moments
 
 N_STEPS = 5
 

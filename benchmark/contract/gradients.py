@@ -22,8 +22,8 @@ from benchmark.contract.subject import (
     gradients_of,
     logits,
 )
-from benchmark.growth import (
-    Grown,
+from benchmark.growth.grow import Grown
+from benchmark.growth.operator import (
     GrowthOperator,
     Moments,
     Resources,
@@ -31,7 +31,7 @@ from benchmark.growth import (
     Transfer,
     Weights,
 )
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
 
 ROUNDING = 1e-12
 """Largest error of a float64 gradient, relative to the largest gradient of its model."""

@@ -18,8 +18,9 @@ from benchmark.contract.subject import (
     loss,
     token_ids,
 )
-from benchmark.growth import Grown, Moments, StatePolicy
-from benchmark.model import Transformer
+from benchmark.growth.grow import Grown
+from benchmark.growth.operator import Moments, StatePolicy
+from benchmark.model.transformer import Transformer
 
 
 def small_untouched(subject: Subject) -> Verdict:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmark.contract.subject import Subject, Verdict, describe
-from benchmark.growth import Moments, StatePolicy, Weights
-from benchmark.model import ModelConfig, Transformer
+from benchmark.growth.operator import Moments, StatePolicy, Weights
+from benchmark.model.transformer import ModelConfig, Transformer
 
 STEPS_TO_MOVE = 20
 STEPS_TO_SEPARATE = 50

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from benchmark.contract.subject import EXACT, Subject, Verdict, describe, token_ids
-from benchmark.evaluate import score
-from benchmark.model import Transformer
+from benchmark.model.transformer import Transformer
+from benchmark.training.evaluate import score
 
 
 def causality(subject: Subject) -> Verdict:

@@ -1,8 +1,8 @@
 """A method refuses what it does not do, and says which size it is about."""
 
+from benchmark.base.errors import GrowthError
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.errors import GrowthError
-from benchmark.model import ModelConfig
+from benchmark.model.transformer import ModelConfig
 
 
 def refusals(subject: Subject) -> Verdict:

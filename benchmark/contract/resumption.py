@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from benchmark.checkpoint import State, load_state, save_state
 from benchmark.contract.subject import Subject, Verdict, describe, logits
-from benchmark.cost import Position
-from benchmark.growth import Grown, Moments
-from benchmark.model import Transformer
+from benchmark.growth.grow import Grown
+from benchmark.growth.operator import Moments
+from benchmark.model.cost import Position
+from benchmark.model.transformer import Transformer
+from benchmark.stage.checkpoint import State, load_state, save_state
 
 N_STEPS = 6
 

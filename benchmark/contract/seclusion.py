@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from benchmark.baseline import Baseline
 from benchmark.contract.compute import flop_counter
 from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, loss, token_ids
-from benchmark.evaluate import score
-from benchmark.guard import replacements
-from benchmark.optim import build_optimizer
+from benchmark.plan.guard import replacements
+from benchmark.training.baseline import Baseline
+from benchmark.training.evaluate import score
+from benchmark.training.optim import build_optimizer
 
 EVENTS = (
     "open", "os.listdir", "os.scandir", "os.system", "os.exec", "os.fork", "os.posix_spawn",

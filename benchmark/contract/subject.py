@@ -10,23 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.baseline import Baseline, Fit
-from benchmark.config import PluginConfig, build
+from benchmark.base.errors import ConfigError, GrowthError
+from benchmark.base.plugins import PluginConfig, build
+from benchmark.base.seeding import generator
 from benchmark.data.stream import ByteStream
-from benchmark.errors import ConfigError, GrowthError
-from benchmark.growth import (
-    Grown,
-    GrowthOperator,
-    Moments,
-    Resources,
-    StatePolicy,
-    Weights,
-    grow,
-)
-from benchmark.model import CHOICES, ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
-from benchmark.seeding import generator
-from benchmark.training import Batches, GrowthBatches
+from benchmark.growth.grow import Grown, grow
+from benchmark.growth.operator import GrowthOperator, Moments, Resources, StatePolicy, Weights
+from benchmark.model.transformer import CHOICES, ModelConfig, Transformer
+from benchmark.stage.fitting import Batches, GrowthBatches
+from benchmark.training.baseline import Baseline, Fit
+from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
 
 SIZES = {
     "d_model": 8,

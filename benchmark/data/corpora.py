@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from benchmark.data.download import fetch, shown
+from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.paths import display_path
+from benchmark.data.download import fetch
 from benchmark.data.sources import packaged, unpacked
 from benchmark.data.synthetic import MarkovSource
-from benchmark.errors import ConfigError, DataError
 
 _NEEDS = {
     "package": ("distribution", "release", "include", "size", "sha256"),
@@ -130,7 +131,7 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
             path, whose = Path(config.path), "corpus.path"
         else:
             path, whose = _prepared(config, cache / config.name), "delete it to prepare it again"
-        digest = _checked(path, config, f"{shown(path)} ({whose})")
+        digest = _checked(path, config, f"{display_path(path)} ({whose})")
     except OSError as error:
         raise DataError(f"cannot read or prepare corpus {config.name}: {error}") from error
     size = path.stat().st_size
@@ -184,7 +185,9 @@ def _write(config: CorpusConfig, folder: Path) -> Path:
         if config.kind != "download":
             raise
         archive.unlink()
-        raise DataError(f"{error}; deleted {shown(archive)}, run again to fetch it") from error
+        raise DataError(
+            f"{error}; deleted {display_path(archive)}, run again to fetch it"
+        ) from error
     finally:
         text.unlink(missing_ok=True)
 

@@ -4,13 +4,13 @@ What arrives is not trusted here: the caller holds the lock and checks the SHA-2
 """
 
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmark.errors import DataError
+from benchmark.base.errors import DataError
+from benchmark.base.paths import display_path
 
 CHUNK = 1 << 20
 """Bytes moved at a time."""
@@ -50,13 +50,8 @@ def fetch(url: str, target: Path, *, attempts: int = 4, pause: float = 1.0) -> N
             break
     raise DataError(
         f"cannot download {url} ({reason}): run again, set corpus.url to a mirror, "
-        f"or place a copy of that file at {shown(target)}"
+        f"or place a copy of that file at {display_path(target)}"
     )
-
-
-def shown(path: Path) -> str:
-    """`path` as messages print it: relative to the working folder where it lies below it."""
-    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
 
 
 def _continue(url: str, part: Path) -> tuple[str | None, bool]:

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from benchmark.data.download import CHUNK, shown
-from benchmark.errors import DataError
+from benchmark.base.errors import DataError
+from benchmark.base.paths import display_path
+from benchmark.data.download import CHUNK
 
 SEPARATOR = b"\0"
 """Stands between two files of a package; source text does not contain it."""
@@ -67,7 +68,7 @@ def unpacked(path: Path) -> Iterator[bytes]:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if getattr(error, "errno", None):  # the disk's fault, not the archive's
             raise
-        raise DataError(f"{shown(path)} is damaged: {error}") from error
+        raise DataError(f"{display_path(path)} is damaged: {error}") from error
 
 
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:

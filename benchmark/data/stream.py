@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from benchmark.errors import ConfigError, DataError
-from benchmark.seeding import generator
+from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.seeding import generator
 
 
 @dataclass(frozen=True, eq=False)

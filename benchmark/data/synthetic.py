@@ -16,8 +16,8 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from benchmark.errors import ConfigError, DataError
-from benchmark.seeding import generator
+from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.seeding import generator
 
 _FIRST = ord("a")  # symbols are consecutive byte values from here
 _MAX_SYMBOLS = 256 - _FIRST

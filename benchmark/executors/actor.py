@@ -17,19 +17,19 @@ import ray
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from benchmark.baseline import Baseline
-from benchmark.checkpoint import StageStore
-from benchmark.config import import_class
-from benchmark.digest import code, science
-from benchmark.errors import RecordError
+from benchmark.base.digest import code, science
+from benchmark.base.errors import RecordError
+from benchmark.base.plugins import import_class
 from benchmark.executors.executor import Limits, Train
 from benchmark.executors.track import Failure
 from benchmark.executors.transfer import CHECKPOINT, RECORDS, Files, pack, unpack
 from benchmark.executors.worker import Worker
-from benchmark.model import Transformer
-from benchmark.plan import RELEASES, StageResult, StageSpec
-from benchmark.records import atomic_write
-from benchmark.runner import Context, Tick
+from benchmark.model.transformer import Transformer
+from benchmark.plan.spec import RELEASES, StageResult, StageSpec
+from benchmark.records.events import atomic_write
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context, Tick
+from benchmark.training.baseline import Baseline
 
 LISTEN_SECONDS = 1.0
 """How long a call for news may wait for some."""

@@ -21,7 +21,8 @@ from benchmark.executors import connection
 from benchmark.executors.actor import Site, Text, versions
 from benchmark.executors.executor import Executor, Limits, Train
 from benchmark.executors.ray_worker import Actor, RayWorker
-from benchmark.runner import Context, execute
+from benchmark.stage.context import Context
+from benchmark.stage.execute import execute
 
 COUNT_SECONDS = 1.0
 """How long the size of the cluster is taken to stay what it was."""

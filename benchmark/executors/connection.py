@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import ray
 
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 
 ANSWER_SECONDS = 15.0
 """How long a cluster may take to answer, the start of the asking process included."""

@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from benchmark.checkpoint import StageStore
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.executors.track import Failure, Track
-from benchmark.plan import Run, StageResult, StageSpec
-from benchmark.runner import Context, Tick, execute
+from benchmark.plan.run import Run
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context, Tick
+from benchmark.stage.execute import execute
 
 REFRESH_SECONDS = 0.25
 MAX_IN_VAIN = 5

@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from benchmark.executors.executor import Executor, Limits, Train
 from benchmark.executors.worker import Worker
-from benchmark.runner import Context, execute
+from benchmark.stage.context import Context
+from benchmark.stage.execute import execute
 
 
 class LocalExecutor(Executor[Worker]):

@@ -7,12 +7,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.executors.actor import Answer, StageActor, code_of, is_over
 from benchmark.executors.track import Failure
 from benchmark.executors.transfer import CHECKPOINT, RECORDS, Files, pack, unpack
-from benchmark.plan import StageResult, StageSpec
-from benchmark.runner import Tick
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.stage.context import Tick
 
 Actor: Any = ray.remote(StageActor)
 """What Ray makes actors of."""

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from benchmark.cost import Position
-from benchmark.plan import Run, StageResult, StageSpec
-from benchmark.runner import Tick
+from benchmark.model.cost import Position
+from benchmark.plan.run import Run
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.stage.context import Tick
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.checkpoint import StageStore
-from benchmark.records import atomic_write
+from benchmark.records.events import atomic_write
+from benchmark.stage.checkpoint import StageStore
 
 Files = dict[str, bytes]
 """Content of files of stages, by "STAGE/NAME"."""

@@ -13,16 +13,17 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.checkpoint import StageStore
+from benchmark.base.processes import death, follow_parent
 from benchmark.executors.executor import Train
 from benchmark.executors.track import Failure
-from benchmark.plan import StageResult, StageSpec
-from benchmark.processes import death, follow_parent
-from benchmark.records import atomic_write_text
-from benchmark.runner import Context, Tick, execute
-from benchmark.shortage import is_out_of_memory
-from benchmark.training import prepare_process
-from benchmark.watch import corpus_closed
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.records.events import atomic_write_text
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context, Tick
+from benchmark.stage.execute import execute
+from benchmark.stage.fitting import prepare_process
+from benchmark.stage.watch import corpus_closed
+from benchmark.training.shortage import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 _SPAWN = multiprocessing.get_context("spawn")

@@ -6,14 +6,15 @@ from itertools import pairwise
 
 import torch
 
+from benchmark.base.seeding import generator
 from benchmark.contract.exactness import changes
 from benchmark.contract.learning import distances, movements
 from benchmark.contract.subject import Subject
 from benchmark.data.stream import ByteStream
-from benchmark.growth import Moments, Resources, grow
+from benchmark.growth.grow import grow
+from benchmark.growth.operator import Moments, Resources
 from benchmark.methods_page.claims import declared
-from benchmark.plan import Run
-from benchmark.seeding import generator
+from benchmark.plan.run import Run
 
 N_RANDOM_BYTES = 1 << 20
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from benchmark.contract.exactness import Change, grown_sizes
-from benchmark.model import CHOICES, ModelConfig
+from benchmark.model.transformer import CHOICES, ModelConfig
 
 Trait = tuple[str, str]
 """One circumstance of a growth: "grows" and a size, "by" and a factor, or a choice of the model."""

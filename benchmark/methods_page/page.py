@@ -14,21 +14,21 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 from benchmark import contract
-from benchmark.config import (
+from benchmark.base.plugins import PluginConfig
+from benchmark.contract.subject import EXACT, Subject
+from benchmark.methods_page.certificate import Certificate, certificate, growth_flops
+from benchmark.methods_page.sources import Source, source
+from benchmark.model.transformer import ModelConfig
+from benchmark.plan.config import (
     CONFIGS,
     MethodConfig,
-    PluginConfig,
     SuiteConfig,
     available,
     load_method,
     load_suite,
 )
-from benchmark.contract.subject import EXACT, Subject
-from benchmark.methods_page.certificate import Certificate, certificate, growth_flops
-from benchmark.methods_page.sources import Source, source
-from benchmark.model import ModelConfig
-from benchmark.plan import Run
-from benchmark.records import atomic_write_text
+from benchmark.plan.run import Run
+from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
 
 PATH = CONFIGS.parent / "docs/methods.md"

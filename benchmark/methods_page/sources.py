@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import ConfigError
+from benchmark.base.errors import ConfigError
 
 _CODE = re.compile(r"([\w.-]+/[\w.-]+),\s+commit\s+([0-9a-f]{7,40})\b")
 _NO_CODE = re.compile(r"\bNo\s+official\s+code\b")

@@ -17,11 +17,11 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from benchmark.records import STOPPED
+from benchmark.records.events import STOPPED
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import CURVE, Curve, Row, grouped, rows
-from benchmark.statistics import MIN_SEEDS, t_limit
+from benchmark.report.statistics import MIN_SEEDS, t_limit
 
 WIDTH = 5.5
 """Inches: the text of a one-column paper, so that nothing is scaled and type keeps its size."""

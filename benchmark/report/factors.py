@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.report.frames import ABSENT, Frames, Row, rows
-from benchmark.statistics import t_limit
+from benchmark.report.statistics import t_limit
 
 DIGITS = 9
 """Of effects, beyond which linear algebra differs between machines."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records import atomic_write
+from benchmark.records.events import atomic_write
 from benchmark.report import html
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import Drawing

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.errors import RecordError
-from benchmark.records import Event, RunRecord, Suite, flatten
-from benchmark.statistics import cost_to_target
+from benchmark.base.errors import RecordError
+from benchmark.records.events import Event, RunRecord, Suite, flatten
+from benchmark.report.statistics import cost_to_target
 
 ABSENT = ("missing", "unfinished")
 """A run of this status has no result yet; every other status is one."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import RecordError
-from benchmark.records import RunRecord, Suite
+from benchmark.base.errors import RecordError
+from benchmark.records.events import RunRecord, Suite
 
 FILE = "corpus.json"
 PLAUSIBLE_BPB = 0.93

@@ -5,8 +5,8 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.frames import Row, rows
 from benchmark.report.prose import answer, code, controls_of_all, n_seeds
+from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT
 from benchmark.report.warnings import tripwires
-from benchmark.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT
 
 AMENDED = "\N{DOUBLE DAGGER}"
 

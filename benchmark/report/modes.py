@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.frames import Frames, Row
-from benchmark.statistics import mean_interval, value_at
+from benchmark.report.statistics import mean_interval, value_at
 
 _MODES = ["method", "n", "source_flops", "source_share", "paid_flops", "paid_share", "test_bpb",
           "a_difference", "a_low", "a_high", "b_scratch_bpb", "b_difference", "b_low",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.lock import FILE, Lock, read
+from benchmark.records.lock import FILE, Lock, read
 
 _AMENDMENTS = ["date", "results", "added", "removed", "changed"]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import RecordError
-from benchmark.records import load_suite
+from benchmark.base.errors import RecordError
+from benchmark.records.events import load_suite
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import rows
-from benchmark.statistics import R_MAX, cost_ratios, profile_at, profile_score
+from benchmark.report.statistics import R_MAX, cost_ratios, profile_at, profile_score
 
 MIN_WORKLOADS = 5
 TAUS = (1.0, 1.1, 1.25, 1.5, 2.0, R_MAX)

@@ -10,8 +10,8 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.factors import cells
 from benchmark.report.frames import Row, rows
+from benchmark.report.statistics import MIN_SEEDS, verdict
 from benchmark.report.verdicts import mean_test_bpb, oversized, paired
-from benchmark.statistics import MIN_SEEDS, verdict
 
 MOST_NAMED = 20
 """Methods that one sentence names; the table has the rest."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import Curve, Frames, Row
-from benchmark.statistics import mean_interval, value_at
+from benchmark.report.statistics import mean_interval, value_at
 
 AXES = ("tokens", "seconds")
 _SECONDARY = ["method", "role", "axis", "n", "n_read", "total", "ratio", "bpb", "difference", "low",

@@ -6,7 +6,7 @@ import pandas as pd
 
 from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import Frames, Row
-from benchmark.statistics import cost_to_target, mean_interval, speed_up
+from benchmark.report.statistics import cost_to_target, mean_interval, speed_up
 
 _SPEED_UP = ["method", "role", "reference", "budget", "loss", "n", "n_reached", "cost", "speed_up",
              "below", "low", "high", "saving"]  # fmt: skip

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmark.records import RunRecord, flatten
+from benchmark.records.events import RunRecord, flatten
 from benchmark.report.controls import (
     BEST_FIXED,
     SAME_BUDGET,
@@ -14,7 +14,7 @@ from benchmark.report.controls import (
 )
 from benchmark.report.formats import listed
 from benchmark.report.frames import ABSENT, Curve, Frames, Row, grouped, rows
-from benchmark.statistics import Estimate, mean_interval
+from benchmark.report.statistics import Estimate, mean_interval
 
 ROLES = ("method", "control", "hull", "rung")
 _QUALITY = ["method", "role", "status", "n", "n_planned", "test_bpb", "test_bpb_low",

@@ -6,9 +6,9 @@ import pandas as pd
 
 from benchmark.report.controls import Controls
 from benchmark.report.frames import Frames, Row, rows
+from benchmark.report.statistics import expected_best, mean_interval
 from benchmark.report.tables import literal, status
 from benchmark.report.verdicts import paired
-from benchmark.statistics import expected_best, mean_interval
 
 _TRIALS = ["tunes", "trial", "method", "n", "settings", "val_bpb", "chosen", "budget_share",
            "flops", "status", "run_ids"]  # fmt: skip

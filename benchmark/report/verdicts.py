@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from benchmark.errors import RecordError
+from benchmark.base.errors import RecordError
 from benchmark.report.controls import (
     SCRATCH,
     Controls,
@@ -15,7 +15,7 @@ from benchmark.report.controls import (
     held_against,
 )
 from benchmark.report.frames import Frames, Row
-from benchmark.statistics import (
+from benchmark.report.statistics import (
     Comparison,
     Estimate,
     Verdict,

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.records import Event, RunRecord, atomic_write_text, load_suite, write_run
+from benchmark.records.events import Event, RunRecord, atomic_write_text, load_suite, write_run
 
 N_SEEDS = 10
 N_EVALUATIONS = 30

@@ -16,12 +16,14 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmark.baseline import Baseline
-from benchmark.config import PluginConfig, available, build, load_method
-from benchmark.errors import GrowthError
-from benchmark.growth import Moments, Resources, check_reach, enlargements, grow, grown_model
-from benchmark.model import ModelConfig, Transformer
-from benchmark.training import prepare_process
+from benchmark.base.errors import GrowthError
+from benchmark.base.plugins import PluginConfig, build
+from benchmark.growth.grow import check_reach, enlargements, grow, grown_model
+from benchmark.growth.operator import Moments, Resources
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import available, load_method
+from benchmark.stage.fitting import prepare_process
+from benchmark.training.baseline import Baseline
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.step_time import drawn
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmark.model import ModelConfig
+from benchmark.model.transformer import ModelConfig
 
 
 class LayerNorm(nn.Module):

@@ -17,9 +17,10 @@ import typer
 import yaml
 from tabulate import tabulate
 
-from benchmark.config import PluginConfig, load_method
-from benchmark.model import ModelConfig
-from benchmark.training import prepare_process
+from benchmark.base.plugins import PluginConfig
+from benchmark.model.transformer import ModelConfig
+from benchmark.plan.config import load_method
+from benchmark.stage.fitting import prepare_process
 from tools.perf import growth_time, step_time
 from tools.perf.step_time import HARNESS, LARGER, REFERENCE, TARGET, Rounds, Shape
 

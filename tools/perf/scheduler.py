@@ -15,7 +15,11 @@ import torch
 import typer
 from tabulate import tabulate
 
-from benchmark.config import (
+from benchmark.executors.executor import Executor
+from benchmark.executors.local import LocalExecutor
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import (
     ExecutionConfig,
     ProtocolConfig,
     SuiteConfig,
@@ -23,12 +27,8 @@ from benchmark.config import (
     load_corpus,
     load_method,
 )
-from benchmark.cost import training_flops_per_token
-from benchmark.executors.executor import Executor
-from benchmark.executors.local import LocalExecutor
-from benchmark.model import ModelConfig, Transformer
-from benchmark.plan import Run
-from benchmark.runner import Context
+from benchmark.plan.run import Run
+from benchmark.stage.context import Context
 from tools.perf.stub_stage import MEAN_SECONDS, seconds_of, sleep
 
 MODEL = ModelConfig(d_model=32, n_layer=2, n_head=4, d_head=8, d_ff=64, seq_len=32)

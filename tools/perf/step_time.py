@@ -18,7 +18,11 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmark.config import (
+from benchmark.growth.operator import Moments
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.kernels import cross_entropy, linear
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import (
     ExecutionConfig,
     ProtocolConfig,
     SuiteConfig,
@@ -26,14 +30,11 @@ from benchmark.config import (
     load_corpus,
     load_method,
 )
-from benchmark.cost import training_flops_per_token
-from benchmark.growth import Moments
-from benchmark.kernels import cross_entropy, linear
-from benchmark.model import ModelConfig, Transformer
-from benchmark.optim import OptimizerConfig, build_optimizer, clipped_step
-from benchmark.plan import Run
-from benchmark.runner import Context, execute
-from benchmark.training import prepare_process
+from benchmark.plan.run import Run
+from benchmark.stage.context import Context
+from benchmark.stage.execute import execute
+from benchmark.stage.fitting import prepare_process
+from benchmark.training.optim import OptimizerConfig, build_optimizer, clipped_step
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
 from tools.perf.watched import Watched
 

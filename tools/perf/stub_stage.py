@@ -2,10 +2,10 @@
 
 import time
 
-from benchmark.checkpoint import StageStore
-from benchmark.cost import Position, affordable_steps
-from benchmark.plan import StageResult, StageSpec
-from benchmark.runner import Context
+from benchmark.model.cost import Position, affordable_steps
+from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.context import Context
 
 MEAN_SECONDS = 0.25
 

@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from baselines.parts.token_parameters import TokenFormer
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
 
 WIDTHS = (64, 128, 256, 512)
 BATCH_SHAPE = (8, 128)

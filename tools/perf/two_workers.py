@@ -15,10 +15,10 @@ import torch
 import typer
 from tabulate import tabulate
 
-from benchmark.config import load_suite
 from benchmark.executors.local import LocalExecutor
-from benchmark.runner import Context
-from benchmark.session import Session
+from benchmark.plan.config import load_suite
+from benchmark.session.session import Session
+from benchmark.stage.context import Context
 
 SETTINGS = (
     "workload.corpus=synthetic",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from benchmark.baseline import Plain
+from benchmark.training.baseline import Plain
 
 
 class Watched(Plain):

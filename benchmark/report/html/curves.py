@@ -5,11 +5,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.records import STOPPED
+from benchmark.records.events import STOPPED
 from benchmark.report import formats
 from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look
 from benchmark.report.frames import CURVE, Curve, Row, rows
-from benchmark.statistics import MIN_SEEDS
+from benchmark.report.statistics import MIN_SEEDS
 
 AXES = CURVE[:-1]
 

@@ -21,8 +21,8 @@ from benchmark.report.html.markup import block, inline
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import MARGIN, WIDTH, verdict_table
 from benchmark.report.prose import answer
+from benchmark.report.statistics import MIN_SEEDS
 from benchmark.report.warnings import tripwires
-from benchmark.statistics import MIN_SEEDS
 
 SCRIPTS = ("format.js", "library.js", "table.js", "drawer.js", "chart.js")
 INTERACTIVE = ("curves_flops", "curves_tokens_time")

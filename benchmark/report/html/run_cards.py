@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmark.card import card
-from benchmark.errors import RecordError
-from benchmark.records import RunRecord, flatten, grouped
+from benchmark.base.errors import RecordError
+from benchmark.records.card import card
+from benchmark.records.events import RunRecord, flatten, grouped
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows

@@ -1,0 +1,159 @@
+"""What code a result comes from: digests of source files, found by reading their imports.
+
+Whatever an import statement names is followed, however it is bound, at the top of a file or inside
+a function, and so on from there; nothing is executed. The standard library and installed packages
+are left out: provenance has their versions. Names that a program computes are beyond this.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+SCIENCE = (
+    "base.seeding",
+    "data.stream",
+    "growth.axis_map",
+    "growth.depth",
+    "growth.grow",
+    "growth.noise",
+    "growth.operator",
+    "growth.width",
+    "model.compiled",
+    "model.cost",
+    "model.kernels",
+    "model.transformer",
+    "stage.execute",
+    "stage.fitting",
+    "stage.meter",
+    "stage.stage",
+    "training.baseline",
+    "training.evaluate",
+    "training.optim",
+)
+"""Modules of the harness whose code determines what a stage computes."""
+
+_HARNESS = "benchmark"
+_SCIENCE = frozenset(f"{_HARNESS}.{name}" for name in SCIENCE)
+_COVERED = _SCIENCE | {_HARNESS}  # the package itself only points at its parts
+_STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+@cache
+def science() -> str:
+    """Digest of the harness's code that determines results."""
+    return _digest(sorted(_SCIENCE))
+
+
+def code(*classes: type) -> str:
+    """Digest of the files that the classes and their bases come from, and of all they import.
+
+    Installed packages count if the classes, or bases made for this harness, live in them. Modules
+    in `SCIENCE` do not, as `science` covers them; the harness's other modules do where imported.
+    """
+    bases = {base for cls in classes for base in cls.__mro__}
+    homes = {_HARNESS} | {_top(base.__module__) for base in bases if _is_made_for_harness(base)}
+    return _reached(frozenset(base.__module__ for base in bases), frozenset(homes))
+
+
+@cache
+def _reached(modules: frozenset[str], homes: frozenset[str]) -> str:
+    """Digest of these modules and of all that can be reached from them by imports."""
+    found, waiting = set[str](), set(modules)
+    while waiting := {name for name in waiting - found if _counts(name, homes)}:
+        found |= waiting
+        waiting = {imported for name in waiting for imported in _imported_by(name)}
+    return _digest(sorted(found))
+
+
+def _digest(modules: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in modules:
+        content = _source(name).read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _is_made_for_harness(cls: type) -> bool:
+    return any(_top(base.__module__) == _HARNESS for base in cls.__mro__)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _counts(module: str, homes: frozenset[str]) -> bool:
+    """Whether this is code of a method: a file that neither Python nor an installation brought."""
+    if module in _COVERED or (file := _file(module)) is None:
+        return False
+    if _INSTALLED.intersection(file.parts):
+        return _top(module) in homes
+    return not file.is_relative_to(_STDLIB)
+
+
+def _source(module: str) -> Path:
+    file = _file(module)
+    assert file is not None, module
+    return file
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """Where a module's code lies; None if nothing of that name can be imported from a file."""
+    if module == "__main__":
+        name = getattr(sys.modules[module], "__file__", None)
+    else:
+        spec = _spec(module)
+        name = spec.origin if spec is not None and spec.has_location else None
+    return Path(name).resolve() if name else None
+
+
+@cache
+def _spec(module: str) -> ModuleSpec | None:
+    """How the module would be imported, found without importing what it lies in."""
+    parent, _, _ = module.rpartition(".")
+    if not parent:
+        try:
+            return importlib.util.find_spec(module)
+        except ValueError:  # a loaded module that says nothing of where it comes from
+            return None
+    package = _spec(parent)
+    folders = package.submodule_search_locations if package is not None else None
+    return PathFinder.find_spec(module, folders) if folders is not None else None
+
+
+def _imported_by(module: str) -> frozenset[str]:
+    file, spec = _source(module), None if module == "__main__" else _spec(module)
+    is_package = spec is not None and spec.submodule_search_locations is not None
+    package = module if is_package else module.rpartition(".")[0]
+    return _imports(file, file.stat().st_mtime_ns, package) if file.suffix == ".py" else frozenset()
+
+
+@cache
+def _imports(file: Path, changed: int, package: str) -> frozenset[str]:
+    """Modules that a file imports, the packages they lie in, and names that may be modules."""
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    named = (name for node in ast.walk(tree) for name in _named(node, package))
+    return frozenset(outer for name in named for outer in _outwards(name))
+
+
+def _named(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+        source = ".".join([*above, *filter(None, [node.module])])
+        yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def _outwards(name: str) -> Iterator[str]:
+    """A dotted name and everything it lies in."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]

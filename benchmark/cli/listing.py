@@ -1,0 +1,274 @@
+"""Tables of what there is, and of what a suite would do, for a person at a terminal."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.table import Table
+
+from benchmark.base.plugins import PluginConfig, build, import_class
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan import tuning
+from benchmark.plan.config import (
+    MethodConfig,
+    available,
+    find,
+    load_machine,
+    load_method,
+    load_suite,
+    read,
+)
+from benchmark.plan.factors import design
+from benchmark.plan.run import Run
+from benchmark.plan.spec import Done, StageSpec
+from benchmark.plan.suite import Sharing
+from benchmark.report import formats
+from benchmark.session.machines import Machine
+from benchmark.session.probe import Probe, predict
+from benchmark.session.session import Session
+from benchmark.stage.checkpoint import StageStore
+from benchmark.stage.fitting import prepare_process
+from benchmark.training.baseline import Baseline
+
+MISSING = formats.DASH
+
+
+def methods() -> Table:
+    """Every method in configs/method, and what its class declares."""
+    table = _table("method", "role", "grows", "exact", "paper", "summary")
+    for method in map(load_method, available("method")):
+        baseline = _baseline(method)
+        is_exact = "yes" if baseline.preserves_function else "no"
+        table.add_row(
+            method.name,
+            method.role,
+            " ".join(sorted(baseline.grows)) or MISSING,
+            is_exact if method.ladder.n_growths else MISSING,
+            method.paper or MISSING,
+            method.summary,
+        )
+    return table
+
+
+def suites() -> Table:
+    """Every suite in configs/suite."""
+    table = _table("suite", "corpus", "C* in FLOPs", "methods", "seeds", "purpose")
+    for name in available("suite"):
+        suite = load_suite(name)
+        table.add_row(
+            suite.name,
+            suite.workload.corpus.name,
+            formats.flops(suite.protocol.budget_flops),
+            str(len(suite.methods) + len(suite.hull)),
+            str(len(suite.protocol.seeds)),
+            suite.purpose,
+        )
+    return table
+
+
+def corpora() -> Table:
+    """Every corpus in configs/corpus."""
+    table = _table("corpus", "kind", "bytes", "licence", "source")
+    for name in available("corpus"):
+        manifest = read(find("corpus", name))  # some need a path before they are a configuration
+        size = formats.count(manifest["size"]) if "size" in manifest else MISSING
+        table.add_row(name, manifest["kind"], size, manifest["licence"], manifest["source"])
+    return table
+
+
+def machines() -> Table:
+    """Every machine in configs/machine."""
+    table = _table("machine", "is", "stages at once", "dollars an hour", "figures")
+    for name in available("machine"):
+        machine = load_machine(name)
+        dollars = f"{machine.dollars_per_hour:g}"
+        table.add_row(name, machine.summary, str(machine.workers), dollars, machine.basis)
+    return table
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run, its stages as far as they are known, and how many of them are finished."""
+
+    run: Run
+    stages: Done
+    n_finished: int
+
+    @classmethod
+    def of(cls, run: Run, store: StageStore) -> "Outlook":
+        """What the store holds of a run, and a prediction of the rest."""
+        before = store.usable(run)
+        has_stopped = bool(before) and before[-1][1].status != "done"
+        if has_stopped or run.next_stage(before) is None:
+            return cls(run, before, len(before))
+        return cls(run, run.predicted(before), len(before))
+
+    def left(self) -> Iterator[tuple[StageSpec, int]]:
+        """Stages to train, and the steps of each."""
+        step = self.stages[self.n_finished - 1][1].end.step if self.n_finished else 0
+        for spec, result in self.stages[self.n_finished :]:
+            yield spec, result.end.step - step
+            step = result.end.step
+
+
+def matrix(session: Session) -> Table:
+    """One row per method of a suite: what its runs would spend, and what is trained already.
+
+    All trials of a method are one row; FLOPs, bytes and epochs are those of one run.
+    """
+    table = _table("method", "role", "seeds", "tuned", "sizes that change", "parameters", "FLOPs",
+                   "bytes read", "epochs", "trained before")  # fmt: skip
+    outlooks = _outlooks(session)
+    for name, group in groupby(outlooks, key=lambda outlook: _row_of(outlook.run.method)):
+        seeds = list(group)
+        run, end = seeds[0].run, seeds[0].stages[-1][1].end
+        n_stages = sum(len(outlook.stages) for outlook in seeds)
+        n_finished = sum(outlook.n_finished for outlook in seeds)
+        table.add_row(
+            name,
+            run.method.role,
+            " ".join(dict.fromkeys(str(outlook.run.seed) for outlook in seeds)),
+            _tuned(run.method),
+            "; ".join(_changes(seeds[0].stages)) or MISSING,
+            " ".join(dict.fromkeys(formats.count(_n_params(spec)) for spec, _ in seeds[0].stages)),
+            formats.flops(end.flops),
+            formats.count(end.tokens),
+            formats.number(end.tokens / len(session.corpus.train)),
+            f"{n_finished} of {n_stages} stages",
+        )
+    return table
+
+
+def totals(session: Session, *, with_time: bool) -> Iterator[str]:
+    """What the suite costs as a whole, in sentences."""
+    outlooks = _outlooks(session)
+    trials = [run for run in session.runs if run.method.role == tuning.ROLE]
+    later = [run for run in session.runs if tuning.is_open(run.method)]
+    known = [run for run in session.runs if run not in trials and run not in later]
+    left = {spec.id: steps for outlook in outlooks for spec, steps in outlook.left()}
+    ids = {spec.id for outlook in outlooks for spec, _ in outlook.stages}
+    yield (
+        f"{formats.plural(len(outlooks), 'run')}, {formats.plural(len(ids), 'distinct stage')}, "
+        f"of which {len(ids) - len(left)} are trained already"
+    )
+    yield _charged("", Sharing.of(known))
+    if later:
+        yield _charged(
+            f"{formats.plural(len(later), 'run')} more at settings that the trials choose (the "
+            "default's cost nothing twice), ",
+            Sharing.of(later),
+        )
+    if trials:
+        of_budget = formats.percent(trials[0].method.budget)
+        yield _charged(
+            f"tuning, beside these: {formats.plural(len(trials), 'trial run')} at {of_budget} of "
+            "C*, scored on validation only, ",
+            Sharing.of(trials),
+        )
+    for name, reason in design(session.suite).left_out.items():
+        yield f"left out of the crossed design: {name}: {reason}"
+    if with_time:
+        duration = formats.seconds(_predicted_seconds(session, outlooks))
+        yield (
+            f"predicted time for the {formats.plural(len(left), 'stage')} left: {duration} with "
+            f"{formats.plural(session.workers, 'worker')}, and the seconds these take to start"
+        )
+
+
+def on_machine(session: Session, machine: Machine) -> Iterator[str]:
+    """What the stages that are left would take and cost on a machine, and what that assumes."""
+    outlooks, config = _outlooks(session), machine.config
+    left = {spec.id: (spec, steps) for outlook in outlooks for spec, steps in outlook.left()}
+    seconds = _duration(outlooks, machine.seconds, config.workers)
+    flops = sum(spec.step_flops * steps for spec, steps in left.values())
+    precision = session.suite.protocol.precision
+    rate, hours = machine.peak(precision), seconds / 3600
+    reached = flops / (rate * config.workers * seconds) if seconds else 0.0
+    yield (
+        f"on {config.summary}: {formats.plural(len(left), 'stage')}, {formats.flops(flops)} FLOPs, "
+        f"{formats.seconds(seconds)}, {hours * config.dollars_per_hour:,.2f} dollars at "
+        f"{config.dollars_per_hour:g} an hour ({config.price})"
+    )
+    yield (
+        f"{config.basis}: steps reach {formats.percent(config.utilisation)} of "
+        f"{formats.flops(rate)} FLOP/s at {precision}, or take {1e3 * config.layer_seconds:g} ms "
+        f"a block if that is more; a stage starts and ends in {config.stage_seconds:g} s; all in "
+        f"all {formats.percent(reached)} of the peak"
+    )
+
+
+def _charged(what: str, sharing: Sharing) -> str:
+    share = formats.percent(sharing.executed / sharing.charged)
+    return (
+        f"{what}charged {formats.flops(sharing.charged)} FLOPs, executed "
+        f"{formats.flops(sharing.executed)}: {share}, as runs share stages"
+    )
+
+
+def _row_of(method: MethodConfig) -> str:
+    """What a row is called: a method, or all trials of one."""
+    return method.name if method.trial is None else f"{method.tunes}#"
+
+
+def _tuned(method: MethodConfig) -> str:
+    """Settings that the trials chose, or will."""
+    if method.trial is not None:
+        return ", ".join([*method.tuned, *sorted(method.tunable.keys() - method.tuned.keys())])
+    if tuning.is_open(method):
+        return "to be chosen"
+    return ", ".join(f"{name} {value:g}" for name, value in method.tuned.items()) or MISSING
+
+
+def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
+    prepare_process(threads=1)
+    return _duration(outlooks, Probe(session.device).seconds, session.workers)
+
+
+def _duration(
+    outlooks: Sequence[Outlook], seconds: Callable[[StageSpec, int], float], workers: int
+) -> float:
+    """Seconds until all that is left is done, of stages that take so long each."""
+    return predict(
+        (
+            [
+                (f"{spec.id} {tuning.is_open(outlook.run.method)}", seconds(spec, steps))
+                for spec, steps in outlook.left()
+            ]
+            for outlook in outlooks
+        ),
+        workers,
+    )
+
+
+def _outlooks(session: Session) -> list[Outlook]:
+    store = StageStore(session.cache)
+    return [Outlook.of(run, store) for run in session.runs]
+
+
+def _changes(stages: Done) -> Iterator[str]:
+    """What each growth changes, and where."""
+    start = 0.0
+    for spec, result in stages:
+        if spec.grows_from is not None:
+            sizes = [
+                f"{name} {old} to {spec.model[name]}"
+                for name, old in spec.grows_from.items()
+                if spec.model[name] != old
+            ]
+            at = formats.percent(start / spec.budget_flops)
+            yield f"{', '.join(sizes) or 'no size'} at {at}"
+        start = result.end.flops
+
+
+def _n_params(spec: StageSpec) -> int:
+    model_class = import_class(spec.model_class, Transformer, "model_class")
+    return sum(p.numel() for p in model_class.shell(ModelConfig(**spec.model)).parameters())
+
+
+def _baseline(method: MethodConfig) -> Baseline:
+    plugin = PluginConfig(target=method.target, args=method.args)
+    return build(plugin, Baseline, f"method.{method.name}")
+
+
+def _table(*names: str) -> Table:
+    return Table(*names, box=None, header_style="bold")

@@ -1,0 +1,259 @@
+"""The command line: `growbench list | plan | run | report | check | methods | audit | compare`.
+
+A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
+help and reports do not wait for torch.
+"""
+
+# ruff: noqa: PLC0415
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.base.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from benchmark.plan.config import SuiteConfig
+
+INTERRUPTED = 130
+WIDTH_WITHOUT_TERMINAL = 160
+
+app = typer.Typer(
+    help="Compare ways of growing a language model at equal compute.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A name in configs/suite, or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="A method to add: a name in configs/method, or a YAML file."),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; methods may lie in the working folder."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # worker processes inherit the path
+    try:
+        app(arguments)
+    except (BenchmarkError, OSError) as error:
+        typer.echo(f"growbench: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the methods, suites, corpora and machines there are."""
+    from benchmark.cli import listing
+
+    tables = (listing.methods(), listing.suites(), listing.corpora(), listing.machines())
+    for table in tables:
+        _console().print(table, "")
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    method: Methods = None,
+    probe: Annotated[bool, typer.Option(help="Time a few steps to predict the duration.")] = True,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict time and cost there: a name in configs/machine, or a YAML file."
+        ),
+    ] = None,
+) -> None:
+    """Show what a suite would train and what it costs; train nothing."""
+    from benchmark.cli import listing
+    from benchmark.plan.config import load_machine
+    from benchmark.session.machines import Machine
+    from benchmark.session.session import Session
+
+    elsewhere = None if machine is None else Machine(load_machine(machine))
+    session = Session(_load(suite, overrides, method))
+    console = _console()
+    console.print(listing.matrix(session))
+    lines = list(listing.totals(session, with_time=probe and elsewhere is None))
+    lines += [] if elsewhere is None else listing.on_machine(session, elsewhere)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    method: Methods = None,
+    executor: Annotated[
+        str | None, typer.Option(help="local (the default) or ray; short for run.executor.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster, HOST:PORT; short for run.address.")
+    ] = None,
+) -> None:
+    """Train what is not trained yet and write the report.
+
+    The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
+    has a row in the report.
+    """
+    try:
+        named = {"executor": executor, "address": address}
+        settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
+        code = _run(suite, [*(overrides or ()), *settings], method)
+    except KeyboardInterrupt:
+        typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a file is out of date.")
+    ] = False,
+) -> None:
+    """Render the report of a results folder from its records."""
+    from benchmark import report
+
+    if not check:
+        report.write(results)
+        typer.echo(results / "report.md")
+    elif stale := report.check(results):
+        typer.echo(f"growbench: not what the records give: {', '.join(map(str, stale))}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="A method's class.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
+    ] = None,
+) -> None:
+    """Hold a method to what it declares; exit code 1 if it fails."""
+    from benchmark import contract
+    from benchmark.plan.config import parse
+
+    results = contract.check(target, parse(arguments or ()))
+    table = Table("", "check", "detail", box=None, header_style="bold")
+    for result in results:
+        mark = Text("passed", "green") if result.passed else Text("failed", "red")
+        table.add_row(mark, result.name, result.detail)
+    _console().print(table)
+    raise typer.Exit(0 if all(result.passed for result in results) else 1)
+
+
+@app.command()
+def methods(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if the page is out of date.")
+    ] = False,
+) -> None:
+    """Write docs/methods.md from the classes, measuring each method; takes a minute or two."""
+    from benchmark import methods_page
+
+    if not check:
+        wrote = methods_page.write()
+        typer.echo(f"{methods_page.PATH}{'' if wrote else ' is current'}")
+    elif lines := methods_page.outdated():
+        typer.echo(f"growbench: docs/methods.md is out of date, such as: {lines[0]}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+) -> None:
+    """Recompute every number of a results folder from its records; exit code 1 on a fault."""
+    from benchmark import audit
+
+    colours = {"passed": "green", "note": "yellow", "failed": "red"}
+    findings = audit.audit(results)
+    table = Table("", "check", "detail", box=None, header_style="bold")
+    for finding in findings:
+        mark = Text(finding.status, colours[finding.status])
+        table.add_row(mark, finding.name, Text(finding.detail, overflow="fold"))
+    _console().print(table)
+    raise typer.Exit(1 if any(finding.status == "failed" for finding in findings) else 0)
+
+
+@app.command("compare")
+def compare_(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Results to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Results to judge.")],
+    factor: Annotated[float, typer.Option(help="Tolerated ratio of mean bpb, B to A.")] = 1.0,
+    threshold: Annotated[float, typer.Option(help="Tolerated difference in bpb.")] = 0.0,
+) -> None:
+    """Compare two results folders of one suite; exit code 1 if a method is worse in B.
+
+    Differences are B minus A in test bpb, paired by seed, with 95 % intervals; ~ is not
+    significant.
+    """
+    from benchmark.report import formats
+    from benchmark.report.compare import compare_folders
+
+    changes = compare_folders(a, b, factor=factor, threshold=threshold)
+    table = Table("", "method", "seeds", "A", "B", "B - A", box=None, header_style="bold")
+    for change in changes.methods:
+        difference = change.comparison.difference
+        cells = [formats.bpb(change.before.value), formats.bpb(change.after.value)]
+        moved = formats.difference(difference.value, difference.low, difference.high)
+        mark = Text(change.mark, "red" if change.regressed else "")
+        table.add_row(mark, change.method, str(difference.n), *cells, moved)
+    console = _console()
+    console.print(table)
+    for side, methods in {"A": changes.only_in_a, "B": changes.only_in_b}.items():
+        if methods:
+            console.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
+    for key, (before, after) in changes.provenance.items():
+        console.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
+    raise typer.Exit(1 if changes.regressed else 0)
+
+
+def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
+    from benchmark import report
+    from benchmark.cli.display import display, troubles, verdicts
+    from benchmark.session.session import Session
+
+    session = Session(_load(name, overrides, added))
+    console = _console()
+    with display(console, session.runs) as shown:
+        tracks = session.execute(shown.show)
+        shown.show(tracks)
+    report.write(session.results)
+    console.print(verdicts(session.results))
+    for line in troubles(tracks, session.cache):
+        typer.echo(f"growbench: {line}", err=True)
+    typer.echo(session.results / "report.md")
+    return 1 if any(track.failure is not None for track in tracks) else 0
+
+
+def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "SuiteConfig":
+    from dataclasses import replace
+
+    from benchmark.plan.config import load_suite
+
+    suite = load_suite(name, overrides or ())
+    return replace(suite, methods=[*suite.methods, *(added or ())])
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,169 @@
+"""What a growth operator is: one map on named axes, applied to weights and to both Adam moments.
+
+Shared code applies it to every tensor of the model and, by the gradient rule, to the moments:
+repeat a produced coordinate and each copy receives the share of the gradient that its readers give
+it; repeat a contracted coordinate and every copy receives the whole gradient although its weight is
+divided (chain rule; proved in tests/test_growth.py).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from benchmark.model.transformer import Axes, Kind, ModelConfig, Transformer
+
+Weights = dict[str, Tensor]
+Side = Literal["out", "into"]
+
+
+class StatePolicy(Enum):
+    """What becomes of the Adam moments when weights grow."""
+
+    RESET = "reset"
+    """All moments zero, bias correction restarts."""
+
+    CARRY = "carry"
+    """Every entry takes its source's moments as they are; new entries start from zero."""
+
+    SCALED = "scaled"
+    """As `CARRY`, times the factor by which growth scaled the entry's gradient."""
+
+    ASYMMETRIC = "asymmetric"
+    """Old entries keep their moments; copies and new entries start from zero (2602.02472)."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an operator may use besides the model; whatever it consumes is charged to its run."""
+
+    generator: torch.Generator
+    """The only source of randomness; of the CPU, so that growth is the same on every device."""
+
+    batches: Iterator[Tensor] = field(default_factory=lambda: iter(()))
+    """Training token ids, each (B, T + 1), for operators that learn their map."""
+
+    model_class: type[Transformer] | None = None
+    """Architecture of the large model; None for that of the small one."""
+
+    n_micro: int = 1
+    """Equal micro-batches to take a batch in, because memory is short."""
+
+
+class Transfer(ABC):
+    """One growth, with its random choices made: what happens to each tensor."""
+
+    flops: float = 0.0
+    """What making the choices cost; the bytes it read are counted by `Resources.batches`."""
+
+    flops_masked: float = 0.0
+    """What the masked half of attention would add to that; recorded beside the charge."""
+
+    @abstractmethod
+    def weights(self, small: Weights, fresh: Weights) -> Weights:
+        """Every large tensor.
+
+        Args:
+            small: tensors of the small model; may be returned, must not be changed.
+            fresh: those of a freshly initialised large model that `needs_fresh` asks for; theirs
+                to change and to return.
+        """
+
+    @abstractmethod
+    def moments(self, small: Weights, power: int) -> Weights:
+        """Large tensors that follow gradients ** `power`; power 0 repeats them unscaled."""
+
+    @abstractmethod
+    def is_new(self) -> Weights:
+        """For every large parameter, which entries are not the first image of a small entry."""
+
+    def needs_fresh(self, name: str) -> bool:
+        """Whether `weights` reads this large tensor from `fresh`; others need not be drawn."""
+        return True
+
+    def first_images(self, small: Weights) -> Weights:
+        """Large tensors that hold every small entry once; zero where `is_new` is true."""
+        new, repeated = self.is_new(), dict(self.moments(small, 0))
+        firsts: Weights = {}
+        for name in list(repeated):  # one by one, to hold no more than needed
+            moment = repeated.pop(name)
+            firsts[name] = moment.masked_fill(new[name].to(moment.device), 0.0)
+        return firsts
+
+    def steps(self, small: "Moments") -> dict[str, float]:
+        """How many updates each large tensor's moments average; of several sources the most."""
+        ages = {n: torch.full_like(m, small.step[n]) for n, m in small.exp_avg.items()}
+        return {name: float(age.max()) for name, age in self.moments(ages, 0).items()}
+
+
+class GrowthOperator(ABC):
+    """Maps a trained small model onto a larger one.
+
+    Subclasses are frozen dataclasses whose fields are their hyperparameters. Most derive from
+    `DepthOperator` or `WidthOperator`; `growbench check` holds them all to one contract.
+    """
+
+    grows: ClassVar[frozenset[str]]
+    """Sizes this operator may enlarge; it leaves the others to its neighbours."""
+
+    preserves_function: ClassVar[bool] = False
+    """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
+
+    inexact_for: ClassVar[tuple[tuple[str, str, object], ...]] = ()
+    """Exceptions from that claim: a size that grows, and a choice of the model with its value, such
+    as ("d_model", "norm", "layernorm")."""
+
+    def keeps_function(self, small: ModelConfig, large: ModelConfig) -> bool:
+        """Whether exactness is claimed for this growth, in the sizes that the operator grows."""
+        grown = {size for size in self.grows if getattr(large, size) != getattr(small, size)}
+        return not grown or (
+            self.preserves_function
+            and not any(
+                size in grown and getattr(small, choice) == value
+                for size, choice, value in self.inexact_for
+            )
+        )
+
+    @property
+    def moments_are_exact(self) -> bool:
+        """Whether moments under `SCALED` equal the large gradient in every entry with a source.
+
+        Noise or uneven shares leave them right only in sum over the copies of an entry.
+        """
+        return True
+
+    @abstractmethod
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        """Make every random or learned choice of growing `small` to `target`.
+
+        Raises:
+            GrowthError: this operator cannot reach `target`.
+        """
+
+
+def is_residual_write(axes: Axes) -> bool:
+    """Whether a linear map adds its output to the residual stream."""
+    return axes.kind is Kind.MAP and axes.out == ("d_model",)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Adam's state by parameter name; `step` counts the updates that the moments average."""
+
+    exp_avg: Weights
+    exp_avg_sq: Weights
+    step: dict[str, float]
+
+    @classmethod
+    def zeros(cls, model: Transformer) -> "Moments":
+        """State of a model that was never updated."""
+        named = dict(model.named_parameters())
+        return cls(
+            exp_avg={name: torch.zeros_like(p) for name, p in named.items()},
+            exp_avg_sq={name: torch.zeros_like(p) for name, p in named.items()},
+            step=dict.fromkeys(named, 0.0),
+        )

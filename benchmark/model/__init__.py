@@ -1,0 +1,35 @@
+"""The transformer that every method trains; what a method or another architecture builds on.
+
+transformer.py  sizes, named axes, parts and the model itself
+cost.py         floating-point operations by formula
+kernels.py      the operations that PyTorch's CPU build does slowly, done faster
+compiled.py     training through `torch.compile`
+"""
+
+from benchmark.model.transformer import (
+    FIXED_AXES,
+    Axes,
+    Block,
+    Embedding,
+    Kind,
+    Linear,
+    ModelConfig,
+    Norm,
+    Part,
+    Transformer,
+    draw_map,
+)
+
+__all__ = [
+    "FIXED_AXES",
+    "Axes",
+    "Block",
+    "Embedding",
+    "Kind",
+    "Linear",
+    "ModelConfig",
+    "Norm",
+    "Part",
+    "Transformer",
+    "draw_map",
+]

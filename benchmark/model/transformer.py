@@ -1,0 +1,392 @@
+"""The decoder-only transformer that every method trains, and the names of its parameters' axes.
+
+Pre-norm, bias-free, no dropout; RMSNorm or LayerNorm, rotary or learned positions, GELU or SwiGLU,
+tied or untied head. The head size is fixed under growth: wider means more heads. Query, key and
+value are one product, as are gate and up; both carry an axis of fixed length for it.
+
+Other architectures subclass `Transformer` and replace what its factory methods make (`linear`,
+`norm`, `block`); cost, growth and optimizer follow from the axes that the parts declare.
+
+Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, F d_ff, V vocab.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cache
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from benchmark.base.errors import ConfigError
+from benchmark.model.kernels import attention, linear, rms_norm
+
+FIXED_AXES = {"qkv": 3, "gate_up": 2, "token_group": 4}
+"""Axes that no method grows, and their lengths."""
+
+MULTIPLE = re.compile(r"((?P<factor>\d+(\.\d+)?) ?\* ?)?(?P<of>[a-z_]+)")
+"""A size that is a multiple of another one."""
+
+CHOICES = {
+    "norm": ("rmsnorm", "layernorm"),
+    "positions": ("rotary", "learned"),
+    "activation": ("gelu", "swiglu"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes and variant of one transformer; equal configs mean the same architecture."""
+
+    d_model: int = 64
+    n_layer: int = 2
+    n_head: int = 4
+    d_head: int = 16
+    d_ff: int = 256
+    vocab_size: int = 256
+    seq_len: int = 128
+    n_token: int | None = None
+    """Token-parameters per projection, for architectures that have them."""
+
+    rank: int | None = None
+    """Rank of every linear map of a block, for factorised architectures."""
+
+    norm: str = "rmsnorm"
+    positions: str = "rotary"
+    activation: str = "gelu"
+    tied: bool = False
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, size in self.sizes().items():
+            if size < 1:
+                raise ConfigError(f"model size {name} must be at least 1, got {size}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"model {name} must be one of {list(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.d_head % 2 and self.positions == "rotary":
+            raise ConfigError(f"d_head must be even for rotary positions, got {self.d_head}")
+
+    def sizes(self) -> dict[str, int]:
+        """Every integer size by name, in declaration order; the variant flags left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: v for name, v in values.items() if type(v) is int}
+
+    def resized(self, sizes: Mapping[str, int | str]) -> "ModelConfig":
+        """The same variant with some sizes changed, to numbers or to multiples of its own sizes.
+
+        Raises:
+            ConfigError: a text that is not like "0.75*d_model", or not a whole number here.
+        """
+        numbers = {n: v if isinstance(v, int) else self._multiple(n, v) for n, v in sizes.items()}
+        return ModelConfig(**{**vars(self), **numbers})
+
+    def _multiple(self, name: str, text: str) -> int:
+        match = MULTIPLE.fullmatch(text)
+        if match is None or match["of"] not in self.sizes():
+            raise ConfigError(
+                f"model size {name} must be an integer or a multiple of one of "
+                f"{list(self.sizes())}, such as '0.75*d_model', got {text!r}"
+            )
+        size = float(match["factor"] or 1) * self.sizes()[match["of"]]
+        if not size.is_integer():
+            raise ConfigError(f"model size {name}={text} is {size:g}, not a whole number")
+        return int(size)
+
+    @classmethod
+    def size_names(cls) -> frozenset[str]:
+        """Names of all sizes, those included that a config may leave out."""
+        return frozenset(field.name for field in fields(cls) if field.type in (int, int | None))
+
+    def size(self, axis: str) -> int:
+        """Length of a named parameter axis.
+
+        Raises:
+            ConfigError: the size is left out, and this architecture has the axis.
+        """
+        size = FIXED_AXES.get(axis) or getattr(self, axis)
+        if size is None:
+            raise ConfigError(f"this architecture needs the model size {axis}, got none")
+        return int(size)
+
+
+class Kind(Enum):
+    """What a tensor does with its axes; growth rules differ by it."""
+
+    MAP = "linear map"
+    TABLE = "look-up table"
+    GAIN = "elementwise gain of a norm"
+    CONSTANT = "scalar that is no parameter, such as the epsilon of a norm"
+    TEMPERATURE = "squared temperature of an attention to parameters; no parameter either"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Names of a tensor's axes: produced ones (`out`), then contracted ones (`into`).
+
+    Repeating a produced coordinate copies a feature; repeating a contracted one splits a sum. The
+    gain of the last norm before a tied head counts as contracted: it is where the sum over
+    repeated features can be split without touching the shared table.
+    """
+
+    out: tuple[str, ...] = ()
+    into: tuple[str, ...] = ()
+    kind: Kind = Kind.MAP
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Axis of each dimension of the unflattened tensor."""
+        return self.out + self.into
+
+    def shape(self, config: ModelConfig) -> tuple[int, ...]:
+        """Unflattened shape of the tensor in a model of this config."""
+        return tuple(config.size(axis) for axis in self.names)
+
+
+class Part(nn.Module, ABC):
+    """A leaf of the model that names the axes of its tensors and states its cost."""
+
+    axes: dict[str, Axes]
+    """Axes of each parameter and buffer, by its name in this module."""
+
+    @property
+    @abstractmethod
+    def macs(self) -> int:
+        """Multiply-accumulates per token, forward; element-wise work is not counted."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        """Draw the initial weights of a model `n_layer` blocks deep."""
+
+
+def draw_map(weight: Tensor, axes: Axes, generator: torch.Generator | None, n_layer: int) -> Tensor:
+    """Fill a linear map: normal, variance 1 / fan-in, residual writes a further 1 / (2 n_layer).
+
+    The depth factor is that of GPT-2 (Radford et al. 2019), section 2.3.
+    """
+    is_residual_write = axes.out == ("d_model",)
+    std = weight.shape[1] ** -0.5 / math.sqrt(2 * n_layer if is_residual_write else 1)
+    return nn.init.normal_(weight, std=std, generator=generator)
+
+
+class Linear(Part):
+    """Bias-free linear map from the axes `into` to the axes `out`."""
+
+    def __init__(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> None:
+        super().__init__()
+        self.axes = {"weight": Axes(out, into)}
+        n_out = math.prod(config.size(axis) for axis in out)
+        n_in = math.prod(config.size(axis) for axis in into)
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+
+    @property
+    @override
+    def macs(self) -> int:
+        return self.weight.numel()
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        draw_map(self.weight, self.axes["weight"], generator, n_layer)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
+
+
+class Embedding(Part):
+    """Look-up table from the axis `row` to d_model features."""
+
+    def __init__(self, config: ModelConfig, row: str) -> None:
+        super().__init__()
+        self.axes = {"weight": Axes((row, "d_model"), kind=Kind.TABLE)}
+        self.weight = nn.Parameter(torch.empty(config.size(row), config.d_model))
+
+    @property
+    @override
+    def macs(self) -> int:
+        return 0
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        """Normal with standard deviation 0.2, near the scale of what blocks write to the stream."""
+        nn.init.normal_(self.weight, std=0.2, generator=generator)
+
+    @override
+    def forward(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.weight)
+
+
+class Norm(Part):
+    """RMSNorm (Zhang & Sennrich 2019) or LayerNorm without bias, over d_model.
+
+    The epsilon is state of each norm, saved with the weights: exact growth of d_model rescales it.
+    """
+
+    def __init__(self, config: ModelConfig, *, feeds_tied_head: bool = False) -> None:
+        super().__init__()
+        dims = {"into": ("d_model",)} if feeds_tied_head else {"out": ("d_model",)}
+        self.axes = {"weight": Axes(**dims, kind=Kind.GAIN), "eps": Axes(kind=Kind.CONSTANT)}
+        self.weight = nn.Parameter(torch.ones(config.d_model))
+        self.register_buffer("eps", torch.tensor(config.norm_eps, dtype=torch.float64))
+        self.is_rms = config.norm == "rmsnorm"
+        self.epsilon = config.norm_eps  # the buffer's value, read without a device sync
+        self.register_load_state_dict_post_hook(Norm._read_epsilon)  # type: ignore[no-untyped-call]
+
+    def _read_epsilon(self, _: object) -> None:
+        self.epsilon = float(self.get_buffer("eps"))
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # moves with the weights, but is not rounded when they are cast
+        self.eps = torch.tensor(self.epsilon, dtype=torch.float64, device=self.weight.device)
+        return self
+
+    @property
+    @override
+    def macs(self) -> int:
+        return 0
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        nn.init.ones_(self.weight)
+
+    @override
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if self.is_rms:
+            return rms_norm(x_BTD, self.weight, self.epsilon)
+        return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.epsilon)
+
+
+def rotation(config: ModelConfig) -> Tensor:
+    """Cosine and sine of the rotary angles, (T, K / 2, 2) (Su et al. 2021, arXiv:2104.09864)."""
+    half = config.d_head // 2
+    frequency = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.outer(torch.arange(config.seq_len, dtype=torch.float64), frequency)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(self, make: "Transformer", config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head, self.is_gated = config.n_head, config.activation == "swiglu"
+        up = ("gate_up", "d_ff") if self.is_gated else ("d_ff",)
+        self.norm_attn = make.norm(config)
+        self.qkv = make.linear(config, ("qkv", "n_head", "d_head"), ("d_model",))
+        self.o = make.linear(config, ("d_model",), ("n_head", "d_head"))
+        self.norm_mlp = make.norm(config)
+        self.up = make.linear(config, up, ("d_model",))
+        self.down = make.linear(config, ("d_model",), ("d_ff",))
+
+    def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        """Causal multi-head self-attention, before the output map: (B, T, H K)."""
+        B, T, _ = x_BTD.shape
+        return attention(self.qkv(x_BTD).view(B, T, 3, self.n_head, -1), rotation_Tk2)
+
+    def activate(self, up: Tensor) -> Tensor:
+        """Hidden features (B, T, F) of the MLP."""
+        if not self.is_gated:
+            return F.gelu(up)
+        gate, value = up.chunk(2, dim=-1)
+        return F.silu(gate) * value
+
+    @override
+    def forward(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.o(self.attend(self.norm_attn(x_BTD), rotation_Tk2))
+        return x_BTD + self.down(self.activate(self.up(self.norm_mlp(x_BTD))))
+
+
+class Transformer(nn.Module):
+    """Token ids (B, T) to next-token logits (B, T, V).
+
+    Args:
+        config: sizes and variant.
+        generator: draws the initial weights; without one they hold whatever the memory held, for a
+            model that is about to be loaded.
+    """
+
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Embedding(config, "vocab_size")
+        self.positions = Embedding(config, "seq_len") if config.positions == "learned" else None
+        self.blocks = nn.ModuleList(self.block(config) for _ in range(config.n_layer))
+        self.norm_head = self.norm(config, feeds_tied_head=config.tied)
+        self.head = None if config.tied else Linear(config, ("vocab_size",), ("d_model",))
+        rotations = rotation(config) if config.positions == "rotary" else None
+        self.register_buffer("rotation", rotations, persistent=False)
+        if generator is not None:
+            self.init_weights(generator)
+
+    def init_weights(
+        self, generator: torch.Generator, needed: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """Draw the initial weights of every part, or of those with a tensor that is `needed`."""
+        for path, part in self.parts():
+            if any(needed(f"{path}.{name}") for name in part.axes):
+                part.init_weights(generator, self.config.n_layer)
+
+    def linear(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> Part:
+        """Make a linear map of a block; subclasses return another parametrisation of it."""
+        return Linear(config, out, into)
+
+    def norm(self, config: ModelConfig, *, feeds_tied_head: bool = False) -> Part:
+        """Make a norm."""
+        return Norm(config, feeds_tied_head=feeds_tied_head)
+
+    def block(self, config: ModelConfig) -> nn.Module:
+        """Make a block."""
+        return Block(self, config)
+
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Every leaf with its name."""
+        return ((name, part) for name, part in self.named_modules() if isinstance(part, Part))
+
+    def axes(self) -> dict[str, Axes]:
+        """Axes of every tensor of `state_dict`, under the same keys."""
+        return {f"{path}.{name}": a for path, part in self.parts() for name, a in part.axes.items()}
+
+    @property
+    def linear_macs(self) -> int:
+        """Multiply-accumulates per token of all linear maps; the head counts also when tied."""
+        tied = self.embed.weight.numel() if self.head is None else 0
+        return tied + sum(part.macs for _, part in self.parts())
+
+    @property
+    def attention_macs(self) -> int:
+        """Multiply-accumulates per token and attended key: scores and weighted values."""
+        return 2 * self.config.n_layer * self.config.n_head * self.config.d_head
+
+    @classmethod
+    @cache
+    def shell(cls, config: ModelConfig) -> Self:
+        """A model without memory (meta device), for its axes, shapes and cost; do not modify."""
+        with torch.device("meta"):
+            return cls(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed.weight.device
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTD: Tensor = self.embed(ids_BT)
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions.weight[: ids_BT.shape[1]]
+        for block in self.blocks:
+            x_BTD = block(x_BTD, self.rotation)
+        x_BTD = self.norm_head(x_BTD)
+        if self.head is None:
+            return linear(x_BTD, self.embed.weight)
+        return self.head(x_BTD)

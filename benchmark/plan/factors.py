@@ -1,0 +1,98 @@
+"""A crossed design: operator x optimizer state x re-warm-up x time x growth factor, as methods.
+
+Published methods differ in all five at once. Here every combination of one level of each is a
+method of the suite, so that the effect of a factor is read off runs that differ in it alone. The
+design is a full factorial but for combinations that no operator can do, which are named.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from benchmark.base.errors import ConfigError, SizeError
+from benchmark.base.plugins import PluginConfig, build
+from benchmark.growth.operator import StatePolicy
+from benchmark.plan.config import FactorsConfig, MethodConfig, SuiteConfig, load_method
+from benchmark.plan.sizes import rungs
+from benchmark.training.baseline import Baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The cells of a suite's crossed design."""
+
+    methods: list[MethodConfig] = field(default_factory=list[MethodConfig])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    """Why a combination cannot be trained, by its name."""
+
+
+def design(suite: SuiteConfig) -> Design:
+    """Every combination of levels, the first factor changing slowest.
+
+    Raises:
+        ConfigError: a factor without a level, or a level that does not exist.
+    """
+    result = Design()
+    if suite.factors is None:
+        return result
+    _check(suite.factors)
+    factors, operators = suite.factors, [load_method(name) for name in suite.factors.operator]
+    levels = (operators, factors.state_policy, factors.rewarm, factors.at, factors.factor)
+    for operator, policy, rewarm, at, factor in product(*levels):
+        method = replace(
+            _cell({"operator": operator.name, "state_policy": policy, "rewarm": rewarm,
+                   "at": f"{at:g}", "factor": f"{factor:g}"}, operator),
+            state_policy=policy,
+            rewarm=factors.rewarm[rewarm],
+            ladder=replace(operator.ladder, shrink=dict.fromkeys(operator.ladder.shrink, factor)),
+            schedule=PluginConfig(
+                target="benchmark.growth.schedule:AtFractions", args={"at": [at]}
+            ),
+        )  # fmt: skip
+        if reason := _obstacle(suite, method):
+            result.left_out[method.name] = reason
+        else:
+            result.methods.append(method)
+    return result
+
+
+def _cell(levels: dict[str, str], operator: MethodConfig) -> MethodConfig:
+    """The operator's method under the name and the levels of a cell."""
+    words = [levels["operator"], levels["state_policy"], levels["rewarm"]]
+    name = "+".join([*words, f"at{levels['at']}", f"x{levels['factor']}"])
+    summary = ", ".join(f"{factor} {level}" for factor, level in levels.items())
+    return replace(operator, name=name, summary=summary, levels=levels)
+
+
+def _obstacle(suite: SuiteConfig, method: MethodConfig) -> str | None:
+    """Why a method cannot be trained at these levels."""
+    if method.ladder.n_growths > 1:
+        return f"{method.levels['operator']} grows {method.ladder.n_growths} times, `at` is one"
+    plugin = PluginConfig(target=method.target, args=method.args)
+    try:
+        rungs(suite.workload.target, method, build(plugin, Baseline, f"method.{method.name}"))
+    except SizeError as error:
+        return str(error).removeprefix(f"method.{method.name}: ")
+    return None
+
+
+def _check(factors: FactorsConfig) -> None:
+    for name in ("operator", "state_policy", "rewarm", "at", "factor"):
+        levels = list(getattr(factors, name))
+        if not levels or len(set(levels)) < len(levels):
+            raise ConfigError(f"factors.{name} must have distinct levels, at least one: {levels}")
+    _refuse("operator", (name for name in factors.operator if not _grows(name)), "grow")
+    policies = [policy.value for policy in StatePolicy]
+    _refuse("state_policy", set(factors.state_policy) - set(policies), f"be one of {policies}")
+    _refuse("at", (at for at in factors.at if not 0 <= at < 1), "lie in [0, 1)")
+    _refuse("factor", (x for x in factors.factor if not 1 < x < math.inf), "be larger than 1")
+
+
+def _grows(operator: str) -> bool:
+    return load_method(operator).ladder.n_growths > 0
+
+
+def _refuse(factor: str, wrong: Iterable[object], rule: str) -> None:
+    if found := sorted(map(str, wrong)):
+        raise ConfigError(f"factors.{factor}: every level must {rule}, but not: {found}")

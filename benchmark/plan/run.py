@@ -1,0 +1,267 @@
+"""One method with one seed, and its next stage: a pure function of what is done."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from benchmark.base.digest import code, science
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import PluginConfig, build, class_path
+from benchmark.growth.operator import StatePolicy
+from benchmark.growth.schedule import GrowthSchedule, Progress
+from benchmark.model.cost import Position, affordable_steps
+from benchmark.model.transformer import Transformer
+from benchmark.plan import tuning
+from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
+from benchmark.plan.guard import check_training_is_shared
+from benchmark.plan.sizes import rungs
+from benchmark.plan.spec import RELEASES, Done, StageResult, StageSpec, device, step_flops
+from benchmark.training.baseline import Baseline, Plain
+from benchmark.training.optim import RateCurve
+
+
+class Run:
+    """One method with one seed."""
+
+    def __init__(
+        self, suite: SuiteConfig, method: MethodConfig, seed: int, data: Mapping[str, Any]
+    ) -> None:
+        self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
+        self.device = device(suite.run.device, suite.protocol.precision)
+        self.protocol = tuning.applied(suite.protocol, method.tuned)
+        where = f"method.{method.name}"
+        plugin = PluginConfig(target=method.target, args=method.args)
+        self.baseline = build(plugin, Baseline, where)
+        check_training_is_shared(self.baseline, where)
+        self.rungs = rungs(suite.workload.target, method, self.baseline)
+        self.schedule = self._schedule(where)
+        self.budget = method.budget * suite.protocol.budget_flops
+        self.policy = self._policy(where)
+        self.rewarm = method.rewarm or self.baseline.rewarm
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        """Refuse a budget that leaves no step for a size or for the decay."""
+        stages = self.predicted()
+        is_whole = stages and stages[-1][0].is_last and stages[-1][0].rung == self.n_growths
+        if not is_whole or self._grows_late(stages):
+            decay = self.protocol.learning_rate.decay
+            raise ConfigError(
+                f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
+                f"{self.method.name}, which needs a step at every size and one in the decay, the "
+                f"last {100 * decay:g} %; a step of its largest model takes "
+                f"{self._step_flops(self.n_growths):.3g}"
+            )
+
+    def _grows_late(self, stages: Done) -> bool:
+        """Whether two growths are so close that no step fits between them."""
+        times = self.schedule.times(self.n_growths) if self.schedule is not None else None
+        return times is not None and any(
+            after.grows_from is not None and end.end.flops > times[after.rung - 1] * self.budget
+            for (_, end), (after, _) in pairwise(stages)
+        )
+
+    def _schedule(self, where: str) -> GrowthSchedule | None:
+        if self.n_growths == 0:
+            if self.method.schedule is not None:
+                raise ConfigError(f"{where}.schedule is set, but {where}.ladder.n_growths is 0")
+            return None
+        if self.method.schedule is None:
+            raise ConfigError(f"{where}.schedule is missing: when does it grow?")
+        schedule = build(self.method.schedule, GrowthSchedule, f"{where}.schedule")
+        schedule.times(self.n_growths)
+        return schedule
+
+    def _policy(self, where: str) -> StatePolicy:
+        if self.method.state_policy is None:
+            return self.baseline.state_policy
+        try:
+            return StatePolicy(self.method.state_policy)
+        except ValueError as error:
+            allowed = [policy.value for policy in StatePolicy]
+            raise ConfigError(
+                f"{where}.state_policy must be one of {allowed}, got {self.method.state_policy!r}"
+            ) from error
+
+    @property
+    def n_growths(self) -> int:
+        """Growths the run will make."""
+        return len(self.rungs) - 1
+
+    @cached_property
+    def id(self) -> str:
+        """Content address of the run: its configuration but for the other seeds, data and code.
+
+        Device and releases are left out, unlike from the ids of stages: a run names an experiment,
+        and whoever repeats it elsewhere repeats the same one, so that both can be compared by id.
+        What each was made with is in its provenance; no stage of one is ever part of the other.
+        """
+        config = self.config()
+        for about_others in ("seeds", "tuning"):
+            config["protocol"].pop(about_others)
+        config["method"].pop("tunable")
+        text = json.dumps([config, self.data, science(), self._method_code()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def config(self) -> dict[str, Any]:
+        """The fully resolved configuration."""
+        suite = as_dict(self.suite)
+        return {
+            "suite": self.suite.name,
+            "suite_version": self.suite.version,
+            "seed": self.seed,
+            "workload": suite["workload"],
+            "protocol": suite["protocol"],
+            "method": as_dict(self.method)
+            | {"state_policy": self.policy.value, "rewarm": asdict(self.rewarm)},
+        }
+
+    def next_stage(self, done: Done) -> StageSpec | None:
+        """The stage that follows `done`, or None when the budget is spent."""
+        spent = done[-1][1].end.flops if done else 0.0
+        rung = done[-1][0].rung if done else 0
+        grows = rung < self.n_growths and self._is_due(spent, rung, done)
+        rung += grows
+        config, step = self.rungs[rung], self._step_flops(rung)
+        until = next((m for m in self._marks(rung) if affordable_steps(spent, m, step)), None)
+        if until is None:
+            return None
+        has_grown = rung > 0
+        return StageSpec(
+            code=science(),
+            device=self.device,
+            devices=self.suite.run.devices,
+            releases=RELEASES,
+            seed=self.seed,
+            data=self.data,
+            batch_size=self.suite.workload.batch_size,
+            model=asdict(config),
+            baseline=self.method.target if has_grown else class_path(Plain),
+            args=self.method.args if has_grown else {},
+            method_code=self._method_code() if has_grown else code(self._model_class(0)),
+            model_class=class_path(self._model_class(rung)),
+            grows_from=asdict(self.rungs[rung - 1]) if grows else None,
+            grows_from_class=class_path(self._model_class(rung - 1)) if grows else "",
+            rung=rung,
+            frozen=self._frozen(rung),
+            state_policy=self.policy.value if has_grown else "",
+            rewarm=self._rewarm(rung),
+            optimizer=asdict(self.protocol.optimizer),
+            rate=asdict(self._rate(until)),
+            budget_flops=self.protocol.budget_flops,
+            until=until,
+            marks=tuple(m for m in self._evaluations() if spent < m < until),
+            is_last=until == self.budget,
+            splits=self._splits() if until == self.budget else (),
+            measure=self._measure(),
+            allow_repeats=self.protocol.allow_repeats,
+            precision=self.protocol.precision,
+            is_compiled=self.suite.run.compile,
+            parent=done[-1][0].id if done else None,
+        )
+
+    def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
+        """All stages, as far as they are known after `finished`.
+
+        Schedules that wait for the loss are taken to grow at the last moment.
+        """
+        done = list(finished)
+        while (spec := self.next_stage(done)) is not None:
+            start = done[-1][1].end if done else Position()
+            steps = affordable_steps(start.flops, spec.until, spec.step_flops)
+            windows = steps * spec.batch_size
+            end = start.after(
+                steps=steps,
+                windows=windows,
+                tokens=windows * self.rungs[0].seq_len,
+                flops=steps * spec.step_flops,
+            )
+            done.append((spec, StageResult(status="done", end=end)))
+        return done
+
+    def _rate(self, until: float) -> RateCurve:
+        """The learning rate of a stage that ends at `until`."""
+        rate, decay_start = self.protocol.learning_rate, self._decay_start(self.method.budget)
+        return RateCurve(
+            peak=rate.peak,
+            warmup_flops=rate.warmup * self.protocol.budget_flops,
+            decay=(decay_start, self.budget) if until > decay_start else None,
+        )
+
+    def _is_due(self, spent: float, rung: int, done: Done) -> bool:
+        assert self.schedule is not None
+        times = self.schedule.times(self.n_growths)
+        if times is not None:
+            at = times[rung] * self.budget
+            return affordable_steps(spent, at, self._step_flops(rung)) == 0
+        next_end = min(self.budget, spent + self._step_flops(rung))
+        return self.schedule.due(
+            Progress(
+                spent=next_end / self.budget,
+                n_grown=rung,
+                n_growths=self.n_growths,
+                history=[point for _, result in done for point in result.points],
+            )
+        )
+
+    def _marks(self, rung: int) -> list[float]:
+        """FLOPs where a stage at this rung must end, rising; the last is the budget."""
+        protocol = self.protocol
+        marks = {cut * protocol.budget_flops for cut in protocol.cuts}
+        marks |= {self._decay_start(rung) for rung in [*protocol.rungs, self.method.budget]}
+        if self.schedule is not None and rung < self.n_growths:
+            times = self.schedule.times(self.n_growths)
+            if times is None:
+                marks.update(self._evaluations())
+            else:
+                marks.add(times[rung] * self.budget)
+        return [*sorted(mark for mark in marks if mark < self.budget), self.budget]
+
+    def _decay_start(self, rung: float) -> float:
+        """FLOPs where a run with this fraction of C* starts to decay its learning rate."""
+        protocol = self.protocol
+        return (1 - protocol.learning_rate.decay) * (rung * protocol.budget_flops)
+
+    def _evaluations(self) -> list[float]:
+        protocol = self.protocol
+        n = protocol.n_evaluations
+        return [i * protocol.budget_flops / n for i in range(1, n + 1)]
+
+    def _splits(self) -> tuple[str, ...]:
+        """What the run is scored on; only what decides the comparison may see the test split."""
+        return ("val",) if self.method.role == tuning.ROLE else ("val", "test")
+
+    def _measure(self) -> dict[str, Any]:
+        protocol = self.protocol
+        return {
+            "curve_bytes": protocol.curve_bytes,
+            "batch_size": protocol.eval_batch_size,
+            "block_bytes": protocol.block_bytes,
+        }
+
+    def _rewarm(self, rung: int) -> dict[str, Any] | None:
+        """The re-warm-up that is under way at this rung, if one is."""
+        is_warming = rung > 0 and self.rewarm.which != "none"
+        return asdict(self.rewarm.after(rung)) if is_warming else None
+
+    def _model_class(self, rung: int) -> type[Transformer]:
+        source = self.baseline.source_class if rung < min(1, self.n_growths) else None
+        return source or self.baseline.model_class
+
+    def _step_flops(self, rung: int) -> float:
+        batch_size = self.suite.workload.batch_size
+        model_class = self._model_class(rung)
+        return step_flops(model_class, self.rungs[rung], batch_size, self._frozen(rung))
+
+    def _frozen(self, rung: int) -> tuple[str, ...]:
+        """Parameters that rest at this rung."""
+        return self.baseline.frozen(*self.rungs[rung - 1 : rung + 1]) if rung else ()
+
+    def _method_code(self) -> str:
+        operators = (type(operator) for operator in self.baseline.operators)
+        models = (self._model_class(rung) for rung in range(len(self.rungs)))
+        return code(type(self.baseline), *operators, *models)

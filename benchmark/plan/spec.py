@@ -1,0 +1,156 @@
+"""What a stage is, as plain values, and what it leaves for the planner.
+
+A stage trains one model of fixed sizes between two marks of the budget. Its id hashes everything
+that determines its result, its parent's id included, so runs that begin alike share stages: each
+is trained once and charged to every run it belongs to.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import import_class
+from benchmark.growth.schedule import Point
+from benchmark.model.cost import Position, training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+
+RELEASES = {"torch": str(torch.__version__), "pytorch-lightning": version("pytorch-lightning")}
+"""What does the arithmetic here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """Everything that determines a stage's result, as plain values."""
+
+    code: str
+    """Digest of the harness's science modules."""
+
+    device: str
+    """Kind of device, "cpu" or "cuda": each rounds in its own way."""
+
+    devices: int
+    """How many of them share each batch: sums over parts round in their own way."""
+
+    releases: dict[str, str]
+    """Versions, builds included, of the packages that do the arithmetic."""
+
+    seed: int
+    data: dict[str, Any]
+    """The corpus by content: name, SHA-256 and the lengths of its splits."""
+
+    batch_size: int
+    model: dict[str, Any]
+    baseline: str
+    """Class that trains the stage; `Plain` until the run first grows."""
+
+    args: dict[str, Any]
+    method_code: str
+    """Digest of the method's own code; until the run first grows, of its architecture's."""
+
+    model_class: str
+    grows_from: dict[str, Any] | None
+    """Sizes before the growth that opens the stage, if one does."""
+
+    grows_from_class: str
+    """Architecture before that growth; empty if there is none."""
+
+    rung: int
+    """Growths so far, this one included."""
+
+    frozen: tuple[str, ...] = ()
+    """Parameters that rest."""
+
+    state_policy: str
+    rewarm: dict[str, Any] | None
+    """The re-warm-up that is under way."""
+
+    optimizer: dict[str, Any]
+    rate: dict[str, Any]
+    budget_flops: float
+    """The suite's C*, the unit of warm-up and re-warm-up."""
+
+    until: float
+    """FLOPs at which the stage ends."""
+
+    marks: tuple[float, ...]
+    """FLOPs at which the model is evaluated on the curve slice within the stage."""
+
+    is_last: bool
+    """Whether the run ends here."""
+
+    splits: tuple[str, ...] = ()
+    """Whole splits that are scored at the end: none but in the last stage, in a trial not test."""
+
+    measure: dict[str, Any]
+    allow_repeats: bool
+    precision: str
+    is_compiled: bool
+    """Whether steps run through `torch.compile`, which rounds in its own way."""
+
+    parent: str | None
+
+    @cached_property
+    def id(self) -> str:
+        """Content address."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def step_flops(self) -> float:
+        """Charge of one optimizer step."""
+        cls = import_class(self.model_class, Transformer, "model_class")
+        return step_flops(cls, ModelConfig(**self.model), self.batch_size, self.frozen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a finished stage leaves for the planner."""
+
+    status: str
+    end: Position
+    points: tuple[Point, ...] = ()
+    error: str | None = None
+    peak_memory_bytes: int = 0
+    peak_memory_scope: str = "stage"
+    """Whose peak that is: "stage", or "process" where a system cannot tell them apart."""
+
+    executed_seconds: float = 0.0
+    """Wall-clock of the stage itself, evaluation included."""
+
+
+Done = Sequence[tuple[StageSpec, StageResult]]
+
+
+def device(asked: str, precision: str = "32-true") -> str:
+    """The kind of device that stages run on: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a GPU is asked for, by name or by what only a GPU can do, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise ConfigError("run.device is cuda, but there is no GPU; allowed here: auto, cpu")
+    found = asked if asked != "auto" else "cuda" if has_gpu else "cpu"
+    if precision == "tf32" and found == "cpu":
+        raise ConfigError(
+            "protocol.precision is tf32, which takes a GPU; allowed on a CPU: 32-true, bf16-mixed"
+        )
+    return found
+
+
+def step_flops(
+    model_class: type[Transformer],
+    config: ModelConfig,
+    batch_size: int,
+    frozen: Collection[str] = (),
+) -> float:
+    """Training FLOPs of one step."""
+    tokens = batch_size * config.seq_len
+    return training_flops_per_token(model_class.shell(config), frozen) * tokens

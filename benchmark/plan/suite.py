@@ -1,0 +1,104 @@
+"""From a suite to its runs, and what they share."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from benchmark.base.errors import ConfigError
+from benchmark.plan import tuning
+from benchmark.plan.config import (
+    MethodConfig,
+    SuiteConfig,
+    load_method,
+)
+from benchmark.plan.factors import design
+from benchmark.plan.run import Run
+from benchmark.plan.spec import Done
+
+MAX_SEEDS = 20
+"""The exact sign-flip test enumerates 2 ** seeds patterns."""
+
+
+def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> list[Run]:
+    """Every run of a suite, in display order; of a method the seeds.
+
+    Methods as listed, then the hull, the cells of the crossed design, the runs at tuned settings
+    (which are those of the default until `tuning.settled`), and last the trials that choose them.
+
+    Raises:
+        ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
+    """
+    protocol = suite.protocol
+    methods = [load_method(name) for name in suite.methods]
+    methods += [_hull_method(sizes) for sizes in suite.hull]
+    methods += design(suite).methods
+    tuned = tuning.tuned_methods(protocol, methods)
+    methods += [tuning.final(method) for method in tuned]
+    names = [method.name for method in methods]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"methods: {twice} appear more than once")
+    if not names:
+        raise ConfigError("methods: a suite needs at least one")
+    seeds = protocol.seeds
+    if len(seeds) > MAX_SEEDS:
+        raise ConfigError(f"protocol.seeds may hold at most {MAX_SEEDS}, got {len(seeds)}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"protocol.seeds must be distinct and not empty, got {list(seeds)}")
+    runs = [Run(suite, method, seed, data) for method in methods for seed in seeds]
+    runs += [
+        Run(suite, trial, seed, data)
+        for method in tuned
+        for trial in tuning.trials(protocol, method)
+        for seed in protocol.tuning.seeds
+    ]
+    if not protocol.allow_repeats:
+        _check_one_epoch(runs, n_train_tokens)
+    return runs
+
+
+def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
+    for run in runs:
+        wanted = run.predicted()[-1][1].end.tokens
+        if wanted > n_train_tokens:
+            raise ConfigError(
+                f"method {run.method.name} would read {wanted:,} bytes at "
+                f"protocol.budget_flops={run.suite.protocol.budget_flops:.3g}, but one epoch of "
+                f"the corpus has {n_train_tokens:,}; lower the budget or set "
+                "protocol.allow_repeats=true"
+            )
+
+
+def _hull_method(sizes: dict[str, int]) -> MethodConfig:
+    label = "_".join(
+        f"{name.removeprefix('d_').removeprefix('n_')}{v}" for name, v in sizes.items()
+    )
+    return MethodConfig(
+        name=f"fixed_{label}",
+        role="hull",
+        summary="a fixed size of the iso-FLOP hull",
+        target="baselines.scratch:Scratch",
+        sizes={**sizes},
+    )
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How much of a suite's compute is trained once and charged more than once."""
+
+    charged: float
+    executed: float
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> "Sharing":
+        """Predicted FLOPs of all runs, and of their distinct stages."""
+        stages = [stage for run in runs for stage in stage_flops(run.predicted())]
+        return cls(sum(flops for _, flops in stages), sum(dict(stages).values()))
+
+
+def stage_flops(stages: Done) -> list[tuple[str, float]]:
+    """Id of each stage of a run, and the FLOPs that it adds."""
+    ends = [0.0, *(result.end.flops for _, result in stages)]
+    added = [end - start for start, end in pairwise(ends)]
+    return [(spec.id, flops) for (spec, _), flops in zip(stages, added, strict=True)]

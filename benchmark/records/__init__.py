@@ -1,0 +1,1 @@
+"""What a run leaves behind: events, provenance, its reporting card, the plan of its suite."""

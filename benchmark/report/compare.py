@@ -1,0 +1,162 @@
+"""Two results folders of one suite side by side: did anything move, and was it noise?
+
+Runs are paired by method and seed, and the differences are B minus A in bpb of the test split.
+Only folders of the same suite, version and shared settings are compared: across them a difference
+has no single cause.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.base.errors import RecordError
+from benchmark.records.events import RunRecord, Suite, flatten, load_suite
+from benchmark.report.statistics import Comparison, Estimate, compare, mean_interval, verdict
+
+NOT_SIGNIFICANT = "~"
+HIDDEN = ("seed", "protocol.seeds", "method")
+"""Settings in which runs of the two folders may differ."""
+
+Scores = dict[str, dict[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One method in both folders."""
+
+    method: str
+    before: Estimate
+    """Mean test bpb in A over the shared seeds."""
+
+    after: Estimate
+    """In B."""
+
+    comparison: Comparison
+    """B minus A, paired by seed."""
+
+    regressed: bool
+    """Whether B is worse, beyond noise and beyond what is tolerated."""
+
+    @property
+    def mark(self) -> str:
+        """Whether B is "better" or "worse"; "~" where noise or too few seeds allow neither."""
+        word = verdict(self.comparison)
+        return word if word in ("better", "worse") else NOT_SIGNIFICANT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Two results folders compared."""
+
+    methods: tuple[Change, ...]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+    provenance: dict[str, tuple[str, str]]
+    """What the runs of the two were made with, where it is not the same: key to both values."""
+
+    @property
+    def regressed(self) -> bool:
+        """Whether a method is worse in B, or has no result there."""
+        return bool(self.only_in_a) or any(change.regressed for change in self.methods)
+
+
+def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float = 0.0) -> Changes:
+    """Compare the results in B with those in A.
+
+    Args:
+        a: the results folder to compare with.
+        b: the one to judge.
+        factor: a method regresses only if its mean bpb is more than this many times that in A.
+        threshold: and only if it is more than this many bpb above it.
+
+    Raises:
+        RecordError: the folders are of other suites, versions or shared settings.
+    """
+    suites = load_suite(a), load_suite(b)
+    _require_comparable((a, b), suites)
+    old, new = (_scores(suite) for suite in suites)
+    return Changes(
+        methods=tuple(
+            _change(method, old[method], new[method], factor, threshold)
+            for method in old
+            if method in new
+        ),
+        only_in_a=tuple(method for method in old if method not in new),
+        only_in_b=tuple(method for method in new if method not in old),
+        provenance=_provenance(suites),
+    )
+
+
+def _require_comparable(folders: tuple[Path, Path], suites: tuple[Suite, Suite]) -> None:
+    a, b = suites
+    for name, found in {"suite": (a.name, b.name), "version": (a.version, b.version)}.items():
+        if found[0] != found[1]:
+            raise RecordError(
+                f"cannot compare {folders[0]} with {folders[1]}: {name} {found[0]} and {found[1]}; "
+                "results compare only within one suite and version"
+            )
+    settings = []
+    for folder, suite in zip(folders, suites, strict=True):
+        config = next((run.config for run in suite.runs if run.config), None)
+        if config is None:
+            raise RecordError(f"{folder}: none of its runs has records yet")
+        settings.append(flatten({k: v for k, v in config.items() if k not in HIDDEN}))
+    wrong = [
+        f"{key} is {settings[0].get(key)} and {settings[1].get(key)}"
+        for key in {**settings[0], **settings[1]}
+        if key not in HIDDEN and settings[0].get(key) != settings[1].get(key)
+    ]
+    if wrong:
+        raise RecordError(
+            f"cannot compare {folders[0]} with {folders[1]}: {', '.join(wrong)}; runs may differ "
+            "only in method and seed"
+        )
+
+
+def _scores(suite: Suite) -> Scores:
+    """Test bpb by method and seed of every run that has ended; infinite without a score."""
+    found: Scores = {}
+    for run in suite.runs:
+        if run.status not in ("missing", "unfinished"):
+            found.setdefault(run.method, {})[run.seed] = _test_bpb(run)
+    return found
+
+
+def _test_bpb(run: RunRecord) -> float:
+    bpb = [event["bpb"] for event in run.of("final") if event["split"] == "test"]
+    is_scored = run.status == "done" and bpb and math.isfinite(bpb[0])
+    return float(bpb[0]) if is_scored else math.inf
+
+
+def _change(
+    method: str, old: Mapping[int, float], new: Mapping[int, float], factor: float, threshold: float
+) -> Change:
+    seeds = [seed for seed in old if seed in new and math.isfinite(old[seed])]
+    before, after = [old[s] for s in seeds], [new[s] for s in seeds]
+    comparison = compare(after, before)
+    means = mean_interval(before), mean_interval(after)
+    limit = max(means[0].value * factor, means[0].value + threshold)
+    is_lost = math.inf in after
+    return Change(
+        method=method,
+        before=means[0],
+        after=means[1],
+        comparison=comparison,
+        regressed=is_lost or (verdict(comparison) == "worse" and means[1].value > limit),
+    )
+
+
+def _provenance(suites: tuple[Suite, Suite]) -> dict[str, tuple[str, str]]:
+    sides: list[dict[str, set[str]]] = [{}, {}]
+    for found, suite in zip(sides, suites, strict=True):
+        for environment in (entry for run in suite.runs for entry in run.environments):
+            for key, value in flatten(environment).items():
+                found.setdefault(key, set()).add(str(value))
+    keys = sorted(sides[0].keys() | sides[1].keys())
+    pairs = {key: (_said(sides[0].get(key)), _said(sides[1].get(key))) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _said(values: set[str] | None) -> str:
+    return ", ".join(sorted(values)) if values else "nothing"

@@ -1,0 +1,1 @@
+"""One command at work on one results folder."""

@@ -1,0 +1,34 @@
+"""Where a stage runs, and the signs of life that it gives; nothing here changes its result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.data.corpora import CorpusConfig
+from benchmark.model.cost import Position
+
+TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A sign of life from a stage."""
+
+    stage: str
+    position: Position
+    bpb: float | None
+    """The newest evaluation, if there is one."""
+
+
+def unobserved(_: Tick) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where a stage runs; nothing here changes its result."""
+
+    corpus: CorpusConfig
+    cache: Path
+    checkpoint_seconds: float = 60.0
+    on_tick: Callable[[Tick], None] = unobserved

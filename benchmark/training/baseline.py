@@ -1,0 +1,284 @@
+"""The class a growth method subclasses: what to train is shared, how to grow is the method's.
+
+A method states its operators (which know what sizes they grow and whether they keep the function)
+and its defaults for the two factors that suites cross with every operator: what becomes of the Adam
+moments, and the learning rate after growth. Its hyperparameters are its constructor's keyword
+arguments. Training itself is final: identical for everyone.
+"""
+
+import time
+from abc import ABC
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ParallelStrategy
+from torch import Tensor
+from typing_extensions import override
+
+from benchmark.base.errors import GrowthError
+from benchmark.growth.grow import grown_sizes
+from benchmark.growth.operator import GrowthOperator, Moments, StatePolicy, Weights
+from benchmark.model.compiled import compiled
+from benchmark.model.kernels import cross_entropy
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.training.optim import (
+    OptimizerConfig,
+    RateCurve,
+    Rewarm,
+    build_optimizer,
+    clipped_step,
+    scaled_update,
+)
+
+
+def unobserved(loss: Tensor, started: float) -> None:
+    """Nobody watches the steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What one Lightning fit trains, and from where."""
+
+    model: Transformer
+    moments: Moments
+    is_new: Weights
+    frozen: Collection[str] = ()
+    """Parameters without gradient, update and decay."""
+
+    optimizer: OptimizerConfig
+    rate: RateCurve
+    rewarm: Rewarm | None
+    """The re-warm-up that began at the latest growth."""
+
+    budget_flops: float
+    """The suite's C*."""
+
+    grown_at: float
+    """FLOPs spent at the latest growth; 0 before the first."""
+
+    start_flops: float
+    """Spent before the first step of the stage."""
+
+    n_done: int
+    """Steps of the stage that were taken before an interruption."""
+
+    step_flops: float
+    is_compiled: bool = False
+    """Whether steps run through `torch.compile`."""
+
+    on_step: Callable[[Tensor, float], None] = unobserved
+    """Called after each step with its loss, and with the time when it started."""
+
+
+def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
+    """Loss of a batch of token ids (B, T + 1): nats per predicted one."""
+    logits = model(batch[:, :-1])
+    return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+class Baseline(pl.LightningModule, ABC):
+    """One growth method, wrapped for Lightning."""
+
+    model_class: type[Transformer] = Transformer
+    """The architecture the method trains; an argument may choose it."""
+
+    source_class: ClassVar[type[Transformer] | None] = None
+    """The architecture before the first growth, if it is another one."""
+
+    state_policy: ClassVar[StatePolicy] = StatePolicy.ASYMMETRIC
+    """What becomes of the Adam moments, unless the configuration says otherwise."""
+
+    rewarm: ClassVar[Rewarm] = Rewarm()
+    """The learning rate after growth, unless the configuration says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: tuple[GrowthOperator, ...] = ()
+        """How weights grow, applied in order."""
+
+    @property
+    def grows(self) -> frozenset[str]:
+        """Config sizes the method may enlarge."""
+        return grown_sizes(self.operators)
+
+    @property
+    def preserves_function(self) -> bool:
+        """Whether large(x) == small(x) right after growth; the contract tests it both ways."""
+        return all(operator.preserves_function for operator in self.operators)
+
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        """Whether a parameter learns after a growth, until the next one; by default all do.
+
+        Must depend on nothing but its arguments: the plan asks it for the cost of a step.
+
+        Args:
+            name: of the parameter in the large model.
+            small: sizes before the latest growth.
+            large: sizes after it.
+        """
+        return True
+
+    @final
+    def frozen(self, small: ModelConfig, large: ModelConfig) -> tuple[str, ...]:
+        """Parameters that rest after a growth from `small` to `large`.
+
+        Raises:
+            GrowthError: it would be all of them.
+        """
+        names = [name for name, _ in self.model_class.shell(large).named_parameters()]
+        frozen = tuple(name for name in names if not self.trains(name, small, large))
+        if len(frozen) == len(names):
+            raise GrowthError(f"{type(self).__name__} freezes every parameter; one must learn")
+        return frozen
+
+    @property
+    def leaves_dead_entries(self) -> bool:
+        """Whether some entries of the grown model can never learn, a declared exception."""
+        return False
+
+    @property
+    def leaves_copies_equal(self) -> bool:
+        """Whether some copies of a coordinate never separate, a declared exception."""
+        return False
+
+    @final
+    def begin(self, fit: Fit) -> None:
+        """Take up training at `fit`."""
+        self.fit_spec, self.model, self.n_done = fit, fit.model, fit.n_done
+        for name in fit.frozen:
+            fit.model.get_parameter(name).requires_grad_(False)
+        self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
+        # asked once, because asking waits for the device
+        self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
+        self.loss_of = compiled(mean_nats) if fit.is_compiled else mean_nats
+        self.rate_used = 0.0
+        self.at = 0, 0
+        self._follow()
+
+    def on_progress(self, since_growth: float) -> None:
+        """Adapt the grown model to the position of the run; by default nothing.
+
+        Called before every step with the position at its start, and after the last; so it is in
+        force whenever the model is evaluated or saved. Must depend on nothing but its argument, and
+        may rely on the position never going back.
+
+        Args:
+            since_growth: fraction of C* spent since the latest growth.
+        """
+
+    def _follow(self) -> None:
+        fit = self.fit_spec
+        position = fit.start_flops + self.n_done * fit.step_flops
+        self.on_progress((position - fit.grown_at) / fit.budget_flops)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs spent in the middle of the coming step, where its learning rate is read."""
+        return self.fit_spec.start_flops + (self.n_done + 0.5) * self.fit_spec.step_flops
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the coming step."""
+        return self.fit_spec.rate.at(self.flops) * self._rewarm_factor("all")
+
+    def _rewarm_factor(self, which: str) -> float:
+        """Factor on the rate of these entries in the coming step."""
+        fit = self.fit_spec
+        if fit.rewarm is None or fit.rewarm.which != which:
+            return 1.0
+        return fit.rewarm.factor(self.flops - fit.grown_at, fit.budget_flops)
+
+    @final
+    @override
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Part of the loss of a step that comes from one of its micro-batches.
+
+        Args:
+            batch: those of several steps, int64 (S, M, B, T + 1); `at` says which one is meant.
+            batch_idx: unused.
+        """
+        return self.loss_of(self.model, batch[self.at]) / batch.shape[1]
+
+    @final
+    @override
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        self.batches = batch
+
+    @final
+    @override
+    def transfer_batch_to_device(
+        self, batch: Tensor, device: torch.device, dataloader_idx: int
+    ) -> Tensor:
+        """The batch on the device; a GPU fetches it from pinned memory while it still computes."""
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(device, non_blocking=True)
+
+    @final
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer
+
+    @final
+    @override
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Take the steps that what Lightning takes for a batch has batches for.
+
+        At small sizes Lightning's own work is a twentieth of a step; it does it once for all of
+        them (ADR 0018). Lightning wants its closure to be called: that is the first micro-batch.
+        """
+        n_steps, n_micro = self.batches.shape[:2]
+        for i in range(n_steps):
+            started = time.perf_counter()
+            losses = []
+            for j in range(n_micro):
+                self.at = i, j
+                with self._shared(is_last=j == n_micro - 1):
+                    is_first = self.at == (0, 0)
+                    losses.append(optimizer_closure() if is_first else self._backward(batch_idx))
+            self._update()
+            self.n_done += 1
+            self._follow()
+            self.fit_spec.on_step(sum(losses[1:], losses[0]), started)
+
+    @final
+    @override
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Gradients go when they are used; none is there when a step starts."""
+
+    def _shared(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Several devices average the gradients of a step once, with its last micro-batch."""
+        if is_last or not isinstance(self.trainer.strategy, ParallelStrategy):
+            return nullcontext()
+        return self.trainer.strategy.block_backward_sync()
+
+    def _backward(self, batch_idx: int) -> Tensor:
+        """Do as Lightning's closure does, without its hooks, which nobody here has; the loss."""
+        loss = self.trainer.strategy.training_step(self.batches, batch_idx)
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        return loss.detach()
+
+    def _update(self) -> None:
+        """Move the weights by the gradients, and drop those."""
+        self.rate_used = self.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate_used
+        clip = self.fit_spec.optimizer.clip
+        if (factor := self._rewarm_factor("new")) == 1.0:
+            clipped_step(self.optimizer, clip)
+        else:
+            with scaled_update(self.model, self.is_new, factor):
+                clipped_step(self.optimizer, clip)
+
+
+class Plain(Baseline):
+    """Training without growth; what every method does before it first grows."""
