@@ -20,8 +20,8 @@ from benchmark.audit.evidence import Evidence, Remark
 from benchmark.audit.ledger import training_flops_per_token
 from benchmark.audit.overlap import shared_text
 from benchmark.audit.parameters import tensors
-from benchmark.audit.shipped import CONFIGS
 from benchmark.audit.shipped import compared as compared_files
+from benchmark.base.paths import CONFIGS
 from benchmark.data.tripwires import overlap
 from benchmark.model import cost
 from benchmark.model.transformer import ModelConfig, Transformer

@@ -7,10 +7,11 @@ import re
 import pytest
 
 from benchmark.base.errors import ConfigError
+from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import import_class
 from benchmark.contract import CHECKS, CheckResult, check, judge, subject
 from benchmark.methods_page import outdated_rows
-from benchmark.plan.config import CONFIGS, load_method
+from benchmark.plan.config import load_method
 from benchmark.training.baseline import Baseline
 
 BROKEN = {

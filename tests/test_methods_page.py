@@ -6,12 +6,13 @@ import pytest
 
 from benchmark import contract
 from benchmark.base.errors import ConfigError
+from benchmark.base.paths import CONFIGS
 from benchmark.contract.exactness import Change
 from benchmark.methods_page import PATH, outdated_rows, outdated_text
 from benchmark.methods_page.claims import declared
 from benchmark.methods_page.sources import source
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.config import CONFIGS, load_method
+from benchmark.plan.config import load_method
 
 SMALL = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=12, vocab_size=13, seq_len=10)
 

@@ -16,7 +16,7 @@ import yaml
 from scipy import stats
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.audit.shipped import CONFIGS
+from benchmark.base.paths import CONFIGS
 
 ALPHA = 0.05
 """Of each one-sided test."""

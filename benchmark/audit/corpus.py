@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.audit.overlap import WINDOWS, Bytes, shared_text
-from benchmark.audit.shipped import CONFIGS, differences, read
+from benchmark.audit.shipped import differences, read
 from benchmark.base.errors import DataError, RecordError
+from benchmark.base.paths import CONFIGS
 from benchmark.data.sources import packaged
 from benchmark.records.lock import FILE as LOCK
 

@@ -14,19 +14,13 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 from benchmark import contract
+from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import PluginConfig
 from benchmark.contract.subject import EXACT, Subject
 from benchmark.methods_page.certificate import Certificate, certificate, growth_flops
 from benchmark.methods_page.sources import Source, source
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.config import (
-    CONFIGS,
-    MethodConfig,
-    SuiteConfig,
-    available,
-    load_method,
-    load_suite,
-)
+from benchmark.plan.config import MethodConfig, SuiteConfig, available, load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
