@@ -14,13 +14,13 @@ second trains all. A ladder that is done in its first of two growths (`at_once`)
 Deviations: those of FPI; the first stage.
 """
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.aki import AKI
 from baselines.parts.block_orders import RepeatBlocks
 from baselines.parts.fpi import FPI
 from baselines.parts.freezing import learns_with_new_blocks
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.model import ModelConfig
 from benchmark.training.optim import Rewarm

@@ -15,9 +15,8 @@ import copy
 import importlib
 from typing import Any
 
-from benchmark.baseline import Baseline
-
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.growth import GrowthOperator
 
 

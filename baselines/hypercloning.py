@@ -13,10 +13,9 @@ too; a tied head is compensated in the last norm's gain instead of a wrapper aro
 
 import math
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.copies import Copies
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.training.optim import Rewarm
 

@@ -11,9 +11,8 @@ start from zero, and the rate stays.
 Deviations: none.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.identity_blocks import IdentityBlocks
+from benchmark.baseline import Baseline
 
 
 class IdentityDepth(Baseline):

@@ -15,11 +15,11 @@ comes before 0.8 of the run where the protocol's decay does. No official code is
 
 from dataclasses import dataclass
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.block_orders import RepeatBlocks
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.growth import DepthOperator
 
 

@@ -13,10 +13,9 @@ mean square of the grown matrix, uniform differences; the paper's is normal, 0.1
 matrix. `cancelzero` blocks are not here, nor is the faster decay.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.identity_blocks import DoubleTop
 from baselines.parts.lossless import Lossless
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.training.optim import Rewarm
 

@@ -14,10 +14,9 @@ released command warms up for 10,000 of its 100 steps and hardly moves the map. 
 are charged per step; the authors' counter charges them per sample.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.factors import InitialFactors
 from baselines.parts.learned_map import LearnedMap
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 
 

@@ -13,12 +13,12 @@ continual learning, not for pretraining. Groups may differ by one block where th
 divide.
 """
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.freezing import learns_with_new_blocks
 from baselines.parts.identity_blocks import BlockExpansion
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.model import ModelConfig
 
 TRAIN = ("all", "new")

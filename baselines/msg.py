@@ -10,12 +10,12 @@ them, are saved, and follow FLOPs instead of micro-batches: the first step has m
 the m of the step after it. The rate is not rewound. Sizes may grow together.
 """
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.masked_growth import MaskedGrowth
 from baselines.parts.masking import MaskedTransformer
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.model import Transformer
 
 

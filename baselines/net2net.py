@@ -13,10 +13,9 @@ count; the noise that separates copies is centred over them, so that growth stay
 reference code (Keras mnist_net2net) perturbs the new weights only; the rate.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.copies import DrawnCopies
 from baselines.parts.identity_blocks import IdentityBlocks
+from benchmark.baseline import Baseline
 
 
 class Net2Net(Baseline):

@@ -12,10 +12,10 @@ not say how.
 
 from dataclasses import dataclass
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.zero_width import ZeroPad
+from benchmark.baseline import Baseline
 from benchmark.growth import Fill, Side, StatePolicy
 from benchmark.model import ModelConfig
 

@@ -16,10 +16,9 @@ Deviations from what is known to suit factors: each decays at the full rate, so 
 decays twice as fast as a matrix; the learning rate does not depend on the rank.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.low_rank_growth import AddRank
+from benchmark.baseline import Baseline
 
 
 class RankGrowth(Baseline):

@@ -8,7 +8,6 @@ Deviations: none.
 """
 
 from benchmark.baseline import Baseline
-
 from benchmark.growth import StatePolicy
 from benchmark.training.optim import Rewarm
 

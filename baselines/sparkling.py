@@ -15,10 +15,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from benchmark.base.errors import GrowthError
+from benchmark.baseline import Baseline
 from benchmark.growth import AxisMap, StatePolicy, WidthOperator
 from benchmark.model import ModelConfig
 from benchmark.training.optim import Rewarm

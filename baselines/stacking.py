@@ -17,9 +17,8 @@ Deviations: the restarted schedule decays with everyone's. A depth that copies d
 filled as block_orders.py says.
 """
 
-from benchmark.baseline import Baseline
-
 from baselines.parts.block_orders import RepeatBlocks
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.training.optim import Rewarm
 

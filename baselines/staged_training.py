@@ -14,11 +14,11 @@ dropout: with `noise=0`, as published, they stay equal for ever. The learning ra
 the budget, so its counter is not set back to S / rho.
 """
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.block_diagonal import SideBySide
 from baselines.parts.identity_blocks import BlockExpansion
+from benchmark.baseline import Baseline
 from benchmark.growth import StatePolicy
 from benchmark.training.optim import Rewarm
 

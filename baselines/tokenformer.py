@@ -15,7 +15,6 @@ epsilon of 1e-6; positions, head and initial scales are the benchmark's (1 / fan
 authors' TPU code); new tokens share Adam's step count with old ones.
 """
 
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.token_growth import (
@@ -27,6 +26,7 @@ from baselines.parts.token_growth import (
 )
 from baselines.parts.token_parameters import MODELS
 from benchmark.base.errors import ConfigError
+from benchmark.baseline import Baseline
 from benchmark.training.optim import Rewarm
 
 MODES: dict[str, type[RandomTokens]] = {

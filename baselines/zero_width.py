@@ -17,10 +17,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from benchmark.baseline import Baseline
 from typing_extensions import override
 
 from baselines.parts.copies import padded
+from benchmark.baseline import Baseline
 from benchmark.growth import AxisMap, WidthOperator
 from benchmark.model import ModelConfig
 
