@@ -114,13 +114,16 @@ def test_wikipedia_is_cut_between_articles_and_needs_no_gensim_import(tmp_path: 
         assert len(split) > CURVE_BYTES
 
 
-def test_pycode_is_cut_between_sub_packages_and_holds_no_tests(tmp_path: Path) -> None:
-    corpus = load(manifest("pycode"), tmp_path)
+@pytest.mark.slow
+def test_pylib_is_program_text_of_many_packages_cut_between_sub_packages(tmp_path: Path) -> None:
+    config = manifest("pylib")
+    corpus = load(config, tmp_path)
     assert corpus.train[-1] == 0 == corpus.val[-1]  # the separator
-    assert start(corpus.val, 26) == b'"""\nSymPy statistics modul'
-    assert start(corpus.test, 22) == b'"""This module contain'
-    assert not re.search(rb"\ndef test_\w+\(\):", whole(corpus))
-    assert (corpus.train == 0).sum() + (corpus.val == 0).sum() + (corpus.test == 0).sum() == 836
+    assert start(corpus.val, 26) == b"# graph drawing and inter"
+    assert start(corpus.test, 18) == b'"""\nUnstructured t'
+    assert not re.search(rb"\ndef test_\w+\(\):\n    assert", whole(corpus))
+    assert len(corpus.val) > CURVE_BYTES < len(corpus.test)
+    assert len(config.packages) == 7
 
 
 def test_the_synthetic_manifest_pins_the_bytes_of_its_seed(tmp_path: Path) -> None:
@@ -232,14 +235,14 @@ def test_an_archive_placed_by_hand_replaces_the_network(site: Site, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"release": "0.1"}, r"gensim 0.1 .* the installed release is 4"),
-        ({"distribution": "no-such-package"}, "no-such-package 4.4.0 .*, which is not installed"),
-        ({"include": ["gensim/*.txt.gz"]}, r"lists no file like gensim/\*\.txt\.gz"),
+        ({"packages": {"gensim": "0.1"}}, r"gensim 0.1 .* the installed release is 4"),
+        ({"packages": {"no-such-package": "4.4.0"}}, "no-such-package 4.4.0 .*, which is not inst"),
+        ({"include": ["gensim/*.txt.gz"]}, r"list no file like gensim/\*\.txt\.gz"),
         ({"include": ["gensim/__init__.py"]}, "text from gensim has size .*corpus.size is 6089746"),
     ],
 )
 def test_another_package_than_the_manifest_names_is_refused(
-    tmp_path: Path, change: dict[str, str], complaint: str
+    tmp_path: Path, change: dict[str, object], complaint: str
 ) -> None:
     config = replace(manifest("wikipedia"), **change)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=complaint):
@@ -260,8 +263,10 @@ def test_files_of_a_package_are_joined_in_sorted_order(
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     monkeypatch.syspath_prepend(tmp_path)
-    joined = packaged("tiny", "1.0", include=["tiny/*.py"], exclude=["*/tests/*"])
-    assert b"".join(joined) == b"first\0second"
+    include, exclude = ["tiny/*.py"], ["*/tests/*"]
+    assert b"".join(packaged({"tiny": "1.0"}, include, exclude)) == b"first\0second"
+    held_out = [["tiny/a/*"], ["tiny/nothing/*"]]
+    assert b"".join(packaged({"tiny": "1.0"}, include, exclude, held_out)) == b"second\0first"
 
 
 def test_a_local_file_may_be_pinned(tmp_path: Path) -> None:
@@ -324,7 +329,7 @@ def test_splits_without_text_are_refused_by_key(val_start: float, test_start: fl
         ("file", {"kind": "tape"}, "corpus.kind must be one of package, download, file, synth"),
         ("file", {"path": ""}, "kind file needs corpus.path"),
         ("enwik8", {"url": "", "sha256": ""}, "needs corpus.url, corpus.sha256"),
-        ("pycode", {"release": ""}, "needs corpus.release"),
+        ("pylib", {"packages": {}}, "needs corpus.packages"),
         ("synthetic", {"markov": None}, "needs corpus.markov"),
     ],
 )

@@ -117,10 +117,11 @@ def _text(manifest: Mapping[str, Any], sha256: str) -> Bytes | None:
         return np.memmap(path, dtype=np.uint8, mode="r") if is_it else None
     if manifest["kind"] != "package":
         return None
-    keys = ("distribution", "release", "include", "exclude")
+    held_out = [manifest.get("held_out", {}).get(split, []) for split in SPLITS[1:]]
     try:
-        text = b"".join(packaged(*(manifest[key] for key in keys)))
-    except (DataError, OSError, ValueError):
+        given = (manifest[key] for key in ("packages", "include", "exclude"))
+        text = b"".join(packaged(*given, held_out))
+    except (DataError, OSError, ValueError, KeyError):
         return None
     is_it = hashlib.sha256(text).hexdigest() == sha256
     return np.frombuffer(text, dtype=np.uint8) if is_it else None

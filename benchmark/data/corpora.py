@@ -23,7 +23,7 @@ from benchmark.data.sources import packaged, unpacked
 from benchmark.data.synthetic import MarkovSource
 
 _NEEDS = {
-    "package": ("distribution", "release", "include", "size", "sha256"),
+    "package": ("packages", "include", "size", "sha256"),
     "download": ("url", "size", "sha256"),
     "file": ("path",),
     "synthetic": ("markov", "size"),
@@ -63,7 +63,7 @@ class CorpusConfig:
 
     name: str
     kind: str
-    """package (files of an installed distribution), download, file or synthetic."""
+    """package (files of installed distributions), download, file or synthetic."""
 
     source: str
     """Where the text comes from, in words."""
@@ -77,14 +77,17 @@ class CorpusConfig:
     sha256: str = ""
     """Of the whole text; may be empty (not checked) for `file` and `synthetic` only."""
 
-    distribution: str = ""
-    release: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Installed distributions and the release that each must have."""
 
     include: list[str] = field(default_factory=list)
-    """Patterns of paths in the distribution, `*` crossing folders; files go in sorted order."""
+    """Patterns of paths in the packages, `*` crossing folders; files go in sorted order."""
 
     exclude: list[str] = field(default_factory=list)
     """Patterns of paths to leave out."""
+
+    held_out: dict[str, list[str]] = field(default_factory=dict)
+    """Patterns of paths whose files make the splits `val` and `test`, after all others."""
 
     url: str = ""
     """A file, or a .zip or .bz2 archive of one file."""
@@ -179,7 +182,7 @@ def _write(config: CorpusConfig, folder: Path) -> Path:
     try:
         with text.open("wb") as file:
             file.writelines(_text(config, archive))
-        digest = _checked(text, config, f"the text from {config.url or config.distribution}")
+        digest = _checked(text, config, f"the text from {config.url or ', '.join(config.packages)}")
         return text.replace(folder / f"{digest}.bin")
     except DataError as error:
         if config.kind != "download":
@@ -194,7 +197,12 @@ def _write(config: CorpusConfig, folder: Path) -> Path:
 
 def _text(config: CorpusConfig, archive: Path) -> Iterator[bytes]:
     if config.kind == "package":
-        return packaged(config.distribution, config.release, config.include, config.exclude)
+        return packaged(
+            config.packages,
+            config.include,
+            config.exclude,
+            [config.held_out.get(split, []) for split in ("val", "test")],
+        )
     if config.kind == "download":
         return unpacked(archive)
     assert config.markov is not None

@@ -4,7 +4,7 @@ import bz2
 import importlib.metadata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from functools import partial
@@ -20,38 +20,60 @@ SEPARATOR = b"\0"
 
 
 def packaged(
-    distribution: str, release: str, include: Sequence[str], exclude: Sequence[str]
+    packages: Mapping[str, str],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    held_out: Sequence[Sequence[str]] = (),
 ) -> Iterator[bytes]:
-    """Files of an installed distribution, in sorted order, found without importing it.
+    """Files of installed distributions, found without importing them.
+
+    Sorted by path; files that a group of `held_out` matches come after all others, group by group.
 
     Args:
-        distribution: its name, as one installs it.
-        release: the version it must have.
+        packages: release that each distribution must have, by its name.
         include: patterns of paths, `*` crossing folders.
         exclude: patterns of paths to leave out.
+        held_out: groups of patterns of paths.
 
     Raises:
-        DataError: it is not installed, is another release, or lists no such file.
+        DataError: one is not installed, is another release, or none lists a file like these.
     """
-    wanted = f"the corpus needs {distribution} {release} (corpus.release)"
+    files = [file for name, release in packages.items() for file in _listed(name, release)]
+    paths = {
+        str(file): Path(str(file.locate()))
+        for file in files
+        if _matches(str(file), include) and not _matches(str(file), exclude)
+    }
+    if not paths:
+        raise DataError(
+            f"the installed {', '.join(packages)} list no file like {', '.join(include)}"
+        )
+    group = {path: _group(path, held_out) for path in paths}
+    for index, path in enumerate(sorted(paths, key=lambda path: (group[path], path))):
+        if index:
+            yield SEPARATOR
+        yield from unpacked(paths[path])
+
+
+def _listed(name: str, release: str) -> Sequence[importlib.metadata.PackagePath]:
+    """What the installed distribution of that release says it consists of."""
+    wanted = f"the corpus needs {name} {release} (corpus.packages)"
     try:
-        found = importlib.metadata.distribution(distribution)
+        found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(f"{wanted}, which is not installed") from error
     if found.version != release:
         raise DataError(f"{wanted}, the installed release is {found.version}")
-    paths = sorted(
-        path
-        for path in map(str, found.files or ())
-        if any(fnmatchcase(path, pattern) for pattern in include)
-        and not any(fnmatchcase(path, pattern) for pattern in exclude)
-    )
-    if not paths:
-        raise DataError(f"{wanted}, whose installed copy lists no file like {', '.join(include)}")
-    for index, path in enumerate(paths):
-        if index:
-            yield SEPARATOR
-        yield from unpacked(Path(str(found.locate_file(path))))
+    return found.files or ()
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _group(path: str, held_out: Sequence[Sequence[str]]) -> int:
+    """Number of the held-out group that a path is in, from 1; 0 for training text."""
+    return next((i for i, group in enumerate(held_out, 1) if _matches(path, group)), 0)
 
 
 def unpacked(path: Path) -> Iterator[bytes]:
