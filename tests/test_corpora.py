@@ -119,7 +119,7 @@ def test_pylib_is_program_text_of_many_packages_cut_between_sub_packages(tmp_pat
     config = manifest("pylib")
     corpus = load(config, tmp_path)
     assert corpus.train[-1] == 0 == corpus.val[-1]  # the separator
-    assert start(corpus.val, 26) == b"# graph drawing and inter"
+    assert start(corpus.val, 25) == b"# graph drawing and inter"
     assert start(corpus.test, 18) == b'"""\nUnstructured t'
     assert not re.search(rb"\ndef test_\w+\(\):\n    assert", whole(corpus))
     assert len(corpus.val) > CURVE_BYTES < len(corpus.test)

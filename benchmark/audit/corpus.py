@@ -119,8 +119,8 @@ def _text(manifest: Mapping[str, Any], sha256: str) -> Bytes | None:
         return None
     held_out = [manifest.get("held_out", {}).get(split, []) for split in SPLITS[1:]]
     try:
-        given = (manifest[key] for key in ("packages", "include", "exclude"))
-        text = b"".join(packaged(*given, held_out))
+        packages, include, exclude = (manifest[k] for k in ("packages", "include", "exclude"))
+        text = b"".join(packaged(packages, include, exclude, held_out))
     except (DataError, OSError, ValueError, KeyError):
         return None
     is_it = hashlib.sha256(text).hexdigest() == sha256
