@@ -66,7 +66,7 @@ methods: setup ## Measure every method and write docs/methods.md
 perf: setup ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
 	@$(BIN)/python -m tools.perf.page $(ARGS)
 
-ratios: setup ## Is anything slower beside its reference than it was? A minute; changes nothing
+ratios: setup ## Warn where anything is slower beside its reference than it was; changes nothing
 	@$(BIN)/python -m tools.perf.ratios
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results

@@ -1,11 +1,12 @@
-"""Fails where speed has got worse: compares ratios with limits, never times.
+"""Warns where speed has got worse: compares ratios with limits, never times.
 
+A ratio differs between processors by what their libraries are good at (a step beside nanoGPT's took
+0.78 of the time on one AMD core, 1.05 on another), so it is read by a person and fails nothing.
 What is over its limit is measured again, up to three times, and its best counts: a machine is
 rarely busy with other work three times in a row, and what has got slower is so every time.
 """
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -79,7 +80,7 @@ def slower(found: Ratios, limits: Mapping[str, float]) -> list[str]:
 
 
 def main() -> None:
-    """Print every ratio beside its limit; exit code 1 if one is over it."""
+    """Print every ratio beside its limit, and a warning for those that are over it."""
     limits: dict[str, float] = yaml.safe_load(LIMITS.read_text())
     torch.manual_seed(0)
     found: Ratios = {}
@@ -88,8 +89,7 @@ def main() -> None:
     rows = [(name, f"{ratio:.2f}", f"{limits[name]:.2f}") for name, ratio in found.items()]
     typer.echo(tabulate(rows, headers=("ratio of times", "measured", "limit"), tablefmt="github"))
     if over := slower(found, limits):
-        typer.echo(f"slower than allowed: {'; '.join(over)}", err=True)
-        sys.exit(1)
+        typer.echo(f"warning: slower than on the machine of limits.yaml: {'; '.join(over)}")
 
 
 if __name__ == "__main__":
