@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmark.records.events import Event, atomic_write_text, write_run
+from benchmark.records.events import Event, atomic_write_text
+from benchmark.records.folder import load_run, write_run
 
 BUDGET = 2e12
 TARGET = {"d_model": 64, "n_layer": 4, "n_head": 4, "d_head": 16, "d_ff": 256}
@@ -107,7 +110,7 @@ def write_records(
     watermark: str | None = None,
     missing: tuple[tuple[str, int], ...] = (),
 ) -> Path:
-    """Write a whole results folder; runs in `missing` are planned but leave no folder."""
+    """Write a whole results folder; runs in `missing` are planned but leave no records."""
     runs = [(method, seed) for method in methods for seed in seeds]
     plan = {
         "name": "toy",
@@ -122,9 +125,25 @@ def write_records(
     atomic_write_text(folder / "suite.yaml", yaml.safe_dump(plan, sort_keys=False))
     for method, seed in runs:
         if (method.name, seed) not in missing:
-            path = folder / "runs" / run_id(method.name, seed)
-            write_run(path, events(method, seed, noise), config(method, seed, seeds), PROVENANCE)
+            write_run(folder, events(method, seed, noise), config(method, seed, seeds), PROVENANCE)
     return folder
+
+
+def rewrite(
+    results: Path,
+    run_id: str,
+    *,
+    events: Callable[[list[Event]], object] | None = None,
+    config: Callable[[dict[str, Any]], object] | None = None,
+    provenance: Callable[[list[dict[str, Any]]], object] | None = None,
+) -> None:
+    """Change the records of a run, whatever was shared with other runs included."""
+    run: Any = load_run(results, run_id)
+    parts = [list(run.events), deepcopy(dict(run.config)), deepcopy(list(run.provenance))]
+    for part, change in zip(parts, (events, config, provenance), strict=True):
+        if change is not None:
+            change(part)  # type: ignore[arg-type]
+    write_run(results, *parts)  # type: ignore[arg-type]
 
 
 def events(method: Planted, seed: int, noise: float) -> list[Event]:

@@ -1,5 +1,6 @@
 """An audit passes what was published, and names what was tampered with, check by check."""
 
+import gzip
 import json
 import math
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from trained_suite import Events, faults, forge, last, replan, run_folder, train
+from trained_suite import Events, faults, forge, last, replan, run_log, train
 
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.token_parameters import TokenFormer
@@ -26,8 +27,10 @@ from benchmark.data.tripwires import overlap
 from benchmark.model import cost
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.records import lock
-from benchmark.records.events import SUMS, Event, RunRecord, Suite, load_suite, seal
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.records.lock import FILE, hold, read, settings
+from benchmark.records.sums import SUMS, seal
 from benchmark.stage.stage import _counts
 
 pytestmark = pytest.mark.slow
@@ -142,24 +145,24 @@ def test_forged_records_are_named_though_their_checksums_are_right(
 ) -> None:
     method, forged, words = FORGERIES[check]
     assert faults(results, check) == []
-    folder = run_folder(results, method)
-    forge(folder, events=forged)
+    log = run_log(results, method)
+    forge(log, events=forged)
     assert faults(results, "checksums") == []
     found = faults(results, check)
     assert found
-    assert f"runs/{folder.name}/events.jsonl ({method}, seed 0)" in found[0]
+    assert f"runs/{log.name} ({method}, seed 0)" in found[0]
     assert words in found[0]
 
 
 def test_a_setting_that_one_run_has_for_itself_is_named(results: Path) -> None:
-    folder = run_folder(results, "stacking")
+    log = run_log(results, "stacking")
 
     def lighter(config: Event) -> None:
         config["protocol"]["optimizer"]["weight_decay"] = 0.0
         config["method"]["optimizer"] = "mine"
 
-    forge(folder, config=lighter)
-    place = f"runs/{folder.name}/config.yaml (stacking, seed 0)"
+    forge(log, config=lighter)
+    place = f"runs/{log.name} (stacking, seed 0)"
     assert faults(results, "shared settings") == [
         f"{place}: protocol.optimizer.weight_decay is 0.0, scratch has 0.1",
         f"{place}: optimizer is not for a method to set",
@@ -168,9 +171,9 @@ def test_a_setting_that_one_run_has_for_itself_is_named(results: Path) -> None:
 
 
 def test_a_lost_run_is_named(results: Path) -> None:
-    folder = run_folder(results, "stacking", 2)
-    shutil.rmtree(folder)
-    assert faults(results, "seeds") == [f"runs/{folder.name} (stacking, seed 2): missing"]
+    log = run_log(results, "stacking", 2)
+    log.unlink()
+    assert faults(results, "seeds") == [f"runs/{log.name} (stacking, seed 2): missing"]
 
 
 def test_a_run_that_no_plan_covers_and_one_that_it_misses_are_named(results: Path) -> None:
@@ -187,31 +190,26 @@ def test_a_run_that_no_plan_covers_and_one_that_it_misses_are_named(results: Pat
 
 
 def test_files_that_changed_went_or_came_are_named(results: Path) -> None:
-    folder, other = (run_folder(results, method) for method in ("scratch", "stacking"))
-    log = folder / "events.jsonl"
+    log, other = (run_log(results, method) for method in ("scratch", "stacking"))
     damaged = bytearray(log.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     log.write_bytes(damaged)
-    (folder / "provenance.json").unlink()
-    (folder / "notes.txt").write_text("mine")
-    (other / "SHA256SUMS").unlink()
+    other.rename(other.with_name("0.jsonl.gz"))
     assert sorted(faults(results, "checksums")) == sorted([
-        f"runs/{folder.name}/events.jsonl: changed since it was published",
-        f"runs/{folder.name}/notes.txt: not published with the run",
-        f"runs/{folder.name}/provenance.json: missing",
-        f"runs/{other.name}/SHA256SUMS: there is none",
-        f"runs/{other.name}/SHA256SUMS: missing",
+        f"runs/{log.name}: changed since it was published",
+        "runs/0.jsonl.gz: not published with the others",
+        f"runs/{other.name}: missing",
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["corpus.json", "plan.lock", "suite.yaml"])
+@pytest.mark.parametrize("name", ["corpus.json", "plan.lock", "shared.jsonl", "suite.yaml"])
 def test_the_folder_has_checksums_of_its_own(results: Path, name: str) -> None:
     (results / name).write_text((results / name).read_text() + "\n")
     assert faults(results, "checksums") == [f"{name}: changed since it was published"]
     (results / SUMS).unlink()
     assert faults(results, "checksums") == []
     (finding, *_) = audit(results)
-    assert (finding.status, "there is none for suite.yaml" in finding.detail) == ("note", True)
+    assert (finding.status, "not published" in finding.detail) == ("note", True)
 
 
 def test_a_number_in_a_table_or_on_the_page_is_named_with_its_line(results: Path) -> None:
@@ -270,18 +268,19 @@ def test_a_crippled_scratch_is_named_by_the_reference_band(
 
 def test_every_check_has_a_counterexample() -> None:
     others = {"tuning", "plan", "seeds", "shared settings", "headline", "report", "reference band",
-              "shipped files", "corpus", "cards", "provenance"}  # fmt: skip
+              "shipped files", "corpus", "provenance"}  # fmt: skip
     assert {*FORGERIES, *others} == set(CHECKS)
 
 
 def test_damaged_records_end_the_audit(results: Path) -> None:
-    log = run_folder(results, "scratch") / "events.jsonl"
-    log.write_bytes(log.read_bytes().replace(b'"kind"', b'"kin', 1))
+    log = run_log(results, "scratch")
+    lines = gzip.decompress(log.read_bytes())
+    log.write_bytes(gzip.compress(lines.replace(b'"kind"', b'"kin', 1)))
     found = audit(results)
     assert [(finding.name, finding.status) for finding in found] == [
         ("checksums", "failed"), ("records", "failed"),
     ]  # fmt: skip
-    assert "events.jsonl, line 1: damaged record" in found[1].detail
+    assert ".jsonl.gz, line 1: damaged record" in found[1].detail
 
 
 def test_a_run_that_has_no_records_yet_is_no_crash(results: Path) -> None:
@@ -331,12 +330,12 @@ def test_the_formula_with_frozen_weights_agrees_too(frozen: tuple[str, ...]) -> 
 
 def test_somebody_elses_architecture_is_noted_and_never_a_shipped_one(results: Path) -> None:
     """Counts that no known model has switch the formula off for foreign classes alone."""
-    folder = run_folder(results, "stacking")
-    forge(folder, events=change("n_params", 5, "stage"))
-    forge(folder, events=change("n_params_nonembedding", 4, "stage"))
-    forge(folder, events=change("n_params_by_group", {"embed.weight": 1, "other": 4}, "stage"))
+    log = run_log(results, "stacking")
+    forge(log, events=change("n_params", 5, "stage"))
+    forge(log, events=change("n_params_nonembedding", 4, "stage"))
+    forge(log, events=change("n_params_by_group", {"embed.weight": 1, "other": 4}, "stage"))
     assert "parameters in blocks.down.weight, a model" in faults(results, "parameters")[0]
-    forge(folder, config=lambda config: config["method"].update(target="theirs.method:Method"))
+    forge(log, config=lambda config: config["method"].update(target="theirs.method:Method"))
     assert faults(results, "parameters") == []
     for check in ("parameters", "charges"):
         remarks = list(CHECKS[check](Evidence.of(results)))
@@ -345,13 +344,13 @@ def test_somebody_elses_architecture_is_noted_and_never_a_shipped_one(results: P
 
 
 def test_parameters_that_rest_are_there(results: Path) -> None:
-    forge(run_folder(results, "stacking"), events=change("frozen", ["blocks.9.o.weight"], "stage"))
+    forge(run_log(results, "stacking"), events=change("frozen", ["blocks.9.o.weight"], "stage"))
     assert "blocks.9.o.weight rests, which is not there" in faults(results, "parameters")[0]
 
 
 def test_a_growth_that_is_not_of_this_run_is_named(results: Path) -> None:
-    folder = run_folder(results, "stacking")
-    forge(folder, events=change("from", lambda sizes: sizes | {"d_ff": 32}, "growth"))
+    log = run_log(results, "stacking")
+    forge(log, events=change("from", lambda sizes: sizes | {"d_ff": 32}, "growth"))
     assert "d_ff 32, " in faults(results, "source")[0]
     assert "which this run is not" in faults(results, "source")[0]
 
@@ -417,15 +416,15 @@ def test_a_tuning_that_was_not_equal_or_not_followed_is_named() -> None:
 def test_results_that_no_plan_ever_named_are_named(results: Path) -> None:
     plan = read(results).current
     del plan["methods"]["stacking"]
-    folder = run_folder(results, "stacking")
+    log = run_log(results, "stacking")
     replan(results, lambda plan: plan.update(
         runs=[run for run in plan["runs"] if run["method"] != "stacking"]
     ))  # fmt: skip
     (results / FILE).unlink()
     hold(results, plan)
-    (fault,) = (text for text in faults(results, "plan") if folder.name in text)
+    (fault,) = (text for text in faults(results, "plan") if log.name in text)
     assert fault == (
-        f"runs/{folder.name} (stacking, seed 0): has results, and plan.lock never planned it"
+        f"runs/{log.name} (stacking, seed 0): has results, and plan.lock never planned it"
     )
 
 
@@ -434,7 +433,7 @@ def test_a_curve_that_ends_elsewhere_than_validation_is_named(results: Path) -> 
         end = last(events, "evaluation")
         end |= {"nats": end["nats"] * 0.97, "bpb": end["bpb"] * 0.97}
 
-    forge(run_folder(results, "stacking"), events=better)
+    forge(run_log(results, "stacking"), events=better)
     assert "the same text has " in faults(results, "same slice")[-1]
 
 
@@ -467,25 +466,6 @@ def test_a_table_that_no_report_has_is_named_and_the_interactive_page_may_be_lef
     (results / "tables" / "best_of.csv").write_text("method,bpb\nours,1.0\n")
     (results / "report.html").unlink()
     assert faults(results, "report") == ["tables/best_of.csv: no report has it"]
-
-
-def test_a_card_that_says_else_than_the_records_is_named(results: Path) -> None:
-    path = run_folder(results, "stacking") / "card.json"
-    path.write_text(path.read_text().replace('"test_bpb": 4.', '"test_bpb": 3.'))
-    (fault,) = faults(results, "cards")
-    assert fault.startswith(f"runs/{path.parent.name}/card.json: result.test_bpb is 3.")
-
-
-def test_a_card_of_an_older_version_may_lack_what_later_ones_have(results: Path) -> None:
-    path = run_folder(results, "stacking") / "card.json"
-    content = json.loads(path.read_text())
-    del content["machine"]["threads"]
-    path.write_text(json.dumps(content))
-    (remark,) = CHECKS["cards"](Evidence.of(results))
-    assert (remark.text, remark.is_fault) == (
-        "card.json: older ones, without machine.threads",
-        False,
-    )
 
 
 @pytest.fixture
@@ -589,8 +569,8 @@ def test_a_control_that_a_method_no_longer_names_is_named(results: Path, tmp_pat
     ]
     assert found[0].is_fault
     for seed in range(3):
-        folder = run_folder(results, "stacking", seed)
-        forge(folder, config=lambda config: config["method"].update(controls=["scratch_half"]))
+        log = run_log(results, "stacking", seed)
+        forge(log, config=lambda config: config["method"].update(controls=["scratch_half"]))
     method = Evidence.of(results).suite.runs[-1].config["method"]
     assert "its settings are not those that plan.lock holds" in faults(results, "plan")[0]
     relock(results, lambda content: content["plan"]["methods"]["stacking"].update(
@@ -614,7 +594,7 @@ def test_a_method_under_a_shipped_name_is_the_shipped_one(
         method = config["method"]
         method[key] = method[key] | value if isinstance(value, dict) else value
 
-    forge(run_folder(results, "stacking"), config=changed)
+    forge(run_log(results, "stacking"), config=changed)
     assert "configs/method/stacking.yaml has" in faults(results, "shipped files")[0]
 
 
@@ -679,28 +659,21 @@ def test_settings_that_everybody_says_alike_are_held_by_the_ids(results: Path, p
 
 
 def test_what_a_stage_was_made_with_is_the_same_in_all_its_runs(results: Path) -> None:
-    folder = run_folder(results, "scratch_half")
-    path = folder / "provenance.json"
-    path.write_text(path.read_text().replace('"dirty": true', '"dirty": false', 1).replace(
-        '"python": "', '"python": "2', 1
-    ))  # fmt: skip
-    forge(folder)
+    log = run_log(results, "scratch_half")
+    forge(log, provenance=lambda entries: entries[0].update(python="2"))
     assert "was made with else in scratch, seed 0" in faults(results, "provenance")[0]
-    content = json.loads(path.read_text())
-    content[0]["stages"].pop()
-    path.write_text(json.dumps(content))
-    forge(folder)
+    forge(log, provenance=lambda entries: entries.pop())
     assert "in one of both only" in faults(results, "provenance")[0]
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluation", "charge", "stage"])
 def test_a_record_more_or_less_leaves_a_trace(results: Path, kind: str) -> None:
-    folder = run_folder(results, "stacking")
-    whole = (folder / "events.jsonl").read_text()
-    forge(folder, events=lambda events: events.remove(last(events, kind)))
+    log = run_log(results, "stacking")
+    whole = log.read_bytes()
+    forge(log, events=lambda events: events.remove(last(events, kind)))
     assert faults(results, "course")
-    (folder / "events.jsonl").write_text(whole)
-    forge(folder, events=lambda events: events.insert(
+    log.write_bytes(whole)
+    forge(log, events=lambda events: events.insert(
         events.index(last(events, kind)), dict(last(events, kind))
     ))  # fmt: skip
     assert faults(results, "course")
@@ -711,7 +684,7 @@ def test_a_diverged_run_whose_losses_are_finite_is_named(results: Path) -> None:
         events[-1].update(status="diverged", error="the training loss is nan after 7 steps")
         events[:] = [event for event in events if event["kind"] != "final"]
 
-    forge(run_folder(results, "scratch"), events=diverged)
+    forge(run_log(results, "scratch"), events=diverged)
     assert "diverged, though every training loss is finite" in faults(results, "ends")[0]
 
 
@@ -731,7 +704,7 @@ def test_a_tuned_run_that_no_longer_names_its_control_is_named() -> None:
 
 def test_growth_at_another_time_than_its_schedule_is_named(results: Path) -> None:
     forge(
-        run_folder(results, "stacking"),
+        run_log(results, "stacking"),
         config=lambda config: config["method"]["schedule"]["args"].update(at=[0.3]),
     )
     assert "its schedule says 1.5e+08" in faults(results, "growth")[0]
@@ -739,7 +712,7 @@ def test_growth_at_another_time_than_its_schedule_is_named(results: Path) -> Non
 
 def test_a_source_of_other_sizes_than_the_ladder_is_named(results: Path) -> None:
     forge(
-        run_folder(results, "stacking"),
+        run_log(results, "stacking"),
         config=lambda config: config["method"]["ladder"].update(shrink={"n_layer": 1}),
     )
     assert "starts with n_layer 1, not 2" in faults(results, "sizes")[0]

@@ -1,5 +1,6 @@
 """The command line: what it shows, what it leaves behind, and one line for every mistake."""
 
+import gzip
 import io
 import os
 import re
@@ -19,7 +20,7 @@ from benchmark.cli.main import main
 from benchmark.data.corpora import load
 from benchmark.executors.track import Track
 from benchmark.plan.config import available, load_suite
-from benchmark.records.events import load_suite as load_records
+from benchmark.records.folder import load_suite as load_records
 from benchmark.session.probe import predict
 from benchmark.session.session import Session
 from benchmark.stage.context import Tick
@@ -437,8 +438,9 @@ def test_two_commands_on_one_results_folder_are_refused(
 
 def test_a_damaged_record_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained / "results")
-    log = next(trained.glob("results/tiny/runs/*/events.jsonl"))
-    log.write_bytes(log.read_bytes().replace(b'"kind"', b'"kin', 1))
+    log = next(trained.glob("results/tiny/runs/*.jsonl.gz"))
+    lines = gzip.decompress(log.read_bytes())
+    log.write_bytes(gzip.compress(lines.replace(b'"kind"', b'"kin', 1)))
     before[str(log.relative_to(trained / "results"))] = log.read_bytes()
     code, _, err = growbench(capsys, "report", "results/tiny")
     assert (code, err.count("\n")) == (2, 1)

@@ -1,18 +1,18 @@
 """Two results folders: what moved beyond noise, what did not, and what must not be compared."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from synthetic_records import SUITE, Planted, write_records
+from synthetic_records import SUITE, Planted, rewrite, write_records
 
 from benchmark.base.errors import RecordError
 from benchmark.cli.main import main
-from benchmark.records.events import Event
+from benchmark.records.folder import run_ids
 from benchmark.report.compare import Change, compare_folders
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -92,35 +92,32 @@ def test_a_method_that_was_lost_or_diverges_has_regressed(tmp_path: Path) -> Non
     assert changes(a, write_records(tmp_path / "c", wild, seeds=SEEDS))["fast"].regressed
 
 
-def edit(folder: Path, name: str, change: Callable[[Event], None]) -> None:
-    """Change every file of this name."""
-    for path in folder.rglob(name):
-        content = yaml.safe_load(path.read_text())
-        change(content)
-        is_json = name.endswith(".json")
-        path.write_text(json.dumps(content) if is_json else yaml.safe_dump(content))
+def edit_plan(folder: Path, **fields: str) -> None:
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | fields))
 
 
-def edit_logs(folder: Path, old: str, new: str) -> None:
-    for path in folder.rglob("events.jsonl"):
-        path.write_text(path.read_text().replace(old, new))
+def edit_runs(folder: Path, **changes: Callable[[Any], object]) -> None:
+    """Change events, config or provenance of every run."""
+    for run_id in run_ids(folder):
+        rewrite(folder, run_id, **changes)
 
 
 def test_another_suite_or_version_is_refused_by_name(tmp_path: Path) -> None:
     a, b = records(tmp_path / "a"), records(tmp_path / "b")
-    edit(b, "suite.yaml", lambda plan: plan.update(version="2.0"))
-    edit_logs(b, '"suite_version": "1.0"', '"suite_version": "2.0"')
+    edit_plan(b, version="2.0")
+    edit_runs(b, events=lambda events: events[0].update(suite_version="2.0"))
     with pytest.raises(RecordError, match=r"version 1\.0 and 2\.0; results compare only within"):
         compare_folders(a, b)
-    edit(b, "suite.yaml", lambda plan: plan.update(name="other"))
-    edit_logs(b, '"suite": "toy"', '"suite": "other"')
+    edit_plan(b, name="other")
+    edit_runs(b, events=lambda events: events[0].update(suite="other"))
     with pytest.raises(RecordError, match="suite toy and other"):
         compare_folders(a, b)
 
 
 def test_other_shared_settings_are_refused_by_key(tmp_path: Path) -> None:
     a, b = records(tmp_path / "a"), records(tmp_path / "b")
-    edit(b, "config.yaml", lambda config: config["workload"].update(batch_size=16))
+    edit_runs(b, config=lambda config: config["workload"].update(batch_size=16))
     with pytest.raises(RecordError, match=r"workload\.batch_size is 8 and 16; runs may differ"):
         compare_folders(a, b)
 
@@ -132,8 +129,7 @@ def test_what_they_were_made_with_is_told_where_it_differs(tmp_path: Path) -> No
 
 
 def edit_provenance(folder: Path) -> None:
-    for path in folder.rglob("provenance.json"):
-        path.write_text(path.read_text().replace('"torch": "2.13.0"', '"torch": "2.14.0"'))
+    edit_runs(folder, provenance=lambda made: made[0]["packages"].update(torch="2.14.0"))
 
 
 def test_the_command_prints_a_table_and_exits_for_ci(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.records.events import load_suite
+from benchmark.records.folder import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 40

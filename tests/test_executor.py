@@ -10,8 +10,8 @@ from benchmark.executors.executor import Limits
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Track
 from benchmark.plan.config import load_suite
-from benchmark.records.events import RunRecord
-from benchmark.records.events import load_suite as load_records
+from benchmark.records.folder import RunRecord
+from benchmark.records.folder import load_suite as load_records
 from benchmark.report import write as write_report
 from benchmark.session.session import Session
 from benchmark.stage.context import Context

@@ -5,6 +5,7 @@ beside their code. Each docstring says what went wrong elsewhere.
 """
 
 import ast
+import gzip
 import math
 import sys
 import time
@@ -37,8 +38,9 @@ from benchmark.growth.operator import StatePolicy
 from benchmark.model.cost import Position, training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.config import available, load_method, load_suite
-from benchmark.records.events import Event, EventLog, load_run, read_events
-from benchmark.records.events import load_suite as load_records
+from benchmark.records.events import Event, EventLog, read_events
+from benchmark.records.folder import load_run
+from benchmark.records.folder import load_suite as load_records
 from benchmark.report.frames import frames
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
@@ -197,13 +199,13 @@ def test_d10_a_missing_result_is_no_number(tmp_path: Path) -> None:
     assert math.isinf(runs.test_bpb[1])
     faults = [remark.text for remark in CHECKS["seeds"](Evidence.of(tmp_path)) if remark.is_fault]
     assert any("(fast, seed 1): missing" in text for text in faults)
-    log = next(tmp_path.glob("runs/*/events.jsonl"))
-    log.write_text("2.345 bpb\n")
+    log = next(tmp_path.glob("runs/*.jsonl.gz"))
+    log.write_bytes(gzip.compress(b"2.345 bpb\n"))
     with pytest.raises(SystemExit) as stopped:
         main(["report", str(tmp_path)])
     assert stopped.value.code == 2
     with pytest.raises(RecordError, match="line 1: damaged record"):
-        load_run(log.parent)
+        load_run(tmp_path, log.name.partition(".")[0])
 
 
 def test_d11_a_kill_at_any_byte_leaves_every_earlier_record(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ Some are methods, held to the contract or refused before they are planned; some 
 some forge records, with checksums and report made to fit, as somebody would who means it.
 """
 
+import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hostile_methods import FollowsItsBatches
 from tiny_suite import finish, prepare, run_of
-from trained_suite import ROOT, Events, faults, forge, last, replan, run_folder
+from trained_suite import ROOT, Events, faults, forge, last, replan, run_log
 
 from benchmark import report
 from benchmark.audit import audit
@@ -25,7 +25,8 @@ from benchmark.contract import CHECKS, subject
 from benchmark.data.corpora import load
 from benchmark.plan.config import load_suite as load_config
 from benchmark.plan.suite import plan
-from benchmark.records.events import SUMS, checksums, load_suite
+from benchmark.records.folder import load_suite
+from benchmark.records.sums import SUMS, checksums
 
 pytestmark = pytest.mark.slow
 
@@ -178,11 +179,9 @@ def test_a_source_that_is_in_no_ledger_is_named(results: Path) -> None:
             if "stage" in event:
                 event["stage"] -= 1
 
-    folder = run_folder(results, "stacking")
-    forge(folder, events=without_source)
-    assert f"runs/{folder.name}/events.jsonl (stacking, seed 0): ends" in found_by_audit(
-        results, "budget"
-    )
+    log = run_log(results, "stacking")
+    forge(log, events=without_source)
+    assert f"runs/{log.name} (stacking, seed 0): ends" in found_by_audit(results, "budget")
 
 
 # A configuration that gives one method a lower weight decay
@@ -203,10 +202,10 @@ def test_a_method_cannot_set_what_all_share(tmp_path: Path, more: str) -> None:
 
 
 def test_a_lower_weight_decay_in_one_run_is_named(results: Path) -> None:
-    folder = run_folder(results, "stacking", 1)
-    forge(folder, config=lambda c: c["protocol"]["optimizer"].update(weight_decay=0.01))
+    log = run_log(results, "stacking", 1)
+    forge(log, config=lambda c: c["protocol"]["optimizer"].update(weight_decay=0.01))
     said = found_by_audit(results, "shared settings")
-    place = f"runs/{folder.name}/config.yaml (stacking, seed 1)"
+    place = f"runs/{log.name} (stacking, seed 1)"
     assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, scratch has 0.1"
 
 
@@ -229,29 +228,29 @@ def test_an_edited_number_on_the_page_is_named_with_its_line(
 
 
 def test_a_flipped_byte_in_a_record_is_named(results: Path) -> None:
-    log = run_folder(results, "stacking", 2) / "events.jsonl"
-    content = log.read_bytes()
+    log = run_log(results, "stacking", 2)
+    content = gzip.decompress(log.read_bytes())
     at = content.index(b'"loss": ') + 12  # a digit of a loss that no table shows
-    log.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    log.write_bytes(gzip.compress(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]))
     said = found_by_audit(results, "checksums")
-    assert said == f"runs/{log.parent.name}/events.jsonl: changed since it was published"
+    assert said == f"runs/{log.name}: changed since it was published"
 
 
 def test_a_better_score_that_its_blocks_do_not_give_is_named(results: Path) -> None:
-    folder = run_folder(results, "stacking")
-    forge(folder, events=lambda events: last(events, "final").update(bpb=3.9))
+    log = run_log(results, "stacking")
+    forge(log, events=lambda events: last(events, "final").update(bpb=3.9))
     report.write(results)
-    assert (folder / SUMS).read_text() == checksums(folder)
+    assert (results / SUMS).read_text() == checksums(results)
     assert "(stacking, seed 0), line" in found_by_audit(results, "bits per byte")
     assert "test_bpb" in found_by_audit(results, "headline")
 
 
 def test_a_dropped_seed_is_named(results: Path) -> None:
-    folder = run_folder(results, "scratch", 1)
-    shutil.rmtree(folder)
+    log = run_log(results, "scratch", 1)
+    log.unlink()
 
     def without(plan: dict[str, Any]) -> None:
-        plan["runs"] = [run for run in plan["runs"] if run["run_id"] != folder.name]
+        plan["runs"] = [run for run in plan["runs"] if run["run_id"] != log.name]
 
     replan(results, without)
     report.write(results)
@@ -288,16 +287,14 @@ def test_a_scratch_that_was_not_annealed_is_named(results: Path) -> None:
             event.update(where)
         events[:] = [*kept, *finals, end]
 
-    folder = run_folder(results, "scratch")
-    forge(folder, events=cut)
-    assert f"runs/{folder.name}/events.jsonl (scratch, seed 0): ends" in found_by_audit(
-        results, "budget"
-    )
+    log = run_log(results, "scratch")
+    forge(log, events=cut)
+    assert f"runs/{log.name} (scratch, seed 0): ends" in found_by_audit(results, "budget")
 
 
 def test_a_rate_that_does_not_end_at_zero_is_named(results: Path) -> None:
-    folder = run_folder(results, "scratch")
-    forge(folder, events=lambda events: last(events, "train").update(lr=0.006))
+    log = run_log(results, "scratch")
+    forge(log, events=lambda events: last(events, "train").update(lr=0.006))
     said = found_by_audit(results, "learning rate")
-    assert said.startswith(f"runs/{folder.name}/events.jsonl (scratch, seed 0), line ")
+    assert said.startswith(f"runs/{log.name} (scratch, seed 0), line ")
     assert said.endswith("not annealed")

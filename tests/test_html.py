@@ -19,7 +19,7 @@ from synthetic_records import SUITE, Planted, write_records
 from typing_extensions import override
 
 from benchmark.records.card import card
-from benchmark.records.events import load_suite, write_run
+from benchmark.records.folder import load_suite, write_run
 from benchmark.report import check, formats, render, write
 from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
@@ -227,8 +227,7 @@ def test_a_band_is_that_of_the_figures_and_each_run_keeps_its_own_points(
 def test_seeds_that_grow_at_different_times_are_not_said_to_be_at_the_mean(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0, 1))
     early = replace(FAST, sizes=(toy.SMALL, toy.SMALL, toy.TARGET))
-    run = tmp_path / "runs" / toy.run_id("fast", 1)
-    write_run(run, toy.events(early, 1, 0.0), toy.config(FAST, 1, (0, 1)), toy.PROVENANCE)
+    write_run(tmp_path, toy.events(early, 1, 0.0), toy.config(FAST, 1, (0, 1)), toy.PROVENANCE)
     found = curves(Drawing(analyse_folder(tmp_path)))["methods"]
     fast = next(method for method in found if method["name"] == "fast")
     assert not all(seed["aligned"] for seed in fast["seeds"])
@@ -267,7 +266,7 @@ def complete(folder: Path) -> None:
         packages = dict.fromkeys(("numpy", "pytorch-lightning", "torch"), "1.0")
         made_with = {"kernels": "native", "packages": packages}
         provenance = [dict(entry) | made_with for entry in run.provenance]
-        write_run(folder / "runs" / run.run_id, events, config, provenance)
+        write_run(folder, events, config, provenance)
 
 
 def test_every_field_of_the_reporting_card_is_shown(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The plan is locked before the first run; what changes later is dated, kept and marked."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,10 @@ BOTH = {"scratch": [0, 1], "stacking": [0, 1]}
 
 
 def finish_runs(folder: Path, n: int) -> None:
-    """Leave the folders of `n` runs that have ended."""
+    """Leave the files of `n` runs that have ended."""
+    (folder / "runs").mkdir()
     for i in range(n):
-        (folder / "runs" / f"{i:016x}").mkdir(parents=True, exist_ok=True)
+        (folder / "runs" / f"{i:016x}.jsonl.gz").touch()
 
 
 def seeds(plan: Plan) -> dict[str, list[int]]:
@@ -198,7 +200,8 @@ def test_a_plan_that_came_after_results_says_so(tmp_path: Path) -> None:
 def test_results_of_an_older_version_are_not_counted(tmp_path: Path) -> None:
     finish_runs(tmp_path, 2)
     for number, version in enumerate(("1.0", "0.9")):
-        log = tmp_path / "runs" / f"{number:016x}" / "events.jsonl"
-        log.write_text(json.dumps({"kind": "run", "suite_version": version}) + "\n")
+        log = tmp_path / "runs" / f"{number:016x}.jsonl.gz"
+        with gzip.open(log, "wt") as file:
+            file.write(json.dumps({"kind": "run", "suite_version": version}) + "\n")
     hold(tmp_path, planned(BOTH))
     assert read(tmp_path).results == 1

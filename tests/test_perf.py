@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.config import load_method
 from benchmark.plan.config import load_suite as read_suite
-from benchmark.records.events import load_suite
+from benchmark.records.folder import load_suite
 from tools.perf.copied_runs import N_EVALUATIONS, N_SEEDS, copies
 from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
 from tools.perf.growth_time import document as growth_document

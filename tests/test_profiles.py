@@ -9,7 +9,7 @@ import synthetic_records as toy
 from synthetic_records import SUITE, Planted, write_records
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import load_suite
+from benchmark.records.folder import load_suite
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.profiles import load_profiles, profiles, table
 

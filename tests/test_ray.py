@@ -1,6 +1,5 @@
 """A real cluster on this machine: a head and two nodes, one of which is killed under the suite."""
 
-import json
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from benchmark.audit import audit
 from benchmark.base.errors import ConfigError
 from benchmark.executors.connection import ANSWER_SECONDS
 from benchmark.plan.config import load_suite
+from benchmark.records.folder import load_suite as load_records
 from benchmark.session.session import Session
 
 pytestmark = [
@@ -141,16 +141,12 @@ def timeless(record: object) -> object:
     return [timeless(item) for item in record] if isinstance(record, list) else record
 
 
-def records(results: Path) -> dict[str, str]:
-    """Every file of every run, by path, but for the checksums of the others."""
-    found = {}
-    for file in results.glob("runs/[!.]*/*[!S]"):
-        text = file.read_text()
-        lines = {".jsonl": text.splitlines(), ".json": [text]}.get(file.suffix)
-        if lines is not None:
-            text = "\n".join(json.dumps(timeless(json.loads(line))) for line in lines)
-        found[str(file.relative_to(results))] = text
-    return found
+def records(results: Path) -> dict[str, object]:
+    """All that is known of every run, without what passes."""
+    return {
+        run.run_id: timeless([*run.events, run.config, *run.provenance])
+        for run in load_records(results).runs
+    }
 
 
 def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor(

@@ -13,14 +13,8 @@ import synthetic_records as toy
 import yaml
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import (
-    EventLog,
-    atomic_write_text,
-    load_run,
-    load_suite,
-    read_events,
-    write_run,
-)
+from benchmark.records.events import EventLog, atomic_write_text, read_events
+from benchmark.records.folder import load_run, load_suite, run_file, write_run
 from benchmark.records.provenance import code_version, provenance
 
 
@@ -122,18 +116,45 @@ for i in itertools.count():
 
 def test_a_published_run_replaces_the_old_one_whole(tmp_path: Path) -> None:
     method = toy.SUITE[0]
-    folder = tmp_path / "runs" / toy.run_id(method.name, 0)
+    run_id = toy.run_id(method.name, 0)
     for noise in (0.0, 0.1):
         events = toy.events(method, 0, noise)
-        write_run(folder, events, toy.config(method, 0, (0,)), toy.PROVENANCE)
-        assert list(load_run(folder).events) == events
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "SHA256SUMS",
-        "config.yaml",
-        "events.jsonl",
-        "provenance.json",
+        write_run(tmp_path, events, toy.config(method, 0, (0,)), toy.PROVENANCE)
+        run = load_run(tmp_path, run_id)
+        assert (list(run.events), run.provenance) == (events, toy.PROVENANCE)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"shared.jsonl", f"{run_id}.jsonl.gz"}
+
+
+def test_what_runs_share_is_stored_once(tmp_path: Path) -> None:
+    toy.write_records(tmp_path, toy.SUITE[:2], seeds=(0, 1, 2))
+    kinds = [part["kind"] for part in read_events(tmp_path / "shared.jsonl")]
+    assert sorted(kinds) == ["environment", "method", "method", "settings"]
+    toy.rewrite(
+        tmp_path, toy.run_id("scratch", 1), provenance=lambda made: made[0].update(n_cores=3)
+    )
+    assert [run.environments[0]["n_cores"] for run in load_suite(tmp_path).runs] == [
+        2,
+        3,
+        2,
+        2,
+        2,
+        2,
     ]
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_damaged_or_foreign_run_file_is_named(tmp_path: Path) -> None:
+    toy.write_records(tmp_path, toy.SUITE[:1], seeds=(0,))
+    path = run_file(tmp_path, toy.run_id("scratch", 0))
+    whole = path.read_bytes()
+    for damaged in (b"", b"2.345 bpb", whole[:-20], whole[:-8] + bytes(8)):
+        path.write_bytes(damaged)
+        with pytest.raises(RecordError, match=r"runs/\w+\.jsonl\.gz: (damaged|the first record)"):
+            load_suite(tmp_path)
+    path.write_bytes(whole)
+    (tmp_path / "shared.jsonl").unlink()
+    with pytest.raises(RecordError, match=r"refers to '\w+', which is not in shared\.jsonl"):
+        load_suite(tmp_path)
 
 
 def test_configurations_keep_their_numbers(tmp_path: Path) -> None:
@@ -145,9 +166,10 @@ def test_configurations_keep_their_numbers(tmp_path: Path) -> None:
 def test_a_run_id_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
     toy.write_records(tmp_path, toy.SUITE[:1], seeds=(0,))
     given, numeric = toy.run_id("scratch", 0), "2045391731138e07"
-    for path in (tmp_path / "suite.yaml", tmp_path / "runs" / given / "events.jsonl"):
-        path.write_text(path.read_text().replace(given, numeric))
-    (tmp_path / "runs" / given).rename(tmp_path / "runs" / numeric)
+    (tmp_path / "suite.yaml").write_text(
+        (tmp_path / "suite.yaml").read_text().replace(given, numeric)
+    )
+    toy.rewrite(tmp_path, given, events=lambda events: events[0].update(run_id=numeric))
     (run,) = load_suite(tmp_path).runs
     assert run.run_id == numeric
 

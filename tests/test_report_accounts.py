@@ -12,7 +12,8 @@ import synthetic_records as toy
 from synthetic_records import CONTROLS, SUITE, Planted, write_records
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import atomic_write_text, load_suite, write_run
+from benchmark.records.events import atomic_write_text
+from benchmark.records.folder import load_suite, write_run
 from benchmark.records.lock import hold, plan_of
 from benchmark.report.analysis import Analysis, analyse, analyse_folder
 from benchmark.report.factors import Design, main_effects, shares
@@ -289,8 +290,7 @@ def test_a_perplexity_below_one_is_an_error(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0,))
     events = toy.events(FAST, 0, 0.0)
     events[-2]["bpb"] = -0.1
-    run = tmp_path / "runs" / toy.run_id("fast", 0)
-    write_run(run, events, toy.config(FAST, 0, (0,)), toy.PROVENANCE)
+    write_run(tmp_path, events, toy.config(FAST, 0, (0,)), toy.PROVENANCE)
     with pytest.raises(RecordError, match=r"\(fast\): -0\.1 bpb .* perplexity below 1 is impossib"):
         analyse_folder(tmp_path)
 

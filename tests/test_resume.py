@@ -15,6 +15,8 @@ from interrupts import heed_interrupts
 from safetensors import safe_open
 from tiny_suite import prepare
 
+from benchmark.records.folder import load_suite
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 120.0
 
@@ -68,13 +70,9 @@ def checkpoints(folder: Path) -> dict[str, dict[str, bytes]]:
 
 
 def events(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every published record, by file."""
-    return {
-        path.relative_to(folder).as_posix(): [
-            timeless(json.loads(line)) for line in path.read_text().splitlines()
-        ]
-        for path in sorted(folder.glob("results/tiny/runs/*/events.jsonl"))
-    }
+    """Every record, by run."""
+    runs = load_suite(folder / "results" / "tiny").runs
+    return {run.run_id: [timeless(event) for event in run.events] for run in runs}
 
 
 @pytest.mark.slow

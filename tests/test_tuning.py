@@ -1,6 +1,5 @@
 """Every method gets the same trials; the best on validation is used, nothing else looked at."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from benchmark.plan.config import (
 )
 from benchmark.plan.run import Run
 from benchmark.plan.suite import Sharing
+from benchmark.records.folder import load_run
 from benchmark.session.selection import chosen, val_bpb
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
@@ -323,8 +323,7 @@ def test_the_chosen_trial_has_the_lowest_validation_loss(
 def test_trials_are_never_scored_on_the_test_split(trained: tuple[Session, list[Track]]) -> None:
     session, _ = trained
     for run in session.runs:
-        lines = (session.results / "runs" / run.id / "events.jsonl").read_text().splitlines()
-        finals = [event["split"] for event in map(json.loads, lines) if event["kind"] == "final"]
+        finals = [event["split"] for event in load_run(session.results, run.id).of("final")]
         assert finals == (["val"] if run.method.role == "tuning" else ["val", "test"])
 
 

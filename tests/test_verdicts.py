@@ -7,7 +7,7 @@ import pytest
 import synthetic_records as toy
 from synthetic_records import CONTROLS, SUITE, Planted, write_records
 
-from benchmark.records.events import load_suite, write_run
+from benchmark.records.folder import load_suite, write_run
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.markdown import page, verdict_rows
 from benchmark.report.prose import answer
@@ -83,7 +83,7 @@ def diverges_at(folder: Path, name: str, seed: int, seeds: tuple[int, ...]) -> N
     method = next(method for method in SUITE if method.name == name)
     failed = replace(method, status="diverged", ends_at=0.6)
     events, config = toy.events(failed, seed, 0.0), toy.config(failed, seed, seeds)
-    write_run(folder / "runs" / toy.run_id(name, seed), events, config, toy.PROVENANCE)
+    write_run(folder, events, config, toy.PROVENANCE)
 
 
 def test_a_control_that_failed_where_the_method_did_not_withholds_better(tmp_path: Path) -> None:

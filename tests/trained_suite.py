@@ -1,6 +1,5 @@
 """A small suite, trained to the end, and ways to tamper with its results; no test lives here."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from synthetic_records import rewrite
 from tiny_suite import prepare
 
 from benchmark.audit import CHECKS
 from benchmark.audit.evidence import Evidence
 from benchmark.audit.files import checksums as changed_files
-from benchmark.records.card import card
-from benchmark.records.events import SUMS, Event, card_text, checksums, load_run, load_suite, seal
+from benchmark.records.events import Event
+from benchmark.records.folder import load_suite, run_file
+from benchmark.records.sums import seal
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "methods=[scratch,scratch_half,scratch_small,stacking]"
@@ -33,36 +34,29 @@ def train(folder: Path, *settings: str) -> Path:
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return folder / "results" / "tiny"
+    results = folder / "results" / "tiny"
+    seal(results)
+    return results
 
 
-def run_folder(results: Path, method: str, seed: int = 0) -> Path:
-    """The folder of one run."""
+def run_log(results: Path, method: str, seed: int = 0) -> Path:
+    """The records of one run."""
     runs = load_suite(results).runs
     (run_id,) = (run.run_id for run in runs if (run.method, run.seed) == (method, seed))
-    return results / "runs" / run_id
+    return run_file(results, run_id)
 
 
 def forge(
-    folder: Path,
+    log: Path,
     *,
-    events: Callable[[Events], None] | None = None,
-    config: Callable[[dict[str, Any]], None] | None = None,
+    events: Callable[[Events], object] | None = None,
+    config: Callable[[dict[str, Any]], object] | None = None,
+    provenance: Callable[[list[dict[str, Any]]], object] | None = None,
 ) -> None:
-    """Change a run's records in place and seal them again, as somebody who means it would."""
-    log, settings = folder / "events.jsonl", folder / "config.yaml"
-    if events is not None:
-        found: Events = [json.loads(line) for line in log.read_text().splitlines()]
-        events(found)
-        log.write_text("".join(json.dumps(event) + "\n" for event in found))
-    if config is not None:
-        content = yaml.safe_load(settings.read_text())
-        config(content)
-        settings.write_text(yaml.safe_dump(content, sort_keys=False))
-    card_file = folder / "card.json"
-    card_file.write_text(card_text(card(load_run(folder))))
-    (folder / SUMS).write_text(checksums(folder))
-    seal(folder.parent.parent)
+    """Change a run's records and seal them again, as somebody who means it would."""
+    results, (run_id, _, _) = log.parent.parent, log.name.partition(".")
+    rewrite(results, run_id, events=events, config=config, provenance=provenance)
+    seal(results)
 
 
 def faults(results: Path, check: str) -> list[str]:

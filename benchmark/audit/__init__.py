@@ -5,7 +5,7 @@ intervals come from scipy, sums from `math.fsum`. What an audit cannot see: whet
 of training that took place. Causality, normalisation and cost of a method are for its contract.
 
     evidence.py    what is looked at, and how findings are said
-    files.py       checksums; cards and report against the records
+    files.py       checksums; the report against the records
     plan.py        what was planned, and when
     shipped.py     suites and methods against configs/
     corpus.py      text and splits; what held-out text shares with training text
@@ -75,7 +75,6 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "same times": scores.same_times,
     "reference band": band.reference,
     "headline": headline.headline,
-    "cards": files.cards,
     "report": files.report,
 }
 

@@ -37,7 +37,7 @@ def corpus(evidence: Evidence) -> Iterator[Remark]:
     meant = read(shipped) if shipped.is_file() else {"kind": "file"}
     if meant["kind"] != "file":  # of such, the shipped one is a pattern
         for key, value, right in differences(manifest, meant):
-            place = f"runs/{evidence.ran[0].run_id}/config.yaml: workload.corpus.{key}"
+            place = f"runs/{evidence.ran[0].run_id}.jsonl.gz: workload.corpus.{key}"
             yield Remark(f"{place} is {value}, configs/corpus/{shipped.name} has {right}")
     first = evidence.ran[0].events[0]
     facts = {key: first[key] for key in FACTS}

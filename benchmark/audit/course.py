@@ -11,7 +11,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.audit.ledger import step_flops
-from benchmark.records.events import STOPPED, Event, RunRecord
+from benchmark.records.events import STOPPED, Event
+from benchmark.records.folder import RunRecord
 
 LETTERS = {"run": "R", "growth": "G", "charge": "C", "stage": "S", "train": "T",
            "evaluation": "V", "final": "F", "end": "E"}  # fmt: skip

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import step_flops
-from benchmark.records.events import RunRecord, flatten
+from benchmark.records.events import flatten
+from benchmark.records.folder import RunRecord
 
 PRIVATE = frozenset({
     "name", "role", "summary", "paper", "target", "args", "budget", "sizes", "ladder", "schedule",
@@ -48,7 +49,7 @@ def shared_settings(evidence: Evidence) -> Iterator[Remark]:
     reference = evidence.ran[0]
     right = flatten({part: reference.config[part] for part in SHARED})
     for run in evidence.ran:
-        where = f"runs/{run.run_id}/config.yaml ({run.method}, seed {run.seed})"
+        where = f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
         found = flatten({part: run.config.get(part) for part in SHARED})
         for key in sorted(found.keys() | right.keys()):
             if found.get(key) != right.get(key):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import Event, RunRecord, Suite, load_suite
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.records.lock import FILE, Lock, read
 
 PARTIAL = ("rung", "tuning")
@@ -64,7 +65,7 @@ class Evidence:
 
 
 def numbered(run: RunRecord, *kinds: str) -> Iterator[tuple[str, Event]]:
-    """Records of these kinds with the place of each, such as "runs/ID/events.jsonl, line 7"."""
+    """Records of these kinds with the place of each, such as "runs/ID.jsonl.gz, line 7"."""
     for line, event in enumerate(run.events, start=1):
         if event["kind"] in kinds:
             yield f"{log_of(run)}, line {line}", event
@@ -72,4 +73,4 @@ def numbered(run: RunRecord, *kinds: str) -> Iterator[tuple[str, Event]]:
 
 def log_of(run: RunRecord) -> str:
     """The file of a run's records, and whose they are."""
-    return f"runs/{run.run_id}/events.jsonl ({run.method}, seed {run.seed})"
+    return f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import step_flops
-from benchmark.records.events import Event, RunRecord
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord
 
 AT_FRACTIONS = "benchmark.growth.schedule:AtFractions"
 SAME_TEXT = 1e-5

@@ -9,7 +9,7 @@ from scipy import stats
 
 from benchmark.audit.design import is_headline
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.records.events import RunRecord
+from benchmark.records.folder import RunRecord
 
 SAME = 1e-7
 """Absolute difference in bpb below which two numbers are equal; reports print four digits."""

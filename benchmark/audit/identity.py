@@ -13,7 +13,8 @@ from typing import Any
 from benchmark.audit.evidence import Evidence, Remark, numbered
 from benchmark.audit.ledger import step_flops
 from benchmark.audit.parameters import SHIPPED
-from benchmark.records.events import Event, RunRecord
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord
 from benchmark.records.lock import Plan
 
 NO_CODE = hashlib.sha256(b"").hexdigest()[:16]

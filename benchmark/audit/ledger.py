@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmark.audit.evidence import PARTIAL, Evidence, Remark, log_of, numbered
 from benchmark.audit.parameters import is_known
-from benchmark.records.events import Event, RunRecord
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord
 
 SAME = 1e-9
 """Relative difference below which two amounts are equal."""

@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.records.events import RunRecord, flatten, load_run
+from benchmark.records.events import flatten
+from benchmark.records.folder import RunRecord, load_run
 from benchmark.records.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
 
 
@@ -74,18 +75,18 @@ def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
     named = [lock.first["methods"], *(amendment.added for amendment in lock.amendments)]
     known = {(m, seed) for methods in named for m in methods for seed in methods[m]["seeds"]}
     for run_id in evidence.suite.unplanned:
-        run = load_run(evidence.folder / "runs" / run_id)
+        run = load_run(evidence.folder, run_id)
         is_ours = str(run.events[0]["suite_version"]) == evidence.suite.version
         if is_ours and (run.method, run.seed) not in known:
             yield Remark(
-                f"runs/{run_id} ({run.method}, seed {run.seed}): has results, and {FILE} never "
-                "planned it"
+                f"runs/{run_id}.jsonl.gz ({run.method}, seed {run.seed}): has results, and {FILE} "
+                "never planned it"
             )
 
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:
     """What the configuration of a run has else than the plan."""
-    where = f"runs/{run.run_id}/config.yaml ({run.method}, seed {run.seed})"
+    where = f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
     protocol = dict(run.config["protocol"])
     protocol.pop("seeds", None)
     first = run.events[0]

@@ -13,7 +13,7 @@ import yaml
 
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.paths import CONFIGS
-from benchmark.records.events import RunRecord
+from benchmark.records.folder import RunRecord
 
 UNSET: dict[str, Any] = {"role": "method", "controls": [], "args": {}, "budget": 1.0, "sizes": {},
                          "tunable": {}, "schedule": None, "ladder": {"n_growths": 0}}  # fmt: skip
@@ -51,7 +51,7 @@ def compared(evidence: Evidence, configs: Path) -> Iterator[Remark]:
         yield from _suite(evidence, suite)
     for run in {run.method: run for run in reversed(evidence.ran)}.values():
         file, right = _method(run, suite, configs)
-        where = f"runs/{run.run_id}/config.yaml ({run.method}, seed {run.seed})"
+        where = f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
         for key, found, wanted in differences(run.config["method"], right):
             yield Remark(f"{where}: {key} is {found}, {file} has {wanted}", is_fault=is_same)
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
-from benchmark.records.events import Event, RunRecord
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord
 
 Place = tuple[RunRecord, list[tuple[int, Event]]]
 
@@ -28,7 +29,7 @@ def provenance(evidence: Evidence) -> Iterator[Remark]:
     """Every stage, and no other, says what it was made with, and the same in every run."""
     told: dict[str, tuple[RunRecord, list[Event]]] = {}
     for run in evidence.ran:
-        where = f"runs/{run.run_id}/provenance.json ({run.method}, seed {run.seed})"
+        where = f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
         said = [(entry["stage"], entry["stage_id"]) for entry in run.provenance]
         trained = list(enumerate(event["stage_id"] for event in run.of("stage")))
         wrong = sorted(set(trained) ^ set(said))

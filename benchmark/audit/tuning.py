@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
-from benchmark.records.events import RunRecord
+from benchmark.records.folder import RunRecord
 
 ROLE = "tuning"
 

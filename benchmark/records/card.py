@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import Event, RunRecord
+from benchmark.records.events import Event
+from benchmark.records.folder import RunRecord
 
 Card = dict[str, dict[str, Any]]
 

@@ -8,6 +8,7 @@ dropped from between; without the last ones, runs are left that no plan covers. 
 whole file is found out only if it, or its SHA-256, was published before the runs.
 """
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmark.base.errors import RecordError
 from benchmark.records.events import atomic_write_text, flatten
+from benchmark.records.folder import RUNS
 
 FILE = "plan.lock"
 METRIC = "bits per byte of the whole test split, every byte scored once; lower is better"
@@ -266,16 +268,15 @@ def _seeds(seeds: list[int]) -> str:
 
 def _results(results_dir: Path, plan: Plan) -> int:
     """Runs of this version of the suite that have a result; what cannot be read counts."""
-    folders = [path for path in (results_dir / "runs").glob("[!.]*") if path.is_dir()]
-    return sum(_version(folder) in (plan["version"], None) for folder in folders)
+    return sum(_version(path) in (plan["version"], None) for path in results_dir.glob(RUNS))
 
 
-def _version(folder: Path) -> str | None:
-    """Version of the suite that a published run belongs to."""
+def _version(path: Path) -> str | None:
+    """Version of the suite that the records of a run belong to."""
     try:
-        with (folder / "events.jsonl").open() as log:
+        with gzip.open(path, "rt") as log:
             return str(json.loads(log.readline())["suite_version"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records.events import Suite, load_suite
+from benchmark.records.folder import Suite, load_suite
 from benchmark.report import factors, tables, tuning
 from benchmark.report.controls import Controls, controls, withheld
 from benchmark.report.frames import Frames, frames

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import RunRecord, Suite, flatten, load_suite
+from benchmark.records.events import flatten
+from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.report.statistics import Comparison, Estimate, compare, mean_interval, verdict
 
 NOT_SIGNIFICANT = "~"

@@ -16,7 +16,7 @@ from benchmark.report.figures import draw
 from benchmark.report.markdown import page
 
 INTERACTIVE = "report.html"
-"""Megabytes that follow from the rest: a folder may be published without."""
+"""Megabytes that follow from the rest, so they are not published; it holds every figure as SVG."""
 
 _GENERATED = ("tables/*.csv", "figures/*.csv", "figures/*.png", "figures/*.svg")
 
@@ -36,7 +36,8 @@ def _render(analysis: Analysis) -> dict[str, bytes]:
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
     pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
-    figures = {f"figures/{name}": image for name, image in images.items()}
+    figures = {f"figures/{name}": image for name, image in images.items()
+               if not name.endswith(".svg")}  # fmt: skip
     return {name: content.encode() for name, content in pages.items()} | tables | figures
 
 

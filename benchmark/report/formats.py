@@ -138,8 +138,8 @@ def table(rows: Sequence[dict[str, str]], alignment: str = "right") -> str:
 
 
 def figure(name: str, caption: str) -> str:
-    """A figure that links to its vector version."""
-    return f"[![{caption}](figures/{name}.png)](figures/{name}.svg)"
+    """A figure, as the page shows it."""
+    return f"![{caption}](figures/{name}.png)"
 
 
 def _special(value: float) -> str:

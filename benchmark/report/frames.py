@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import Event, RunRecord, Suite, flatten
+from benchmark.records.events import Event, flatten
+from benchmark.records.folder import RunRecord, Suite
 from benchmark.report.statistics import cost_to_target
 
 ABSENT = ("missing", "unfinished")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import RunRecord, Suite
+from benchmark.records.folder import RunRecord, Suite
 
 FILE = "corpus.json"
 PLAUSIBLE_BPB = 0.93

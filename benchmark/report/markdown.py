@@ -23,7 +23,8 @@ def page(analysis: Analysis) -> str:
         *tripwires(analysis),
         formats.table(verdict_rows(analysis)),
         formats.figure(*sections.lead(analysis)),
-        "The same to sort, filter and zoom, with a card of every run: [report.html](report.html).",
+        "The same to sort, filter and zoom, with a card of every run: "
+        "[report.html](report.html), which `growbench report` renders.",
         "## How to read this",
         reading(analysis),
     ]

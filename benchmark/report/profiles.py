@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import load_suite
+from benchmark.records.folder import load_suite
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.controls import SCRATCH

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records.events import load_suite
+from benchmark.records.folder import load_suite
 from benchmark.report.frames import Frames, frames
 
 _RUN = {

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from benchmark.records.events import RunRecord, flatten
+from benchmark.records.events import flatten
+from benchmark.records.folder import RunRecord
 from benchmark.report.controls import (
     BEST_FIXED,
     SAME_BUDGET,

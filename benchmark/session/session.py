@@ -29,15 +29,8 @@ from benchmark.plan.config import SuiteConfig
 from benchmark.plan.spec import device
 from benchmark.plan.suite import plan
 from benchmark.records.card import card
-from benchmark.records.events import (
-    VERSION,
-    Event,
-    RunRecord,
-    atomic_write_text,
-    read_events,
-    seal,
-    write_run,
-)
+from benchmark.records.events import VERSION, Event, atomic_write_text, read_events
+from benchmark.records.folder import RunRecord, write_run
 from benchmark.records.lock import hold, plan_of
 from benchmark.session.mirror import Mirror
 from benchmark.session.selection import chosen
@@ -105,10 +98,7 @@ class Session:
             hold(self.results, plan_of(configs, self.data, science()))
             self._write_suite()
             self._write_corpus()
-            try:
-                tracks = self._run(self._executor(), mirrored)
-            finally:
-                seal(self.results)
+            tracks = self._run(self._executor(), mirrored)
             mirrored(tracks)
             return tracks
 
@@ -203,33 +193,19 @@ class Session:
         atomic_write_text(self.results / "corpus.json", json.dumps(found, indent=2) + "\n")
 
     def _publish(self, track: Track) -> None:
-        """Write the folder of a run that has ended; one whose card has a gap has failed."""
+        """Write the records of a run that has ended; one whose card has a gap has failed."""
         record = self._record(track)
         try:
-            filled = card(record)
+            card(record)
         except RecordError as error:
             track.fail(Failure("failed", str(error)))
             record = self._record(track)
-            filled = card(record)
-        write_run(
-            self.results / "runs" / record.run_id,
-            events=record.events,
-            config=record.config,
-            provenance=record.provenance,
-            card=filled,
-        )
+        write_run(self.results, record.events, record.config, record.provenance)
 
     def _record(self, track: Track) -> RunRecord:
         """What is known of a run, from the records of its stages."""
-        return RunRecord(
-            run_id=track.run.id,
-            method=track.run.method.name,
-            role=track.run.method.role,
-            seed=track.run.seed,
-            events=tuple(self._events(track)),
-            config=track.run.config(),
-            provenance=list(self._provenance(track)),
-        )
+        events, provenance = list(self._events(track)), list(self._provenance(track))
+        return RunRecord.from_events(events, track.run.config(), provenance)
 
     def _provenance(self, track: Track) -> Iterator[dict[str, Any]]:
         """What each stage was made with, that at which a run failed included."""

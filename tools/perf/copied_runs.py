@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from benchmark.records.events import Event, RunRecord, atomic_write_text, load_suite, write_run
+from benchmark.records.events import Event, atomic_write_text
+from benchmark.records.folder import RunRecord, load_suite, write_run
 
 N_SEEDS = 10
 N_EVALUATIONS = 30
@@ -33,7 +34,7 @@ def write_copies(source: Path, folder: Path, n_runs: int) -> None:
         "runs": [{key: getattr(run, key) for key in keys} for run in runs],
     }
     for run in runs:
-        write_run(folder / "runs" / run.run_id, run.events, run.config, run.provenance)
+        write_run(folder, run.events, run.config, run.provenance)
     atomic_write_text(folder / "suite.yaml", yaml.safe_dump(plan, sort_keys=False))
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from benchmark.base.errors import RecordError
 from benchmark.records.card import card
-from benchmark.records.events import RunRecord, flatten, grouped
+from benchmark.records.events import flatten
+from benchmark.records.folder import RunRecord, grouped
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
