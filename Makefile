@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check smoke report methods perf ratios clean distclean
+.PHONY: help setup bench quick test check smoke report methods perf ratios clean distclean
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUITE ?= auto
@@ -10,11 +10,13 @@ RESULTS ?= results/cpu
 JOBS ?= 2
 ARGS ?=
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --no-input
+GPU := /dev/nvidia0
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## Make .venv with the pinned packages (once; a few minutes)
+setup: .venv/.ready ## Make .venv with what running needs, pinned (once; two minutes)
 	@:
 
 # An interrupted set-up has no stamp and starts over; a newer lock updates the environment in place.
@@ -32,22 +34,37 @@ setup: .venv/.ready ## Make .venv with the pinned packages (once; a few minutes)
 	rm -f $@; \
 	echo "setting up .venv with $$("$$python" --version); this takes a few minutes"; \
 	[ -x $(BIN)/python ] || "$$python" -m venv .venv; \
-	$(BIN)/python -m pip install -qq --no-input -r requirements.lock; \
-	$(BIN)/python -m pip install -qq --no-input --no-deps --no-build-isolation -e .; \
+	$(PIP) -c requirements.lock torch; \
+	$(PIP) --no-deps -r requirements.lock; \
+	$(PIP) --no-deps --no-build-isolation -e .; \
 	touch $@
+
+# What tests, linters and `make perf` need beside it.
+.venv/.dev: .venv/.ready requirements-dev.lock
+	@echo "adding to .venv what developing needs"
+	@$(PIP) --no-deps -r requirements-dev.lock
+	@touch $@
 
 bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS='key=value ...'
 	@suite=$(SUITE); \
 	if [ "$$suite" = auto ]; then \
-	    suite=$$($(BIN)/python -c \
-	        'import torch; print("enwik8" if torch.cuda.is_available() else "cpu")'); \
+	    cuda=$$($(BIN)/python -c 'import torch; print(torch.cuda.is_available())'); \
+	    if [ "$$cuda" = True ]; then suite=enwik8; else suite=cpu; fi; \
+	    if [ $$suite = cpu ] && [ -e $(GPU) ]; then \
+	        echo "bench: there is a GPU ($(GPU)), but PyTorch cannot use it (see nvidia-smi for the" \
+	            "driver); to train on the CPU all the same: make bench SUITE=cpu" >&2; \
+	        exit 1; \
+	    fi; \
 	fi; \
 	$(BIN)/growbench run "$$suite" $(ARGS)
 
-test: setup ## Run every test; ARGS='-k name' for some of them
+quick: .venv/.dev ## Run the tests that are not slow, in under two minutes; ARGS='-k name'
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup -m 'not slow' $(ARGS)
+
+test: .venv/.dev ## Run every test; ARGS='-k name' for some of them
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-check: setup ## Format, lint, types and import layers; changes nothing
+check: .venv/.dev ## Format, lint, types and import layers; changes nothing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -63,10 +80,10 @@ report: setup ## Render the report from its records; RESULTS=results/cpu
 methods: setup ## Measure every method and write docs/methods.md
 	@$(BIN)/growbench methods
 
-perf: setup ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
+perf: .venv/.dev ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
 	@$(BIN)/python -m tools.perf.page $(ARGS)
 
-ratios: setup ## Warn where anything is slower beside its reference than it was; changes nothing
+ratios: .venv/.dev ## Warn where anything is slower beside its reference than it was; changes nothing
 	@$(BIN)/python -m tools.perf.ratios
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import synthetic_records as toy
+
+pytest.importorskip("playwright", reason="playwright is in growbench[dev], not here")
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 from synthetic_records import SUITE, Planted, write_records
 from test_html import NASTY, SUITE_OF_NASTY

@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HARNESS = ("baseline", "evaluate", "growth", "kernels", "model", "optim")
-FILES = [
-    *(ROOT / "benchmark" / f"{name}.py" for name in HARNESS),
-    *sorted((ROOT / "baselines").rglob("*.py")),
-]
+ROOMS = ("benchmark/growth", "benchmark/model", "benchmark/training", "baselines")
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 FACTORIES = frozenset({
     "arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "from_numpy", "full",

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("tensorboard", reason="TensorBoard is in growbench[tensorboard], not here")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_suite import finish, prepare
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),  # one cluster for all of them
     pytest.mark.skipif(sys.platform != "linux", reason="Ray has no clusters of nodes elsewhere"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is in growbench[ray], not here"),
 ]
 
 TIMEOUT = 180.0

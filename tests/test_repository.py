@@ -16,6 +16,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FUNCTION_LINES = 45
 MAX_ADR_LINES = 40
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+MAX_PACKAGES = 43
+"""That `make bench` installs, without pip and growbench itself."""
 
 MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9.])(/(?:work|tmp|root|home)/\S*)", re.MULTILINE)
 LEFTOVER = re.compile(r"#.*\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
@@ -50,10 +53,22 @@ def project() -> dict[str, Any]:
     return table
 
 
-def pins() -> list[str]:
-    """Lines of requirements.lock that are not comments."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+def pins(lock: str) -> list[str]:
+    """Lines of a lock that name a package."""
+    lines = (ROOT / lock).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "-r "))]
+
+
+def unmet(asked: list[str], pinned: list[str]) -> list[str]:
+    """Requirements that the pins do not satisfy."""
+    versions = {canonicalize_name(n): v for n, v in (line.split("==") for line in pinned)}
+    requirements = map(Requirement, asked)
+    return [
+        str(requirement)
+        for requirement in requirements
+        if (pin := versions.get(canonicalize_name(requirement.name))) is None
+        or pin not in requirement.specifier
+    ]
 
 
 def long_functions(source: str) -> list[str]:
@@ -150,10 +165,11 @@ def test_the_tree_in_the_readme_names_every_top_level_entry_and_module() -> None
     assert sorted(name for name in wanted if name not in readme) == []
 
 
-def test_the_lock_pins_everything_exactly_and_sorted() -> None:
-    assert [line for line in pins() if not PIN.fullmatch(line)] == []
-    assert "torch==2.13.0" in pins()
-    assert pins() == sorted(pins(), key=str.lower)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_everything_exactly_and_sorted(lock: str) -> None:
+    found = pins(lock)
+    assert [line for line in found if not PIN.fullmatch(line)] == []
+    assert found == sorted(found, key=str.lower)
 
 
 @pytest.mark.parametrize("line", ["torch>=2", "torch==2.13.0+cpu", "-e .", "torch @ file:///w.whl"])
@@ -161,17 +177,23 @@ def test_knows_an_inexact_pin(line: str) -> None:
     assert not PIN.fullmatch(line)
 
 
-def test_the_lock_satisfies_what_the_project_asks_for() -> None:
-    locked = {canonicalize_name(n): v for n, v in (line.split("==") for line in pins())}
+def test_the_locks_hold_what_running_and_what_developing_ask_for() -> None:
+    running, developing = map(pins, LOCKS)
     table = project()
-    asked = [*table["dependencies"], *table["optional-dependencies"]["dev"]]
-    unmet = [
-        text
-        for text, requirement in ((text, Requirement(text)) for text in asked)
-        if (pin := locked.get(canonicalize_name(requirement.name))) is None
-        or pin not in requirement.specifier
+    assert unmet(table["dependencies"], running) == []
+    assert unmet(table["optional-dependencies"]["dev"], developing) == []
+    assert "torch==2.13.0" in running
+    assert set(running) & set(developing) == set()
+    assert len(running) <= MAX_PACKAGES
+
+
+def test_finds_a_requirement_that_a_lock_does_not_meet() -> None:
+    assert unmet(
+        ["rich>=13", "torch==2.13.0", "Markdown_It-py"], ["rich==12", "torch==2.13.0"]
+    ) == [
+        "rich>=13",
+        "Markdown_It-py",
     ]
-    assert unmet == []
 
 
 def test_the_newest_version_in_the_changelog_is_the_project_s() -> None:
