@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.strategies import SingleDeviceStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators.cpu import CPUAccelerator
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -167,8 +167,6 @@ class _Accelerator(CPUAccelerator):
         assert device == DEVICE
 
 
-def on_gpu(trainer: type[pl.Trainer], **settings: object) -> pl.Trainer:
-    """A Lightning trainer for the pretended GPU, whatever device its settings say."""
-    strategy = SingleDeviceStrategy(device=DEVICE, accelerator=_Accelerator())
-    chosen: dict[str, Any] = settings | {"accelerator": "auto", "strategy": strategy}
-    return trainer(**chosen)
+def gpu_fabric(*_: object) -> Fabric:
+    """Fabric for the pretended GPU, whatever is asked for."""
+    return Fabric(strategy=SingleDeviceStrategy(device=DEVICE, accelerator=_Accelerator()))

@@ -31,7 +31,7 @@ from benchmark.records.events import Event
 from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.records.lock import FILE, hold, read, settings
 from benchmark.records.sums import SUMS, seal
-from benchmark.stage.stage import _counts
+from benchmark.stage.recorder import _counts
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ from benchmark.plan.run import Run
 from benchmark.records.events import Event, read_events
 from benchmark.session.session import Session
 from benchmark.stage import ranks
+from benchmark.stage.batches import Batches, Share
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context, Tick
-from benchmark.stage.fitting import Batches, Share
 
 pytestmark = pytest.mark.slow  # processes start
 
@@ -101,10 +101,10 @@ def test_a_share_of_a_batch_is_a_function_of_cursor_and_rank() -> None:
     whole = [stream[step] for step in range(3)]
     for n_ranks, n_micro in ((1, 1), (2, 1), (1, 4), (2, 2), (8, 1)):
         shares = [Share(rank=rank, n_ranks=n_ranks, n_micro=n_micro) for rank in range(n_ranks)]
-        parts = [torch.cat(list(Batches(stream, 3, share))) for share in shares]
+        parts = [list(Batches(stream, 3, share)) for share in shares]
         for step, batch in enumerate(whole):
             rows = torch.cat([part[step].flatten(0, 1) for part in parts])
-            assert parts[0].shape[1] == n_micro
+            assert parts[0][step].shape[0] == n_micro
             assert torch.equal(rows, batch)
 
 

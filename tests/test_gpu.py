@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import tiny_suite
 import torch
-from pretend_gpu import DEVICE, on_gpu, pretend_gpu
+from pretend_gpu import DEVICE, gpu_fabric, pretend_gpu
 from tiny import generator
 from torch import Tensor
 from typing_extensions import override
@@ -25,10 +23,12 @@ from benchmark.model import kernels
 from benchmark.model.transformer import Block, ModelConfig, Transformer
 from benchmark.plan.config import available, load_method, load_suite
 from benchmark.plan.run import Run
-from benchmark.stage import fitting
+from benchmark.stage import fitting, process
 from benchmark.stage.checkpoint import StageStore, load_state
 from benchmark.stage.context import Context
+from benchmark.training import loop
 from benchmark.training.baseline import Baseline, Fit, Plain
+from benchmark.training.loop import make_fabric
 from benchmark.training.optim import OptimizerConfig, RateCurve, moments_of
 
 CPU = torch.device("cpu")
@@ -89,17 +89,10 @@ def fit(
 
 def learn(method: Baseline, device: torch.device, step: int) -> float:
     """One step; its loss."""
-    batch = method.transfer_batch_to_device(ids(method.model.config, step)[None, None], device, 0)
-    method.on_train_batch_start(batch, step)
     found = list[float]()
-
-    def closure() -> Tensor:
-        loss = method.training_step(batch, step)
-        loss.backward()
-        found.append(loss.item())
-        return loss
-
-    method.optimizer_step(0, step, method.optimizer, closure)
+    method.fit_spec = replace(method.fit_spec, on_step=lambda loss, _: found.append(loss.item()))
+    fabric = gpu_fabric() if device == DEVICE else make_fabric("cpu")
+    loop.train(method, [ids(method.model.config, step)[None]], fabric)
     return found[0]
 
 
@@ -258,7 +251,7 @@ def test_a_run_on_the_gpu_comes_to_what_it_does_on_the_cpu(
     here = points(*tiny_suite.run_of(tmp_path / "here", GROWING))
     run, context = tiny_suite.run_of(tmp_path / "there", GROWING)
     run.device = DEVICE.type
-    monkeypatch.setattr(pl, "Trainer", partial(on_gpu, pl.Trainer))
+    monkeypatch.setattr(fitting, "make_fabric", gpu_fabric)
     with pretend_gpu() as device:
         there = points(run, context)
         last = StageStore(context.cache).checkpoint(run.predicted()[-1][0].id)
@@ -276,10 +269,10 @@ def test_a_process_with_a_gpu_lets_cublas_be_deterministic(
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    fitting.prepare_process(threads=1)
+    process.prepare_process(threads=1)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fitting.prepare_process(threads=1)
+    process.prepare_process(threads=1)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
@@ -313,14 +306,14 @@ def test_a_gpu_gets_its_batches_from_pinned_memory_and_need_not_wait(
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
     monkeypatch.setattr(Tensor, "to", move)
-    Plain().transfer_batch_to_device(torch.zeros(1), torch.device("cuda"), 0)
+    loop._on_device(torch.zeros(1), torch.device("cuda"))
     assert done == ["pinned", "cuda, True"]
 
 
 def test_a_clock_stops_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = list[torch.device]()
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    fitting.wait_for(CPU)
+    process.wait_for(CPU)
     assert waited == []
-    fitting.wait_for(torch.device("cuda"))
+    process.wait_for(torch.device("cuda"))
     assert waited == [torch.device("cuda")]

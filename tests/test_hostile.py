@@ -138,7 +138,7 @@ def test_a_model_that_sees_what_it_should_predict_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "replaced"),
-    [("RepeatsItsData", "training_step"), ("TrainsMore", "on_train_batch_end")],
+    [("RepeatsItsData", "forward"), ("TrainsMore", "on_train_batch_end")],
 )
 def test_a_method_with_a_training_of_its_own_is_never_planned(
     tmp_path: Path, name: str, replaced: str

@@ -36,7 +36,7 @@ from benchmark.plan.config import (
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import Event, read_events
-from benchmark.stage import stage
+from benchmark.stage import recorder
 from benchmark.stage.checkpoint import StageStore, load_state, save_state
 from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
@@ -560,13 +560,13 @@ def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(
     run = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY))
     patient = replace(context, checkpoint_seconds=0.0)
     for cpu in ("first", "second", "second"):
-        monkeypatch.setattr(stage, "process_provenance", lambda *_, cpu=cpu, **__: {"cpu": cpu})
+        monkeypatch.setattr(recorder, "process_provenance", lambda *_, cpu=cpu, **__: {"cpu": cpu})
         with pytest.raises(Interrupted):
             finish(run, replace(patient, on_tick=killed_after(4)))
-    monkeypatch.setattr(stage, "process_provenance", lambda *_, **__: {"cpu": "unsaved"})
+    monkeypatch.setattr(recorder, "process_provenance", lambda *_, **__: {"cpu": "unsaved"})
     with pytest.raises(Interrupted):
         finish(run, replace(context, on_tick=killed_after(0)))
-    monkeypatch.setattr(stage, "process_provenance", lambda *_, **__: {"cpu": "last"})
+    monkeypatch.setattr(recorder, "process_provenance", lambda *_, **__: {"cpu": "last"})
     done = finish(run, context)
     for part, cpus in ((done[:1], ["first", "second", "last"]), (done[1:], ["last"])):
         found = of_kind("provenance", part, context)

@@ -17,10 +17,10 @@ from benchmark.data.stream import ByteStream
 from benchmark.growth.grow import grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.transformer import Transformer
-from benchmark.plan.spec import StageSpec
-from benchmark.stage.fitting import Batches, Share, make_trainer
+from benchmark.stage.batches import Batches, Share
 from benchmark.training.baseline import Fit, Plain
 from benchmark.training.evaluate import score
+from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve
 from benchmark.training.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
 
@@ -129,11 +129,11 @@ class _Fewer(Batches):
     @override
     def __iter__(self) -> Iterator[Tensor]:
         for batch in super().__iter__():
-            yield batch[:, :-1]
+            yield batch[:-1]
 
 
-def weights_after(spec: StageSpec, n_micro: int, *, leaves_out: bool = False) -> dict[str, Tensor]:
-    """Weights of a float64 model after some steps of a stage."""
+def weights_after(n_micro: int, *, leaves_out: bool = False) -> dict[str, Tensor]:
+    """Weights of a float64 model after some steps."""
     model = trained_like(TINY)
     text = torch.randint(TINY.vocab_size, (2000,), generator=torch.Generator().manual_seed(1))
     stream = ByteStream(text=text.byte(), seq_len=TINY.seq_len, batch_size=12, seed=0)
@@ -146,21 +146,18 @@ def weights_after(spec: StageSpec, n_micro: int, *, leaves_out: bool = False) ->
             step_flops=1.0,
         )
     )  # fmt: skip
-    spec = replace(spec, precision="64-true")
     batches = _Fewer(stream, 5, share) if leaves_out else Batches(stream, 5, share)
-    make_trainer(spec, "cpu", share).fit(baseline, batches)
+    train(baseline, batches, make_fabric("cpu", "64-true"))
     assert baseline.n_done == 5
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_gradients_of_micro_batches_add_up_to_that_of_the_batch(folder: Path) -> None:
-    spec = run_of(folder, "scratch", 1)[0].next_stage([])
-    assert spec is not None
-    whole = weights_after(spec, 1)
+def test_gradients_of_micro_batches_add_up_to_that_of_the_batch() -> None:
+    whole = weights_after(1)
     for n_micro in (2, 3, 12):
-        for name, tensor in weights_after(spec, n_micro).items():
+        for name, tensor in weights_after(n_micro).items():
             torch.testing.assert_close(tensor, whole[name], rtol=1e-6, atol=1e-9)
-    broken = weights_after(spec, 2, leaves_out=True)
+    broken = weights_after(2, leaves_out=True)
     assert not torch.allclose(broken["embed.weight"], whole["embed.weight"], rtol=1e-6, atol=1e-9)
 
 

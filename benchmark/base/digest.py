@@ -28,12 +28,17 @@ SCIENCE = (
     "model.cost",
     "model.kernels",
     "model.transformer",
+    "stage.batches",
     "stage.execute",
     "stage.fitting",
     "stage.meter",
+    "stage.process",
+    "stage.recorder",
     "stage.stage",
+    "stage.steps",
     "training.baseline",
     "training.evaluate",
+    "training.loop",
     "training.optim",
 )
 """Modules of the harness whose code determines what a stage computes."""

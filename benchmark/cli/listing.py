@@ -27,7 +27,7 @@ from benchmark.session.machines import Machine
 from benchmark.session.probe import Probe, predict
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 from benchmark.training.baseline import Baseline
 
 MISSING = formats.DASH

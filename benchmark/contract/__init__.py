@@ -43,7 +43,7 @@ from benchmark.contract.reach import refusals
 from benchmark.contract.resumption import resumption
 from benchmark.contract.seclusion import evaluation, seclusion, shared_training, training_flops
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 
 CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "declarations": declarations,

@@ -19,7 +19,7 @@ from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, f
 from benchmark.data.stream import ByteStream
 from benchmark.model.cost import forward_flops_per_token, training_flops_per_token
 from benchmark.model.transformer import Transformer
-from benchmark.stage.fitting import GrowthBatches
+from benchmark.stage.batches import GrowthBatches
 
 N_STEPS = 3
 

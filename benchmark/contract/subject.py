@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,8 +16,9 @@ from benchmark.data.stream import ByteStream
 from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import GrowthOperator, Moments, Resources, StatePolicy, Weights
 from benchmark.model.transformer import CHOICES, ModelConfig, Transformer
-from benchmark.stage.fitting import Batches, GrowthBatches
+from benchmark.stage.batches import Batches, GrowthBatches
 from benchmark.training.baseline import Baseline, Fit
+from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm, moments_of
 
 SIZES = {
@@ -219,7 +219,7 @@ class Subject:
         frozen: Collection[str],
         weight_decay: float = 0.1,
     ) -> Moments:
-        """Train a grown model in place, through Lightning as a run does; returns Adam's state."""
+        """Train a grown model in place, as a run does; returns Adam's state."""
         baseline = self.begin(grown, steps, rewarm, frozen=frozen, weight_decay=weight_decay)
         self.fit(baseline, grown, steps)
         return moments_of(grown.model, baseline.optimizer)
@@ -227,26 +227,13 @@ class Subject:
     def fit(self, baseline: Baseline, grown: Grown, steps: range) -> None:
         """Take the steps with an instance that has begun."""
         stream = self.text(grown.model.config, first_window=BATCH_SIZE * steps.start)
-        grown.model.train()
-        _trainer().fit(baseline, Batches(stream, len(steps)))
+        train(baseline, Batches(stream, len(steps)), make_fabric("cpu"))
 
 
 def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
     """The variants in which an even number of choices differs from the first variant's."""
     first = vars(variants[0])
     return [v for v in variants if sum(first[k] != x for k, x in vars(v).items()) % 2 == 0]
-
-
-def _trainer() -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def token_ids(config: ModelConfig) -> Tensor:

@@ -21,7 +21,7 @@ from benchmark.records.events import atomic_write_text
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 from benchmark.stage.watch import corpus_closed
 from benchmark.training.shortage import is_out_of_memory
 

@@ -18,9 +18,10 @@ from benchmark.growth.operator import Moments
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.spec import StageSpec
-from benchmark.stage.fitting import Batches, make_trainer
+from benchmark.stage.batches import Batches
 from benchmark.training.baseline import Fit, Plain
 from benchmark.training.evaluate import score
+from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve
 
 WARMUP_STEPS = 2
@@ -33,7 +34,7 @@ class Speed:
     """Seconds that the parts of a stage take on this machine."""
 
     fit: float
-    """To start and to end a Lightning fit."""
+    """To set up a fit."""
 
     step: float
     byte: float
@@ -94,11 +95,10 @@ def measure(spec: StageSpec, device: str) -> Speed:
     baseline, clock = Plain(), _Clock()
     baseline.begin(_fit(spec, model, clock))
     started = time.perf_counter()
-    make_trainer(spec, device).fit(baseline, Batches(stream, n_steps))
+    train(baseline, Batches(stream, n_steps), make_fabric(device, spec.precision))
     elapsed = time.perf_counter() - started
     times = clock.ends[WARMUP_STEPS:]
     step = statistics.median(end - start for start, end in pairwise(times))
-    model.to(device)  # Lightning leaves it on the CPU
     return Speed(
         fit=max(0.0, elapsed - n_steps * step),
         step=step,

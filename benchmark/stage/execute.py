@@ -8,15 +8,15 @@ from filelock import FileLock
 
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import EventLog, atomic_write, atomic_write_text
+from benchmark.stage.batches import Share
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context, unobserved
-from benchmark.stage.fitting import (
-    Share,
-    prepare_process,
-)
-from benchmark.stage.meter import Steps
+from benchmark.stage.fitting import Fitting
+from benchmark.stage.process import prepare_process
 from benchmark.stage.ranks import Meeting, run_on_ranks
-from benchmark.stage.stage import Fitting, Stage, last_that_fitted
+from benchmark.stage.recorder import last_that_fitted
+from benchmark.stage.stage import Stage
+from benchmark.stage.steps import Steps
 from benchmark.stage.watch import corpus_closed
 from benchmark.training.shortage import first_that_fits, micro_batches
 

@@ -6,16 +6,12 @@ moments, and the learning rate after growth. Its hyperparameters are its constru
 arguments. Training itself is final: identical for everyone.
 """
 
-import time
 from abc import ABC
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 from typing_extensions import override
 
@@ -36,12 +32,12 @@ from benchmark.training.optim import (
 
 
 def unobserved(loss: Tensor, started: float) -> None:
-    """Nobody watches the steps."""
+    """Default callback: does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What one Lightning fit trains, and from where."""
+    """What the training of one stage starts from, and its settings."""
 
     model: Transformer
     moments: Moments
@@ -81,7 +77,7 @@ def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
 
 
 class Baseline(pl.LightningModule, ABC):
-    """One growth method, wrapped for Lightning."""
+    """One growth method; as a LightningModule it is what Fabric trains."""
 
     model_class: type[Transformer] = Transformer
     """The architecture the method trains; an argument may choose it."""
@@ -147,7 +143,7 @@ class Baseline(pl.LightningModule, ABC):
 
     @final
     def begin(self, fit: Fit) -> None:
-        """Take up training at `fit`."""
+        """Prepare to train from `fit` on."""
         self.fit_spec, self.model, self.n_done = fit, fit.model, fit.n_done
         for name in fit.frozen:
             fit.model.get_parameter(name).requires_grad_(False)
@@ -156,7 +152,6 @@ class Baseline(pl.LightningModule, ABC):
         self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
         self.loss_of = compiled(mean_nats) if fit.is_compiled else mean_nats
         self.rate_used = 0.0
-        self.at = 0, 0
         self._follow()
 
     def on_progress(self, since_growth: float) -> None:
@@ -192,83 +187,14 @@ class Baseline(pl.LightningModule, ABC):
             return 1.0
         return fit.rewarm.factor(self.flops - fit.grown_at, fit.budget_flops)
 
-    @final
     @override
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Part of the loss of a step that comes from one of its micro-batches.
-
-        Args:
-            batch: those of several steps, int64 (S, M, B, T + 1); `at` says which one is meant.
-            batch_idx: unused.
-        """
-        return self.loss_of(self.model, batch[self.at]) / batch.shape[1]
+    def forward(self, batch: Tensor) -> Tensor:
+        """Mean loss of token ids, int64 (B, T + 1), in nats per predicted one."""
+        return self.loss_of(self.model, batch)
 
     @final
-    @override
-    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        self.batches = batch
-
-    @final
-    @override
-    def transfer_batch_to_device(
-        self, batch: Tensor, device: torch.device, dataloader_idx: int
-    ) -> Tensor:
-        """The batch on the device; a GPU fetches it from pinned memory while it still computes."""
-        if device.type == "cuda":
-            batch = batch.pin_memory()
-        return batch.to(device, non_blocking=True)
-
-    @final
-    @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer
-
-    @final
-    @override
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
-    ) -> None:
-        """Take the steps that what Lightning takes for a batch has batches for.
-
-        At small sizes Lightning's own work is a twentieth of a step; it does it once for all of
-        them (ADR 0018). Lightning wants its closure to be called: that is the first micro-batch.
-        """
-        n_steps, n_micro = self.batches.shape[:2]
-        for i in range(n_steps):
-            started = time.perf_counter()
-            losses = []
-            for j in range(n_micro):
-                self.at = i, j
-                with self._shared(is_last=j == n_micro - 1):
-                    is_first = self.at == (0, 0)
-                    losses.append(optimizer_closure() if is_first else self._backward(batch_idx))
-            self._update()
-            self.n_done += 1
-            self._follow()
-            self.fit_spec.on_step(sum(losses[1:], losses[0]), started)
-
-    @final
-    @override
-    def optimizer_zero_grad(
-        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Gradients go when they are used; none is there when a step starts."""
-
-    def _shared(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Several devices average the gradients of a step once, with its last micro-batch."""
-        if is_last or not isinstance(self.trainer.strategy, ParallelStrategy):
-            return nullcontext()
-        return self.trainer.strategy.block_backward_sync()
-
-    def _backward(self, batch_idx: int) -> Tensor:
-        """Do as Lightning's closure does, without its hooks, which nobody here has; the loss."""
-        loss = self.trainer.strategy.training_step(self.batches, batch_idx)
-        assert isinstance(loss, Tensor)
-        loss.backward()
-        return loss.detach()
-
-    def _update(self) -> None:
-        """Move the weights by the gradients, and drop those."""
+    def update(self) -> None:
+        """End a step: move the weights by their gradients, drop these, and adapt the model."""
         self.rate_used = self.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_used
@@ -278,6 +204,8 @@ class Baseline(pl.LightningModule, ABC):
         else:
             with scaled_update(self.model, self.is_new, factor):
                 clipped_step(self.optimizer, clip)
+        self.n_done += 1
+        self._follow()
 
 
 class Plain(Baseline):

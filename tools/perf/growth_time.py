@@ -22,7 +22,7 @@ from benchmark.growth.grow import check_reach, enlargements, grow, grown_model
 from benchmark.growth.operator import Moments, Resources
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.config import available, load_method
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 from benchmark.training.baseline import Baseline
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.step_time import drawn

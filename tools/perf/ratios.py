@@ -21,7 +21,7 @@ from tabulate import tabulate
 from benchmark.base.plugins import PluginConfig
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import load_method
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 from tools.perf import growth_time, step_time
 from tools.perf.step_time import HARNESS, LARGER, REFERENCE, TARGET, Rounds, Shape
 

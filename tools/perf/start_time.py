@@ -38,7 +38,7 @@ from pathlib import Path
 from benchmark.plan.config import load_method, load_suite
 from benchmark.plan.runs import Run
 from benchmark.stage.runner import Context, execute
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 prepare_process(threads=1)
 suite = load_suite("suite.yaml", ["run.device=cpu"])
 stage = Run(suite, load_method("scratch"), 0, data={}).next_stage([])

@@ -33,7 +33,7 @@ from benchmark.plan.config import (
 from benchmark.plan.run import Run
 from benchmark.stage.context import Context
 from benchmark.stage.execute import execute
-from benchmark.stage.fitting import prepare_process
+from benchmark.stage.process import prepare_process
 from benchmark.training.optim import OptimizerConfig, build_optimizer, clipped_step
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
 from tools.perf.watched import Watched

@@ -1,0 +1,68 @@
+"""The training loop of every method: for each batch forward, backward and one update.
+
+Lightning's Fabric provides the device, the precision and, where several processes share a batch,
+the mean of their gradients. Everything else that happens in a step is written here and in
+`Baseline.update`.
+"""
+
+import time
+from collections.abc import Iterable
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+from benchmark.training.baseline import Baseline
+
+
+def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> Fabric:
+    """What brings a model and its batches to a device.
+
+    Args:
+        device: kind of device, "cpu" or "cuda".
+        precision: as Fabric names it, or "tf32".
+        n_ranks: processes, this one included, that have met and share each batch.
+    """
+    fabric = Fabric(
+        accelerator=device,
+        devices=n_ranks,
+        # buffers are the same in all processes
+        strategy="auto" if n_ranks == 1 else DDPStrategy(broadcast_buffers=False),
+        plugins=[LightningEnvironment()],  # does not look for a cluster
+        precision="32-true" if precision == "tf32" else precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def train(baseline: Baseline, batches: Iterable[Tensor], fabric: Fabric) -> None:
+    """Take a step with each batch.
+
+    Args:
+        baseline: a method that has begun a fit.
+        batches: token ids, int64 (M, B, T + 1): M micro-batches, whose gradients add up.
+        fabric: the device, the precision and the processes that share each batch.
+    """
+    loss_of = fabric.setup_module(baseline)
+    loss_of.train()
+    for batch in batches:
+        started = time.perf_counter()
+        losses = []
+        n_micro = len(batch)
+        for i, ids in enumerate(_on_device(batch, fabric.device)):
+            is_last = i == n_micro - 1  # processes average their gradients once per step
+            with fabric.no_backward_sync(loss_of, enabled=not is_last):
+                loss = loss_of(ids) / n_micro
+                fabric.backward(loss)
+            losses.append(loss.detach())
+        baseline.update()
+        baseline.fit_spec.on_step(sum(losses[1:], losses[0]), started)
+
+
+def _on_device(batch: Tensor, device: torch.device) -> Tensor:
+    """The batch on the device; a GPU fetches it from pinned memory while it still computes."""
+    if device.type == "cuda":
+        batch = batch.pin_memory()
+    return batch.to(device, non_blocking=True)
