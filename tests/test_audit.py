@@ -126,11 +126,6 @@ FORGERIES: dict[str, tuple[str, Callable[[Events], None], str]] = {
         "what came before leads to",
     ),
     "ends": ("stacking", change("status", "failed", "end"), "its records go on to the end"),
-    "stage ids": (
-        "scratch",
-        lambda events: rename(events, last(events, "stage")["stage_id"], "0123456789abcdef"),
-        "stage_id is 0123456789abcdef, plan and configuration give ",
-    ),
     "shared stages": (
         "scratch_half",
         lambda events: next(e for e in events if e["kind"] == "train").update(loss=1.0),
@@ -638,24 +633,6 @@ def test_dates_that_cannot_be_are_named(results: Path, amended: str, words: str)
 def test_a_metric_that_reports_are_not_made_by_is_named(results: Path) -> None:
     relock(results, lambda content: content["plan"].update(metric="bits per word"))
     assert faults(results, "plan")[0].startswith("plan.lock: metric is 'bits per word', reports")
-
-
-def test_science_code_that_the_stages_were_not_made_with_is_named(results: Path) -> None:
-    relock(results, lambda content: content["plan"].update(science="0" * 16))
-    assert "plan and configuration give " in faults(results, "stage ids")[0]
-
-
-@pytest.mark.parametrize("part", ["optimizer", "learning_rate"])
-def test_settings_that_everybody_says_alike_are_held_by_the_ids(results: Path, part: str) -> None:
-    """No run differs and the plan agrees; the stages were not trained so."""
-    key, value = {"optimizer": ("weight_decay", 0.2), "learning_rate": ("decay", 0.41)}[part]
-    for run in load_suite(results).runs:
-        folder = results / "runs" / run.run_id
-        forge(folder, config=lambda config: config["protocol"][part].update({key: value}))
-    relock(results, lambda content: content["plan"]["protocol"][part].update({key: value}))
-    assert faults(results, "plan") == []
-    assert faults(results, "shared settings") == []
-    assert "plan and configuration give " in faults(results, "stage ids")[0]
 
 
 def test_what_a_stage_was_made_with_is_the_same_in_all_its_runs(results: Path) -> None:

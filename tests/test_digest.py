@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.base import digest
+from benchmark.base.source import normalised
 from benchmark.model.transformer import Transformer
 
 FILES = {
@@ -50,7 +51,13 @@ def write(folder: Path, changed: str = "") -> None:
 
 
 def forget_all() -> None:
-    for found in (digest._reached, digest._file, digest._spec):
+    for found in (
+        digest._reached,
+        digest._content,
+        digest._imported_by,
+        digest._file,
+        digest._spec,
+    ):
         found.cache_clear()
 
 
@@ -124,12 +131,112 @@ def test_the_rest_of_the_harness_is_not_dragged_in(tmp_path: Path, original: str
     first = digest_of(tmp_path / "other", "ours.method", "Method")
     (tmp_path / "other/ours/top.py").write_text(f"{source}import benchmark.report\n")
     assert digest_of(tmp_path / "other", "ours.method", "Method") != first != original
-    reached = digest._imports(digest._source("benchmark"), 0, "benchmark")
+    reached = digest._imported_by("benchmark")
     assert any(name.startswith("benchmark.report") for name in reached)
 
 
 def test_a_class_of_the_harness_adds_nothing_to_the_science() -> None:
     assert digest.code(Transformer) == digest._digest([])
+
+
+def test_a_module_that_moves_stays_what_it_is(tmp_path: Path, original: str) -> None:
+    write(tmp_path / "other")
+    ours = tmp_path / "other/ours"
+    (ours / "lib").mkdir()
+    (ours / "lib/__init__.py").write_text('"""A place."""\n')
+    (ours / "parts.py").rename(ours / "lib/pieces.py")
+    text = (ours / "lib/pieces.py").read_text()
+    (ours / "lib/pieces.py").write_text(text.replace("from .deep", "from ..deep"))
+    method = (ours / "method.py").read_text()
+    method = method.replace("from ours.parts import widen", "from .lib.pieces import widen")
+    (ours / "moved.py").write_text(method)
+    assert digest_of(tmp_path / "other", "ours.moved", "Method") == original
+
+
+DESCRIBED = '''
+# what this is
+import helpers.sums as h
+import json  # for nothing
+from helpers import SCALE
+from ours.parts import (
+    widen,  # wider
+)
+
+from benchmark.growth import schedule
+from benchmark.training.baseline import Baseline
+
+
+class Method(Baseline):
+    """Anything else."""
+
+    # rarely
+    def late(self):
+        """Another thing."""
+        from . import late
+
+        return late
+'''
+
+
+def test_a_file_that_is_described_otherwise_stays_what_it_is(tmp_path: Path, original: str) -> None:
+    """Its imports are in another order, too."""
+    write(tmp_path / "other")
+    (tmp_path / "other/ours/method.py").write_text(DESCRIBED)
+    assert digest_of(tmp_path / "other", "ours.method", "Method") == original
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return late", "return [late]"),
+        ("import SCALE", "import SCALE as WIDTH"),
+        ("import json", "import math"),
+        ("class Method(Baseline)", "class Method(Baseline, object)"),
+        ("    def late", "    @staticmethod\n    def late"),
+    ],
+)
+def test_an_edited_line_makes_it_another(tmp_path: Path, original: str, old: str, new: str) -> None:
+    write(tmp_path / "other")
+    path = tmp_path / "other/ours/method.py"
+    path.write_text(path.read_text().replace(old, new))
+    assert digest_of(tmp_path / "other", "ours.method", "Method") != original
+
+
+def normal(text: str) -> bytes:
+    return normalised(text.encode(), {"here", "there"}.__contains__)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 'a # b'", "x = 'a # c'"),
+        ("x = '''a\n\nb'''", "x = '''a\nb'''"),
+        ("x = '''a \nb'''", "x = '''a\nb'''"),
+        ("x = f'{y} # b'", "x = f'{y} # c'"),
+        ("x = 'ä' + y  # ä", "x = 'ä' + z  # ä"),
+        ("if x:\n    y()\nz()", "if x:\n    y()\n    z()"),
+        ("from math import sin", "from cmath import sin"),
+        ("import numpy.linalg", "import numpy.fft"),
+        ("from here import a", "from here import b as a"),
+    ],
+)
+def test_texts_that_do_otherwise_are_told_apart(one: str, other: str) -> None:
+    assert normal(one) != normal(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 'a # b'", "x = 'a # b'  # c"),
+        ("x = 1\ny = 2", "x = 1\n\n\ny = 2   \n\n"),
+        ("x = 1", "'''Constant.'''\nx = 1\n'''Of what.'''"),
+        ("from here import a, b", "from there import b\nfrom here import (\n    a,\n)"),
+        ("import here as h", "import there as h"),
+        ("x = 1\r\ny = 2", "x = 1\ny = 2"),
+    ],
+)
+def test_texts_that_do_the_same_are_the_same(one: str, other: str) -> None:
+    assert normal(one) == normal(other)
 
 
 def test_the_science_is_that_of_files_that_exist() -> None:

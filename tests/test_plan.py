@@ -337,6 +337,16 @@ def test_an_architecture_of_the_method_s_own_is_part_of_every_stage() -> None:
     assert specs(own)[0].method_code != specs(plain)[0].method_code
 
 
+def test_ids_name_a_class_and_not_the_module_it_lies_in() -> None:
+    spec = specs(run_of("Deeper"))[-1]
+    moved = replace(spec, baseline="elsewhere:" + spec.baseline.partition(":")[2])
+    other = replace(spec, baseline=spec.baseline + "Still")
+    assert moved.id == spec.id != other.id
+    assert replace(spec, method_code="0" * 16).id != spec.id
+    args = [replace(spec, args={"target": name}).id for name in ("a:X", "b:X")]
+    assert args[0] != args[1], "a method's own arguments are its own"
+
+
 # The learning rate
 
 

@@ -16,7 +16,6 @@ of training that took place. Causality, normalisation and cost of a method are f
     parameters.py  tensors of every model
     ledger.py      compute by formula; budget; sources paid for; epochs
     course.py      every record in its place, and how runs end
-    identity.py    ids of stages from plan and settings
     stages.py      what runs share, and what stages were made with
     scores.py      bpb from nats; same text, same times
     headline.py    means, differences and intervals of the report
@@ -36,7 +35,6 @@ from benchmark.audit import (
     files,
     growths,
     headline,
-    identity,
     ledger,
     parameters,
     plan,
@@ -66,7 +64,6 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "epochs": ledger.epochs,
     "course": course.course,
     "ends": course.ends,
-    "stage ids": identity.stage_ids,
     "shared stages": stages.shared_stages,
     "provenance": stages.provenance,
     "bits per byte": scores.bits_per_byte,

@@ -2,7 +2,12 @@
 
 Whatever an import statement names is followed, however it is bound, at the top of a file or inside
 a function, and so on from there; nothing is executed. The standard library and installed packages
-are left out: provenance has their versions. Names that a program computes are beyond this.
+are left out: provenance has their versions. Names that a program computes are beyond this, and so
+are data files.
+
+A digest is that of the files' normalised text (`source.py`), in no order and without their names:
+a file that is moved or described anew keeps it. Each file is read once per process, so that what a
+process says of code that it has loaded stays true when the file is edited later.
 """
 
 import ast
@@ -11,9 +16,11 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+
+from benchmark.base.source import normalised
 
 SCIENCE = (
     "base.seeding",
@@ -53,7 +60,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 @cache
 def science() -> str:
     """Digest of the harness's code that determines results."""
-    return _digest(sorted(_SCIENCE))
+    return _digest(_SCIENCE)
 
 
 def code(*classes: type) -> str:
@@ -74,15 +81,34 @@ def _reached(modules: frozenset[str], homes: frozenset[str]) -> str:
     while waiting := {name for name in waiting - found if _counts(name, homes)}:
         found |= waiting
         waiting = {imported for name in waiting for imported in _imported_by(name)}
-    return _digest(sorted(found))
+    return _digest(found)
 
 
 def _digest(modules: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for name in modules:
-        content = _source(name).read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:16]
+    contents = {_content(name) for name in modules} - {""}
+    return hashlib.sha256("".join(sorted(contents)).encode()).hexdigest()[:16]
+
+
+@cache
+def _content(module: str) -> str:
+    """SHA-256 of a module's normalised source; nothing of one that does nothing."""
+    file = _source(module)
+    text = file.read_bytes()
+    if file.suffix == ".py":
+        text = normalised(text, partial(_may_move, _top(module)))
+    return hashlib.sha256(text).hexdigest() if text else ""
+
+
+def _may_move(package: str, imported: str) -> bool:
+    """Whether a module is no part of Python, nor of an installed package other than this one."""
+    if _top(imported) in (package, _HARNESS):
+        return True
+    file = _file(_top(imported))
+    return file is not None and not _INSTALLED.intersection(file.parts) and not _is_stdlib(file)
+
+
+def _is_stdlib(file: Path) -> bool:
+    return file.is_relative_to(_STDLIB)
 
 
 def _is_made_for_harness(cls: type) -> bool:
@@ -99,7 +125,7 @@ def _counts(module: str, homes: frozenset[str]) -> bool:
         return False
     if _INSTALLED.intersection(file.parts):
         return _top(module) in homes
-    return not file.is_relative_to(_STDLIB)
+    return not _is_stdlib(file)
 
 
 def _source(module: str) -> Path:
@@ -133,16 +159,14 @@ def _spec(module: str) -> ModuleSpec | None:
     return PathFinder.find_spec(module, folders) if folders is not None else None
 
 
+@cache
 def _imported_by(module: str) -> frozenset[str]:
+    """Modules that a module imports, the packages they lie in, and names that may be modules."""
     file, spec = _source(module), None if module == "__main__" else _spec(module)
+    if file.suffix != ".py":
+        return frozenset()
     is_package = spec is not None and spec.submodule_search_locations is not None
     package = module if is_package else module.rpartition(".")[0]
-    return _imports(file, file.stat().st_mtime_ns, package) if file.suffix == ".py" else frozenset()
-
-
-@cache
-def _imports(file: Path, changed: int, package: str) -> frozenset[str]:
-    """Modules that a file imports, the packages they lie in, and names that may be modules."""
     tree = ast.parse(file.read_bytes(), filename=str(file))
     named = (name for node in ast.walk(tree) for name in _named(node, package))
     return frozenset(outer for name in named for outer in _outwards(name))

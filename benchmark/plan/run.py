@@ -19,7 +19,16 @@ from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
 from benchmark.plan.guard import check_training_is_shared
 from benchmark.plan.sizes import rungs
-from benchmark.plan.spec import RELEASES, Done, StageResult, StageSpec, device, step_flops
+from benchmark.plan.spec import (
+    RELEASES,
+    Done,
+    StageResult,
+    StageSpec,
+    device,
+    method_code,
+    step_flops,
+    without_modules,
+)
 from benchmark.training.baseline import Baseline, Plain
 from benchmark.training.optim import RateCurve
 
@@ -104,7 +113,8 @@ class Run:
         for about_others in ("seeds", "tuning"):
             config["protocol"].pop(about_others)
         config["method"].pop("tunable")
-        text = json.dumps([config, self.data, science(), self._method_code()], sort_keys=True)
+        codes = [science(), method_code(self.baseline), code(type(self.schedule))]
+        text = json.dumps([without_modules(config), self.data, codes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def config(self) -> dict[str, Any]:
@@ -142,7 +152,7 @@ class Run:
             model=asdict(config),
             baseline=self.method.target if has_grown else class_path(Plain),
             args=self.method.args if has_grown else {},
-            method_code=self._method_code() if has_grown else code(self._model_class(0)),
+            method_code=method_code(self.baseline) if has_grown else code(self._model_class(0)),
             model_class=class_path(self._model_class(rung)),
             grows_from=asdict(self.rungs[rung - 1]) if grows else None,
             grows_from_class=class_path(self._model_class(rung - 1)) if grows else "",
@@ -260,8 +270,3 @@ class Run:
     def _frozen(self, rung: int) -> tuple[str, ...]:
         """Parameters that rest at this rung."""
         return self.baseline.frozen(*self.rungs[rung - 1 : rung + 1]) if rung else ()
-
-    def _method_code(self) -> str:
-        operators = (type(operator) for operator in self.baseline.operators)
-        models = (self._model_class(rung) for rung in range(len(self.rungs)))
-        return code(type(self.baseline), *operators, *models)

@@ -7,7 +7,7 @@ is trained once and charged to every run it belongs to.
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from benchmark.base.digest import code
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
 from benchmark.growth.schedule import Point
 from benchmark.model.cost import Position, training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.training.baseline import Baseline
 
 RELEASES = {"torch": str(torch.__version__), "pytorch-lightning": version("pytorch-lightning")}
 """What does the arithmetic here."""
@@ -98,8 +100,8 @@ class StageSpec:
 
     @cached_property
     def id(self) -> str:
-        """Content address."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Content address; classes count by name and code, not by where their modules lie."""
+        text = json.dumps(without_modules(asdict(self)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
@@ -123,6 +125,28 @@ class StageResult:
 
     executed_seconds: float = 0.0
     """Wall-clock of the stage itself, evaluation included."""
+
+
+def without_modules(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, in which classes have lost the modules that they are imported from."""
+    return {key: _without_module(key, value) for key, value in tree.items()}
+
+
+def _without_module(key: str, value: Any) -> Any:  # noqa: ANN401 - any plain value
+    if key in _CLASS_KEYS and isinstance(value, str):
+        return value.rpartition(":")[2]
+    return without_modules(value) if isinstance(value, dict) and key != "args" else value
+
+
+_CLASS_KEYS = frozenset({"target", "baseline", "model_class", "grows_from_class"})
+"""Keys whose text is "package.module:Class"; `args` are a class's own and stay as they are."""
+
+
+def method_code(baseline: Baseline) -> str:
+    """Digest of a method's own code: its class, its operators and its architectures."""
+    operators = (type(operator) for operator in baseline.operators)
+    models = (baseline.source_class or baseline.model_class, baseline.model_class)
+    return code(type(baseline), *operators, *models)
 
 
 Done = Sequence[tuple[StageSpec, StageResult]]
