@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from rich.table import Table
-
 from benchmark.base.plugins import PluginConfig, build, import_class
+from benchmark.cli.terminal import FittedTable
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import (
@@ -33,9 +32,12 @@ from benchmark.training.baseline import Baseline
 MISSING = formats.DASH
 
 
-def methods() -> Table:
+def methods() -> FittedTable:
     """Every method in configs/method, and what its class declares."""
-    table = _table("method", "role", "grows", "exact", "paper", "summary")
+    names = ("method", "role", "grows", "exact", "paper", "summary")
+    table = FittedTable(
+        names, prose=("grows", "paper", "summary"), spare=("paper", "exact", "role", "grows")
+    )
     for method in map(load_method, available("method")):
         baseline = _baseline(method)
         is_exact = "yes" if baseline.preserves_function else "no"
@@ -50,9 +52,10 @@ def methods() -> Table:
     return table
 
 
-def suites() -> Table:
+def suites() -> FittedTable:
     """Every suite in configs/suite."""
-    table = _table("suite", "corpus", "C* in FLOPs", "methods", "seeds", "purpose")
+    names = ("suite", "corpus", "C* in FLOPs", "methods", "seeds", "purpose")
+    table = FittedTable(names, prose=("purpose",), spare=("seeds", "methods"))
     for name in available("suite"):
         suite = load_suite(name)
         table.add_row(
@@ -66,9 +69,10 @@ def suites() -> Table:
     return table
 
 
-def corpora() -> Table:
+def corpora() -> FittedTable:
     """Every corpus in configs/corpus."""
-    table = _table("corpus", "kind", "bytes", "licence", "source")
+    names = ("corpus", "kind", "bytes", "licence", "source")
+    table = FittedTable(names, prose=("licence", "source"), spare=("source", "kind"))
     for name in available("corpus"):
         manifest = read(find("corpus", name))  # some need a path before they are a configuration
         size = formats.count(manifest["size"]) if "size" in manifest else MISSING
@@ -76,9 +80,10 @@ def corpora() -> Table:
     return table
 
 
-def machines() -> Table:
+def machines() -> FittedTable:
     """Every machine in configs/machine."""
-    table = _table("machine", "is", "stages at once", "dollars an hour", "figures")
+    names = ("machine", "is", "stages at once", "dollars an hour", "figures")
+    table = FittedTable(names, prose=("is", "figures"), spare=("figures", "stages at once"))
     for name in available("machine"):
         machine = load_machine(name)
         dollars = f"{machine.dollars_per_hour:g}"
@@ -111,13 +116,18 @@ class Outlook:
             step = result.end.step
 
 
-def matrix(session: Session) -> Table:
+def matrix(session: Session) -> FittedTable:
     """One row per method of a suite: what its runs would spend, and what is trained already.
 
     All trials of a method are one row; FLOPs, bytes and epochs are those of one run.
     """
-    table = _table("method", "role", "seeds", "tuned", "sizes that change", "parameters", "FLOPs",
-                   "bytes read", "epochs", "trained before")  # fmt: skip
+    names = ("method", "role", "seeds", "tuned", "sizes that change", "parameters", "FLOPs",
+             "bytes read", "epochs", "trained before")  # fmt: skip
+    table = FittedTable(
+        names,
+        prose=("seeds", "tuned", "sizes that change", "parameters"),
+        spare=("tuned", "epochs", "bytes read", "role", "seeds", "parameters", "FLOPs"),
+    )
     outlooks = _outlooks(session)
     for name, group in groupby(outlooks, key=lambda outlook: _row_of(outlook.run.method)):
         seeds = list(group)
@@ -268,7 +278,3 @@ def _n_params(spec: StageSpec) -> int:
 def _baseline(method: MethodConfig) -> Baseline:
     plugin = PluginConfig(target=method.target, args=method.args)
     return build(plugin, Baseline, f"method.{method.name}")
-
-
-def _table(*names: str) -> Table:
-    return Table(*names, box=None, header_style="bold")

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from benchmark.base.errors import BenchmarkError
+from benchmark.cli.terminal import FittedTable, accept_every_character, console
 
 if TYPE_CHECKING:
     from benchmark.plan.config import SuiteConfig
 
 INTERRUPTED = 130
-WIDTH_WITHOUT_TERMINAL = 160
 
 app = typer.Typer(
     help="Compare ways of growing a language model at equal compute.",
@@ -47,6 +45,7 @@ Methods = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; methods may lie in the working folder."""
+    accept_every_character()
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # worker processes inherit the path
     try:
@@ -63,7 +62,7 @@ def list_() -> None:
 
     tables = (listing.methods(), listing.suites(), listing.corpora(), listing.machines())
     for table in tables:
-        _console().print(table, "")
+        console().print(table, "")
 
 
 @app.command()
@@ -87,12 +86,12 @@ def plan(
 
     elsewhere = None if machine is None else Machine(load_machine(machine))
     session = Session(_load(suite, overrides, method))
-    console = _console()
-    console.print(listing.matrix(session))
+    out = console()
+    out.print(listing.matrix(session))
     lines = list(listing.totals(session, with_time=probe and elsewhere is None))
     lines += [] if elsewhere is None else listing.on_machine(session, elsewhere)
     for line in lines:
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -141,6 +140,16 @@ def report(
 
 
 @app.command()
+def show(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+) -> None:
+    """Print the verdicts of a report: difference to scratch, 95 % interval, verdict."""
+    from benchmark.cli.verdicts import verdicts
+
+    console().print(verdicts(results))
+
+
+@app.command()
 def check(
     target: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="A method's class.")],
     arguments: Annotated[
@@ -152,11 +161,11 @@ def check(
     from benchmark.plan.config import parse
 
     results = contract.check(target, parse(arguments or ()))
-    table = Table("", "check", "detail", box=None, header_style="bold")
+    table = FittedTable(("", "check", "detail"), prose=("detail",))
     for result in results:
         mark = Text("passed", "green") if result.passed else Text("failed", "red")
         table.add_row(mark, result.name, result.detail)
-    _console().print(table)
+    console().print(table)
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
 
 
@@ -186,11 +195,11 @@ def audit(
 
     colours = {"passed": "green", "note": "yellow", "failed": "red"}
     findings = audit.audit(results)
-    table = Table("", "check", "detail", box=None, header_style="bold")
+    table = FittedTable(("", "check", "detail"), prose=("detail",))
     for finding in findings:
         mark = Text(finding.status, colours[finding.status])
         table.add_row(mark, finding.name, Text(finding.detail, overflow="fold"))
-    _console().print(table)
+    console().print(table)
     raise typer.Exit(1 if any(finding.status == "failed" for finding in findings) else 0)
 
 
@@ -210,35 +219,38 @@ def compare_(
     from benchmark.report.compare import compare_folders
 
     changes = compare_folders(a, b, factor=factor, threshold=threshold)
-    table = Table("", "method", "seeds", "A", "B", "B - A", box=None, header_style="bold")
+    names = ("", "method", "seeds", "A", "B", "B - A")
+    table = FittedTable(names, spare=("seeds", "A", "B"))
     for change in changes.methods:
         difference = change.comparison.difference
         cells = [formats.bpb(change.before.value), formats.bpb(change.after.value)]
         moved = formats.difference(difference.value, difference.low, difference.high)
         mark = Text(change.mark, "red" if change.regressed else "")
         table.add_row(mark, change.method, str(difference.n), *cells, moved)
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for side, methods in {"A": changes.only_in_a, "B": changes.only_in_b}.items():
         if methods:
-            console.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
+            out.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
     for key, (before, after) in changes.provenance.items():
-        console.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
+        out.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
     raise typer.Exit(1 if changes.regressed else 0)
 
 
 def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
+    out = console()
+    out.print(f"planning suite {name} and starting workers", soft_wrap=True)
     from benchmark import report
-    from benchmark.cli.display import display, troubles, verdicts
+    from benchmark.cli.display import display, troubles
+    from benchmark.cli.verdicts import verdicts
     from benchmark.session.session import Session
 
     session = Session(_load(name, overrides, added))
-    console = _console()
-    with display(console, session.runs) as shown:
+    with display(out, session.runs) as shown:
         tracks = session.execute(shown.show)
         shown.show(tracks)
     report.write(session.results)
-    console.print(verdicts(session.results))
+    out.print(verdicts(session.results))
     for line in troubles(tracks, session.cache):
         typer.echo(f"growbench: {line}", err=True)
     typer.echo(session.results / "report.md")
@@ -252,8 +264,3 @@ def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "S
 
     suite = load_suite(name, overrides or ())
     return replace(suite, methods=[*suite.methods, *(added or ())])
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,46 @@
+"""The comparison at C* as a table for a terminal, from the tables of a report; without torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.base.errors import RecordError
+from benchmark.cli.terminal import FittedTable
+from benchmark.report import formats
+
+
+def verdicts(results: Path) -> FittedTable:
+    """The comparison at C*, from the tables of a report.
+
+    Raises:
+        RecordError: there is no report.
+    """
+    path = results / "tables" / "summary.csv"
+    if not path.is_file():
+        raise RecordError(
+            f"{path}: no such file; write the report first: growbench report {results}"
+        )
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    names = ("method", "minus scratch", "verdict", "test bpb", "minus best fixed", "role",
+             "parameters", "FLOPs", "time")  # fmt: skip
+    table = FittedTable(names, spare=names[:2:-1])
+    for row in summary.to_dict("records"):
+        verdict = row["verdict"] if isinstance(row["verdict"], str) else ""
+        table.add_row(
+            str(row["method"]),
+            _difference(row, "vs_scratch"),
+            verdict if row["status"] == "done" else str(row["status"]),
+            formats.bpb(row["test_bpb"]),
+            _difference(row, "vs_best_fixed"),
+            str(row["role"]),
+            formats.count(row["n_params"]),
+            formats.flops(row["flops"]),
+            formats.seconds(row["seconds"]),
+        )
+    return table
+
+
+def _difference(row: Mapping[Any, Any], name: str) -> str:
+    return formats.difference(row[name], row[f"{name}_low"], row[f"{name}_high"])
