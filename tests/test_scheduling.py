@@ -92,17 +92,15 @@ def context_of(session: Session) -> Context:
     return Context(corpus=session.suite.workload.corpus, cache=session.cache)
 
 
-def test_the_run_with_most_compute_left_goes_first(session: Session) -> None:
+def test_controls_go_first_and_a_run_that_has_begun_ends_before_the_next(session: Session) -> None:
     executor = Inside(context_of(session), [Here])
-    tracks = executor.run(session.runs, quiet, quiet)
+    runs = session.runs[::-1]
+    tracks = executor.run(runs, quiet, quiet)
     assert {track.status for track in tracks} == {"done"}
-    half = session.runs[0]
-    assert half.method.name == "scratch_half"
-    own = {spec.id for spec, _ in half.predicted()}
-    others = {spec.id for run in session.runs[1:] for spec, _ in run.predicted()}
+    half, small, stacking = ([spec.id for spec, _ in run.predicted()] for run in session.runs)
     begun = [spec.id for spec in executor.begun]
-    assert begun[0] not in own - others
-    assert len(begun) == len(set(begun)) == len(own | others)
+    assert begun[: len(half)] == half
+    assert begun == list(dict.fromkeys([*half, *small, *stacking]))
 
 
 def test_a_worker_that_is_still_coming_up_keeps_no_stage_waiting(session: Session) -> None:

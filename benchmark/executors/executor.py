@@ -165,10 +165,10 @@ class Executor(ABC, Generic[Worker]):
                 worker.begin(spec)
 
     def _to_begin(self) -> Iterator[StageSpec]:
-        """Stages that nobody works on, that of the run with most FLOPs left first."""
+        """Stages that nobody works on, the most urgent first."""
         taken = {worker.spec.id for worker in self.workers if worker.spec is not None}
         waiting = (track for track in self.tracks if track.waiting_for is not None)
-        for track in sorted(waiting, key=lambda track: track.position.flops - track.run.budget):
+        for track in sorted(waiting, key=_urgency):
             spec = track.waiting_for
             if spec is not None and spec.id not in taken:
                 taken.add(spec.id)
@@ -216,3 +216,8 @@ class Executor(ABC, Generic[Worker]):
         waiting = (track.waiting_for for track in self.tracks)
         needed = {spec.parent for spec in waiting if spec is not None and spec.parent is not None}
         self.store.evict(self.limits.cache_bytes, needed)
+
+
+def _urgency(track: Track) -> tuple[bool, float]:
+    """Sorts controls first, then what is nearest its end: an interrupted suite has whole runs."""
+    return track.run.method.role == "method", track.run.budget - track.position.flops
