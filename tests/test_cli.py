@@ -326,10 +326,12 @@ MISTAKES = {
         "unknown key protocol.learning_rate.peek; did you mean protocol.learning_rate.peak?",
     ),
     "not a setting": (["run", "tiny.yaml", "quickly"], "'quickly' is not of the form key=value"),
-    "not a number": (["run", "tiny.yaml", "workload.batch_size=big"], "workload.batch_size: "),
+    "not a number": (["run", "tiny.yaml", "workload.batch_size=big"],
+        "workload.batch_size must be a whole number, got 'big'",
+    ),
     "batch of nothing": (
         ["run", "tiny.yaml", "workload.batch_size=0"],
-        "workload.batch_size must be at least 1 and finite, got 0",
+        "workload.batch_size must lie in [1, inf), got 0",
     ),
     "unknown precision": (
         ["run", "tiny.yaml", "protocol.precision=8"],

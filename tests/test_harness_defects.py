@@ -314,7 +314,7 @@ def test_d16_the_clock_runs_from_the_first_step_and_what_it_leaves_out_is_told(
     tmp_path: Path,
 ) -> None:
     """Elsewhere half a second of compilation was done before the clock was started."""
-    method = 'name: sluggish\ntarget: "test_harness_defects:Sluggish"\n'
+    method = 'name: sluggish\nrole: control\ntarget: "test_harness_defects:Sluggish"\n'
     started = time.perf_counter()
     run, context = run_of(tmp_path, method)
     done = finish(run, context)

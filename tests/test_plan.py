@@ -473,7 +473,7 @@ def test_a_growth_that_cost_more_than_planned_delays_what_comes_after() -> None:
 
 
 def test_refuses_more_than_one_epoch_unless_told_otherwise(tmp_path: Path) -> None:
-    path = written(tmp_path, method_of("Fixed", ()))
+    path = written(tmp_path, replace(method_of("Fixed", ()), role="control"))
     run = run_of("Fixed", ())
     wanted = run.predicted()[-1][1].end.tokens
     assert wanted == 200 * BATCH * TARGET.seq_len

@@ -3,15 +3,26 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+import io
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
+from benchmark.base.annotations import described, fits
 from benchmark.base.errors import ConfigError
+from benchmark.base.paths import display_path
 
 T = TypeVar("T")
+
+MOST_NAMED = 12
+"""Names that a message lists where none is near."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,48 +37,40 @@ def build(plugin: PluginConfig, base: type[T], where: str) -> T:
     """Instantiate the class that `plugin.target` names with its arguments.
 
     Raises:
-        ConfigError: it cannot be imported, is not a `base`, or does not take the arguments.
+        ConfigError: it cannot be imported, is not a `base`, does not take the arguments, or fails.
     """
     cls = import_class(plugin.target, base, where)
-    known = [name for name in inspect.signature(cls).parameters if name != "self"]
-    for name in plugin.args:
-        if name not in known:
-            raise ConfigError(
-                f"{where}.args: {plugin.target} has no {name!r}{did_you_mean(name, known)}"
-            )
-    try:
+    parameters = inspect.signature(cls).parameters
+    hints = _annotations(cls)
+    for name, value in plugin.args.items():
+        if name not in parameters:
+            near = did_you_mean(name, parameters)
+            raise ConfigError(f"{where}.args: {plugin.target} has no {name!r}{near}")
+        if name in hints and not fits(value, hints[name]):
+            wanted = described(hints[name])
+            raise ConfigError(f"{where}.args.{name} must be {wanted}, got {value!r}")
+    with _failures(f"{where}.args: {plugin.target}"):
         return cls(**plugin.args)
-    except (TypeError, ValueError, ConfigError) as error:
-        raise ConfigError(f"{where}.args: {plugin.target}: {error}") from error
+
+
+def _annotations(cls: type) -> dict[str, object]:
+    """What a class's constructor wants its arguments to be, as far as it says."""
+    try:
+        return typing.get_type_hints(typing.cast(Any, cls).__init__)
+    except (NameError, TypeError):  # names that exist for a type checker only
+        return {}
 
 
 def import_class(target: str, base: type[T], where: str) -> type[T]:
-    """The subclass of `base` that "package.module:Class" names."""
-    module, _, name = target.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ConfigError(
-            f"{where}.target: cannot import {target!r}, expected 'package.module:Class': {error}"
-        ) from error
+    """The subclass of `base` that "package.module:Class" names.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+    """
+    cls = _imported(target, f"{where}.target", "package.module:Class")
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise ConfigError(f"{where}.target: {target} is not a {base.__name__}")
     return cls
-
-
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Ending of a message about an unknown name: the near ones, or all; each after `prefix`."""
-    allowed = sorted(known)
-    near = difflib.get_close_matches(name, allowed, n=3)
-    names = [prefix + other for other in near or allowed]
-    if near:
-        return f"; did you mean {' or '.join(names)}?"
-    return f"; allowed: {', '.join(names)}"
-
-
-def class_path(cls: type) -> str:
-    """The name that `import_class` takes."""
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def import_function(path: str, where: str) -> Callable[..., Any]:
@@ -76,13 +79,58 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
     Raises:
         ConfigError: it cannot be imported or called.
     """
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{where} must be an importable 'module:function', got {path!r}"
-        ) from error
+    function = _imported(path, where, "module:function")
     if not callable(function):
         raise ConfigError(f"{where} {path!r} is not a function")
     return function
+
+
+def _imported(target: str, where: str, form: str) -> Any:  # noqa: ANN401 - whatever has that name
+    """What "module:name" names."""
+    module, _, name = target.partition(":")
+    with _failures(f"{where}: cannot import {target!r}, expected {form!r}"):
+        return getattr(importlib.import_module(module), name)
+
+
+@contextmanager
+def _failures(where: str) -> Iterator[None]:
+    """Whatever somebody's code raises is one line; what it says while it exits is left out."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except KeyboardInterrupt:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except SystemExit as error:
+        raise ConfigError(f"{where}: it exits (code {error.code}) instead") from error
+    except BaseException as error:
+        sys.stderr.write(said.getvalue())
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{where}: {kind}{error}{_place(error)}") from error
+    sys.stderr.write(said.getvalue())
+
+
+def _place(error: BaseException) -> str:
+    """Where in somebody's code an error comes from; nothing if it comes from none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
+    if not frames or frames[-1].filename == __file__:
+        return ""
+    return f" ({display_path(Path(frames[-1].filename))}, line {frames[-1].lineno})"
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Ending of a message about an unknown name: the near ones, or all; each after `prefix`."""
+    allowed = sorted(known)
+    near = difflib.get_close_matches(name, allowed, n=3)
+    if near:
+        return f"; did you mean {' or '.join(prefix + other for other in near)}?"
+    listed = [prefix + other for other in allowed[:MOST_NAMED]]
+    more = len(allowed) - len(listed)
+    return f"; allowed: {', '.join(listed)}" + (f" and {more} more" if more else "")
+
+
+def class_path(cls: type) -> str:
+    """The name that `import_class` takes."""
+    return f"{cls.__module__}:{cls.__qualname__}"

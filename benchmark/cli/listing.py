@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from benchmark.base.plugins import PluginConfig, build, import_class
+from benchmark.base.plugins import PluginConfig, import_class
 from benchmark.cli.terminal import FittedTable
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
@@ -15,9 +15,10 @@ from benchmark.plan.config import (
     load_machine,
     load_method,
     load_suite,
-    read,
 )
 from benchmark.plan.factors import design
+from benchmark.plan.guard import build_method
+from benchmark.plan.reading import read
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.plan.suite import Sharing
@@ -277,4 +278,4 @@ def _n_params(spec: StageSpec) -> int:
 
 def _baseline(method: MethodConfig) -> Baseline:
     plugin = PluginConfig(target=method.target, args=method.args)
-    return build(plugin, Baseline, f"method.{method.name}")
+    return build_method(plugin, f"method.{method.name}")

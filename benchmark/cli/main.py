@@ -158,7 +158,7 @@ def check(
 ) -> None:
     """Hold a method to what it declares; exit code 1 if it fails."""
     from benchmark import contract
-    from benchmark.plan.config import parse
+    from benchmark.plan.reading import parse
 
     results = contract.check(target, parse(arguments or ()))
     table = FittedTable(("", "check", "detail"), prose=("detail",))
@@ -258,9 +258,6 @@ def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int
 
 
 def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "SuiteConfig":
-    from dataclasses import replace
-
     from benchmark.plan.config import load_suite
 
-    suite = load_suite(name, overrides or ())
-    return replace(suite, methods=[*suite.methods, *(added or ())])
+    return load_suite(name, overrides or (), added or ())

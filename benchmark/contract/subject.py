@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.base.errors import ConfigError, GrowthError
-from benchmark.base.plugins import PluginConfig, build
+from benchmark.base.plugins import PluginConfig
 from benchmark.base.seeding import generator
 from benchmark.data.stream import ByteStream
 from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import GrowthOperator, Moments, Resources, StatePolicy, Weights
 from benchmark.model.transformer import CHOICES, ModelConfig, Transformer
+from benchmark.plan.guard import build_method
 from benchmark.stage.batches import Batches, GrowthBatches
 from benchmark.training.baseline import Baseline, Fit
 from benchmark.training.loop import make_fabric, train
@@ -65,7 +66,7 @@ class Subject:
 
     def build(self) -> Baseline:
         """A fresh instance of the method."""
-        return build(self.plugin, Baseline, "check")
+        return build_method(self.plugin, "check")
 
     @property
     def source_class(self) -> type[Transformer]:

@@ -5,6 +5,7 @@ it is loaded (about a second per gigabyte): a damaged or foreign file never reac
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -47,6 +48,8 @@ class Splits:
         Raises:
             DataError: a split would be too short to score one prediction.
         """
+        if not all(math.isfinite(s) for s in (self.val_start, self.test_start)):
+            raise DataError("corpus.splits: val_start and test_start must be finite")
         val, test = (int(s * size if s < 1 else s) for s in (self.val_start, self.test_start))
         lengths = val, test - val, size - test
         if min(lengths) < _MIN_SPLIT:
@@ -131,7 +134,7 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
     """
     try:
         if config.kind == "file":
-            path, whose = Path(config.path), "corpus.path"
+            path, whose = Path(config.path).expanduser(), "corpus.path"
         else:
             path, whose = _prepared(config, cache / config.name), "delete it to prepare it again"
         digest = _checked(path, config, f"{display_path(path)} ({whose})")

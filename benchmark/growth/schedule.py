@@ -70,7 +70,7 @@ class Ladder:
                     f"got {size}"
                 )
         for name, factor in self.shrink.items():
-            if factor < 1:
+            if not 1 <= factor < math.inf:
                 raise ConfigError(
                     f"ladder.shrink.{name} must be at least 1 (a target is never smaller than its "
                     f"source), got {factor}"
@@ -220,6 +220,10 @@ class Proportional(FixedSchedule):
 
     alpha: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.alpha):
+            raise ConfigError(f"schedule.alpha must be finite, got {self.alpha}")
+
     @override
     def times(self, n_growths: int) -> tuple[float, ...]:
         lengths = [i**self.alpha for i in range(1, n_growths + 2)]
@@ -244,6 +248,7 @@ class OnSlope(GrowthSchedule):
     def __post_init__(self) -> None:
         if self.window < 2:  # noqa: PLR2004 - a line needs two points
             raise ConfigError(f"schedule.window must be at least 2, got {self.window}")
+        _check_finite(self, "threshold", "earliest", "latest")
 
     @override
     def due(self, progress: Progress) -> bool:
@@ -253,6 +258,12 @@ class OnSlope(GrowthSchedule):
         if progress.spent < self.earliest or len(recent) < self.window:
             return False
         return _slope(recent) > self.threshold
+
+
+def _check_finite(schedule: GrowthSchedule, *names: str) -> None:
+    for name in names:
+        if not math.isfinite(value := getattr(schedule, name)):
+            raise ConfigError(f"schedule.{name} must be finite, got {value}")
 
 
 def _slope(points: Sequence[Point]) -> float:
@@ -275,6 +286,7 @@ class OnPlateau(GrowthSchedule):
     def __post_init__(self) -> None:
         if self.patience < 1:
             raise ConfigError(f"schedule.patience must be at least 1, got {self.patience}")
+        _check_finite(self, "min_delta", "earliest", "latest")
 
     @override
     def due(self, progress: Progress) -> bool:

@@ -72,6 +72,8 @@ class ModelConfig:
                 raise ConfigError(
                     f"model {name} must be one of {list(allowed)}, got {getattr(self, name)!r}"
                 )
+        if not 0 < self.norm_eps < math.inf:
+            raise ConfigError(f"model norm_eps must be above 0 and finite, got {self.norm_eps}")
         if self.d_head % 2 and self.positions == "rotary":
             raise ConfigError(f"d_head must be even for rotary positions, got {self.d_head}")
 

@@ -4,18 +4,15 @@ A suite has one workload and one protocol, shared by every run, and a list of me
 set only `method.*`. That is the fairness guard: two runs of a suite cannot differ in anything else.
 """
 
-import inspect
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.paths import CONFIGS, display_path
@@ -23,27 +20,43 @@ from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.schedule import Ladder
 from benchmark.model.transformer import ModelConfig
+from benchmark.plan.reading import check, parse, read
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
 ROLES = ("control", "rung", "hull", "method")
 
-LEAST = {
-    "workload.batch_size": 1,
-    "protocol.budget_flops": 1,
-    "protocol.n_evaluations": 1,
-    "protocol.curve_bytes": 1,
-    "protocol.eval_batch_size": 1,
-    "protocol.block_bytes": 1,
-    "protocol.tuning.trials": 0,
-    "protocol.tuning.private": 0,
-    "run.workers": 0,
-    "run.devices": 1,
-    "run.checkpoint_seconds": 0,
-    "run.retries": 0,
-    "run.timeout_seconds": 0,
-    "run.cache_gigabytes": 0,
+RANGES = {
+    "workload.batch_size": "[1, inf)",
+    "protocol.budget_flops": "[1, inf)",
+    "protocol.n_evaluations": "[1, inf)",
+    "protocol.curve_bytes": "[1, inf)",
+    "protocol.eval_batch_size": "[1, inf)",
+    "protocol.block_bytes": "[1, inf)",
+    "protocol.cuts": "(0, 1]",
+    "protocol.rungs": "(0, 1]",
+    "protocol.learning_rate.peak": "(0, inf)",
+    "protocol.learning_rate.warmup": "(0, 1)",
+    "protocol.learning_rate.decay": "(0, 1]",
+    "protocol.optimizer.beta1": "[0, 1)",
+    "protocol.optimizer.beta2": "[0, 1)",
+    "protocol.optimizer.eps": "(0, inf)",
+    "protocol.optimizer.weight_decay": "[0, inf)",
+    "protocol.optimizer.clip": "(0, inf)",
+    "protocol.tuning.trials": "[0, inf)",
+    "protocol.tuning.private": "[0, inf)",
+    "protocol.tuning.fraction": "(0, 1]",
+    "run.workers": "[0, inf)",
+    "run.devices": "[1, inf)",
+    "run.checkpoint_seconds": "[0, inf)",
+    "run.retries": "[0, inf)",
+    "run.timeout_seconds": "[0, inf)",
+    "run.cache_gigabytes": "[0, inf)",
 }
-"""Smallest values of the numbers that have no class of their own to check them."""
+"""Where each number of a suite, or each number of a list, must lie; a bracket includes its end."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+NO_NAMES = ("nan", "na", "n/a", "null", "none", "inf", "true", "false", "local")
+"""Names that a table would read as something else, or that a folder has already."""
 
 PLANNED = ("tunes", "trial", "tuned", "levels")
 """Fields of a method that the planner sets; a file that could would escape the fairness guard."""
@@ -288,53 +301,62 @@ class SuiteConfig:
     run: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
-def load_suite(suite: str, overrides: Sequence[str] = ()) -> SuiteConfig:
-    """Read `configs/suite/<suite>.yaml`, or the file at that path, then apply overrides.
+def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] = ()) -> SuiteConfig:
+    """Read a suite, apply overrides, add methods.
+
+    Args:
+        suite: a name in configs/suite, or the path of a YAML file; names that this file gives are
+            looked for beside it first.
+        overrides: `key=value` texts.
+        added: further methods, names or paths.
 
     Raises:
         ConfigError: an unknown suite, file, key or value, in one line.
     """
     path = find("suite", suite)
-    raw = OmegaConf.create(read(path))
-    _expand_corpus(raw)
-    changes = OmegaConf.create()
+    raw = read(path, SuiteConfig)
+    changes: dict[str, Any] = {}
     for text in overrides:
-        changes.merge_with_dotlist([_checked_override(text)])
-        if _expand_corpus(changes):
-            OmegaConf.update(raw, "workload.corpus", {}, merge=False)
-    config = _merge(
-        _merge(OmegaConf.structured(SuiteConfig), f"{display_path(path)}: ", raw), "", changes
-    )
+        change = parse([text], SuiteConfig)
+        if _expand_corpus(change, path.parent):  # another corpus, nothing of the one before
+            for layer in (raw, changes):
+                layer.get("workload", {}).pop("corpus", None)
+        changes = _merged(changes, change)
+    _expand_corpus(raw, path.parent)
+    config = _filled(SuiteConfig, f"{display_path(path)}: ", raw)
+    check(changes, SuiteConfig, "")
+    config = _merge(config, "", changes)
     checked = cast(SuiteConfig, _to_object(config, f"suite {suite}: "))
     _check(checked)
-    return checked
+    methods = [_beside(name, path.parent) for name in checked.methods]
+    return replace(checked, methods=[*methods, *added])
 
 
 def load_corpus(name: str) -> CorpusConfig:
     """Read a corpus manifest from configs/corpus or a path."""
     path = find("corpus", name)
     where = f"{display_path(path)}: "
-    config = _merge(OmegaConf.structured(CorpusConfig), where, read(path))
-    return cast(CorpusConfig, _to_object(config, where))
+    return cast(
+        CorpusConfig, _to_object(_filled(CorpusConfig, where, read(path, CorpusConfig)), where)
+    )
 
 
 def load_machine(name: str) -> MachineConfig:
     """Read a machine from configs/machine or a path."""
     path = find("machine", name)
     where = f"{display_path(path)}: "
-    config = _merge(OmegaConf.structured(MachineConfig), where, read(path))
-    return cast(MachineConfig, _to_object(config, where))
+    return cast(
+        MachineConfig, _to_object(_filled(MachineConfig, where, read(path, MachineConfig)), where)
+    )
 
 
 def load_method(name: str) -> MethodConfig:
     """Read a method file from configs/method or a path; `defaults: OTHER` merges over another."""
     path = find("method", name)
-    raw = read(path)
-    parent = raw.pop("defaults", None)
-    layers = [raw] if parent is None else [_inherited(str(parent)), raw]
     where = f"{display_path(path)}: "
-    config = _merge(OmegaConf.structured(MethodConfig), where, *layers)
+    config = _filled(MethodConfig, where, *_layers(path))
     method = cast(MethodConfig, _to_object(config, where))
+    _check_name(method.name, f"{where}name")
     if method.role not in ROLES:
         raise ConfigError(f"{where}role must be one of {list(ROLES)}, got {method.role!r}")
     if not 0 < method.budget <= 1:
@@ -349,16 +371,35 @@ def load_method(name: str) -> MethodConfig:
     return method
 
 
-def _inherited(parent: str) -> dict[str, Any]:
-    """What a method file takes from the one it builds upon."""
-    raw = read(find("method", parent))
-    raw.pop("tunable", None)
-    return raw
+def _layers(path: Path, below: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """What a method's file says, after all that it takes from others by `defaults`.
+
+    Raises:
+        ConfigError: files take from one another in a circle.
+    """
+    if path in below:
+        circle = " -> ".join(other.stem for other in [*below, path])
+        raise ConfigError(f"{display_path(path)}: defaults go in a circle: {circle}")
+    raw = read(path, MethodConfig)
+    if isinstance(raw.get("rewarm"), str):
+        raw["rewarm"] = {"which": raw["rewarm"]}
+    parent = raw.pop("defaults", None)
+    if parent is None:
+        return [raw]
+    inherited = _layers(find("method", _beside(str(parent), path.parent)), [*below, path])
+    for layer in inherited:
+        layer.pop("tunable", None)
+    return [*inherited, raw]
+
+
+def folders(group: str) -> list[Path]:
+    """Where names of a group are looked for: configs/ of the working folder, then the package's."""
+    return [Path("configs") / group, CONFIGS / group]
 
 
 def available(group: str) -> list[str]:
-    """Names in configs/<group>: method, suite, corpus or machine."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """Names of a group: method, suite, corpus or machine."""
+    return sorted({path.stem for folder in folders(group) for path in folder.glob("*.yaml")})
 
 
 def find(group: str, name: str) -> Path:
@@ -368,13 +409,21 @@ def find(group: str, name: str) -> Path:
         ConfigError: neither exists; the nearest names are suggested.
     """
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
+        if not (path := Path(name).expanduser()).is_file():
             raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
-        return Path(name)
-    known = available(group)
-    if name not in known:
-        raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, known)}")
-    return CONFIGS / group / f"{name}.yaml"
+        return path
+    for folder in folders(group):
+        if name and (path := folder / f"{name}.yaml").is_file() and path.parent == folder:
+            return path
+    near = did_you_mean(name, available(group))
+    raise ConfigError(f"unknown {group} {name!r}{near}")
+
+
+def _beside(name: str, folder: Path) -> str:
+    """The path of a configuration that lies in `folder`, if one does, else `name`."""
+    file = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
+    is_there = folder.resolve().parent.parent != CONFIGS.parent and (folder / file).is_file()
+    return str(folder / file) if is_there else name
 
 
 def as_dict(config: object) -> dict[str, Any]:
@@ -382,55 +431,43 @@ def as_dict(config: object) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
-def parse(overrides: Iterable[str]) -> dict[str, Any]:
-    """Values of `key=value` texts, nested where a key has dots.
-
-    Raises:
-        ConfigError: a text is not of that form.
-    """
-    config = OmegaConf.from_dotlist([_checked_override(text) for text in overrides])
-    return cast(dict[str, Any], OmegaConf.to_container(config))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Content of a YAML file.
-
-    Raises:
-        ConfigError: it cannot be read, or is not a mapping.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ConfigError(f"{display_path(path)}: {reason}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError(f"{display_path(path)}: expected a mapping of keys to values")
-    return raw
-
-
-def _expand_corpus(layer: DictConfig) -> bool:
+def _expand_corpus(layer: dict[str, Any], folder: Path) -> bool:
     """Put the manifest in the place of a corpus's name, if there is one."""
-    name = OmegaConf.select(layer, "workload.corpus")
-    if not isinstance(name, str):
-        return False
-    OmegaConf.update(layer, "workload.corpus", read(find("corpus", name)), merge=False)
-    return True
+    workload = layer.get("workload")
+    corpus = workload.get("corpus") if isinstance(workload, dict) else None
+    if isinstance(corpus, str):
+        layer["workload"]["corpus"] = read(find("corpus", _beside(corpus, folder)), CorpusConfig)
+    return isinstance(corpus, str)
 
 
 def _check(suite: SuiteConfig) -> None:
     """Refuse values that no workload, protocol or machine can have."""
-    for key, least in LEAST.items():
-        value = attrgetter(key)(suite)
-        if not least <= value < math.inf:
-            raise ConfigError(f"{key} must be at least {least} and finite, got {value}")
-    for key in ("protocol.cuts", "protocol.rungs"):
-        if wrong := [u for u in attrgetter(key)(suite) if not 0 < u <= 1]:
-            raise ConfigError(f"{key} are fractions of C* in (0, 1], got {wrong}")
+    _check_name(suite.name, "name")
+    for key, interval in RANGES.items():
+        found = attrgetter(key)(suite)
+        if wrong := [v for v in (found if isinstance(found, list) else [found])
+                     if not _lies_in(v, interval)]:  # fmt: skip
+            raise ConfigError(f"{key} must lie in {interval}, got {', '.join(map(str, wrong))}")
     for key, allowed in CHOICES.items():
         value = attrgetter(key)(suite)
         if value not in allowed:
             raise ConfigError(f"{key} must be one of {list(allowed)}, got {value!r}")
     _check_places(suite)
+
+
+def _lies_in(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval such as "(0, 1]"."""
+    low, high = map(float, interval[1:-1].split(","))
+    is_low = value >= low if interval[0] == "[" else value > low
+    return is_low and (value <= high if interval[-1] == "]" else value < high)
+
+
+def _check_name(name: str, where: str) -> None:
+    if not NAME.fullmatch(name) or name.lower() in NO_NAMES:
+        raise ConfigError(
+            f"{where} must be letters, digits, '_', '-' and '.', a letter or digit first, and no "
+            f"word such as nan; got {name!r}"
+        )
 
 
 def _check_places(suite: SuiteConfig) -> None:
@@ -440,25 +477,23 @@ def _check_places(suite: SuiteConfig) -> None:
             f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
             f"got {suite.run.devices}"
         )
-    if suite.run.node_cache and not Path(suite.run.node_cache).is_absolute():
+    if suite.run.node_cache and not Path(suite.run.node_cache).expanduser().is_absolute():
         raise ConfigError(f"run.node_cache must be an absolute path, got {suite.run.node_cache}")
 
 
-def _checked_override(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][\w.]*=.*", text, re.DOTALL):
-        raise ConfigError(f"override {text!r} is not of the form key=value")
-    return text
+def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*layers)))
+
+
+def _filled(schema: type, where: str, *layers: Mapping[str, Any]) -> DictConfig:
+    for layer in layers:
+        check(layer, schema, where)
+    return _merge(OmegaConf.structured(schema), where, *layers)
 
 
 def _merge(base: DictConfig, where: str, *layers: Mapping[str, Any] | DictConfig) -> DictConfig:
     try:
         return cast(DictConfig, OmegaConf.merge(base, *layers))
-    except ConfigKeyError as error:
-        full_key = str(error.full_key)
-        *path, name = full_key.split(".")
-        known = _keys(OmegaConf.get_type(base), path)
-        hint = did_you_mean(name, known, "".join(f"{part}." for part in path))
-        raise ConfigError(f"{where}unknown key {full_key}{hint}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}{_reason(error)}") from error
 
@@ -469,20 +504,9 @@ def _reason(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {reason}" if error.full_key else reason
 
 
-def _keys(schema: object, path: Sequence[str]) -> list[str]:
-    """Names of the fields of the dataclass at `path` inside `schema`."""
-    node: Any = schema
-    for name in path:
-        hints = inspect.get_annotations(node, eval_str=True)
-        inner = hints.get(re.sub(r"\[.*", "", name))
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        node = next((t for t in candidates if is_dataclass(t)), None)
-        if node is None:
-            return []
-    return [entry.name for entry in fields(node)]
-
-
 def _to_object(config: DictConfig, where: str) -> object:
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{where}{missing[0]} is missing")
     try:
         return OmegaConf.to_object(config)
     except ConfigError as error:

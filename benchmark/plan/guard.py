@@ -5,6 +5,7 @@ planned. A method that replaces the training step, the optimizer or a hook of th
 """
 
 from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import PluginConfig, build
 from benchmark.training.baseline import Baseline
 
 OPEN = frozenset({
@@ -14,6 +15,20 @@ OPEN = frozenset({
 """What a method states or does itself."""
 
 _HARMLESS = frozenset({"__init__", "__annotate_func__", "__classcell__"})
+
+
+def build_method(plugin: PluginConfig, where: str) -> Baseline:
+    """A method as its configuration has it.
+
+    Raises:
+        ConfigError: it cannot be made, or its constructor forgets its base's.
+    """
+    baseline = build(plugin, Baseline, where)
+    if "_modules" not in vars(baseline):
+        raise ConfigError(
+            f"{where}.target: __init__ of {plugin.target} must call super().__init__()"
+        )
+    return baseline
 
 
 def check_training_is_shared(baseline: Baseline, where: str) -> None:

@@ -17,7 +17,7 @@ from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
-from benchmark.plan.guard import check_training_is_shared
+from benchmark.plan.guard import build_method, check_training_is_shared
 from benchmark.plan.sizes import rungs
 from benchmark.plan.spec import (
     RELEASES,
@@ -29,7 +29,7 @@ from benchmark.plan.spec import (
     step_flops,
     without_modules,
 )
-from benchmark.training.baseline import Baseline, Plain
+from benchmark.training.baseline import Plain
 from benchmark.training.optim import RateCurve
 
 
@@ -44,7 +44,7 @@ class Run:
         self.protocol = tuning.applied(suite.protocol, method.tuned)
         where = f"method.{method.name}"
         plugin = PluginConfig(target=method.target, args=method.args)
-        self.baseline = build(plugin, Baseline, where)
+        self.baseline = build_method(plugin, where)
         check_training_is_shared(self.baseline, where)
         self.rungs = rungs(suite.workload.target, method, self.baseline)
         self.schedule = self._schedule(where)
@@ -57,6 +57,11 @@ class Run:
         """Refuse a budget that leaves no step for a size or for the decay."""
         stages = self.predicted()
         is_whole = stages and stages[-1][0].is_last and stages[-1][0].rung == self.n_growths
+        if stages and stages[-1][0].is_last and self._waits_for_ever(stages):
+            raise ConfigError(
+                f"method.{self.method.name}.schedule does not grow at all before the budget is "
+                f"spent, for the {stages[-1][0].rung + 1}. of {self.n_growths} times"
+            )
         if not is_whole or self._grows_late(stages):
             decay = self.protocol.learning_rate.decay
             raise ConfigError(
@@ -65,6 +70,11 @@ class Run:
                 f"last {100 * decay:g} %; a step of its largest model takes "
                 f"{self._step_flops(self.n_growths):.3g}"
             )
+
+    def _waits_for_ever(self, stages: Done) -> bool:
+        """Whether a schedule that is asked as it goes never says that it is time."""
+        is_asked = self.schedule is not None and self.schedule.times(self.n_growths) is None
+        return is_asked and stages[-1][0].rung < self.n_growths
 
     def _grows_late(self, stages: Done) -> bool:
         """Whether two growths are so close that no step fits between them."""

@@ -53,6 +53,11 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
         for trial in tuning.trials(protocol, method)
         for seed in protocol.tuning.seeds
     ]
+    if still := [m.name for m in methods if m.role == "method" and m.ladder.n_growths == 0]:
+        raise ConfigError(
+            f"method.{still[0]} never grows: set ladder (with n_growths) and schedule, or role: "
+            "control"
+        )
     if not protocol.allow_repeats:
         _check_one_epoch(runs, n_train_tokens)
     return runs

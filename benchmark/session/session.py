@@ -26,6 +26,7 @@ from benchmark.executors.track import Failure, Track
 from benchmark.model.compiled import require_compiler
 from benchmark.plan import tuning
 from benchmark.plan.config import SuiteConfig
+from benchmark.plan.run import Run
 from benchmark.plan.spec import device
 from benchmark.plan.suite import plan
 from benchmark.records.card import card
@@ -47,8 +48,8 @@ class Session:
 
     def __init__(self, suite: SuiteConfig) -> None:
         self.suite = suite
-        self.cache = Path(suite.run.cache)
-        self.results = Path(suite.run.results) / suite.name
+        self.cache = Path(suite.run.cache).expanduser()
+        self.results = Path(suite.run.results).expanduser() / suite.name
         self.device = device(suite.run.device)
         if suite.run.compile:
             require_compiler()
@@ -62,7 +63,19 @@ class Session:
             seed=0,
         )
         runs = plan(suite, self.data, stream.tokens_per_epoch)
+        self._check_alphabet(runs)
         self.runs = chosen(runs, StageStore(self.cache))
+
+    def _check_alphabet(self, runs: list[Run]) -> None:
+        """Refuse a vocabulary without some byte of the corpus."""
+        splits = (self.corpus.train, self.corpus.val, self.corpus.test)
+        largest = max(int(split.max()) for split in splits)
+        smallest = min(sizes.vocab_size for run in runs for sizes in run.rungs)
+        if smallest <= largest:
+            raise ConfigError(
+                f"workload.target.vocab_size must be above {largest}, the largest byte of corpus "
+                f"{self.corpus.name}; got {smallest}"
+            )
 
     @property
     def workers(self) -> int:
@@ -133,7 +146,7 @@ class Session:
             cpus=execution.devices,
             gpus=execution.devices if self.device == "cuda" else 0,
             workers=execution.workers,
-            node_cache=Path(execution.node_cache) if execution.node_cache else None,
+            node_cache=Path(execution.node_cache).expanduser() if execution.node_cache else None,
         )
         return RayExecutor(context, limits, place=place)
 

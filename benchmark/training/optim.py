@@ -1,5 +1,6 @@
 """How every model of every method is optimised: one AdamW, one learning rate over the budget."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -83,8 +84,11 @@ class Rewarm:
     def __post_init__(self) -> None:
         if self.which not in ("none", "all", "new"):
             raise ConfigError(f"rewarm.which must be none, all or new, got {self.which!r}")
-        if self.start < 0 or min(self.ratio, self.length, *self.ratios) <= 0:
-            raise ConfigError(f"rewarm needs start >= 0, ratios > 0 and length > 0, got {self}")
+        positive = (self.ratio, self.length, *self.ratios)
+        if not (0 <= self.start < math.inf and all(0 < x < math.inf for x in positive)):
+            raise ConfigError(
+                f"rewarm needs start >= 0, ratios > 0 and length > 0, all finite, got {self}"
+            )
 
     def after(self, n_growths: int) -> "Rewarm":
         """What the last of this many growths begins."""
