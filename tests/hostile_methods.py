@@ -53,16 +53,6 @@ class _MapCorpus(RepeatBlocks):
         return weight * (1 + float(text.sum()) * 1e-9)
 
 
-class AsksTheTrainer(_Grows):
-    """Follows Lightning's trainer to the run, and from there to the held-out text."""
-
-    @override
-    def on_progress(self, since_growth: float) -> None:
-        for callback in getattr(self._trainer, "callbacks", []):
-            if stage := getattr(callback, "stage", None):
-                self.peeked = stage.corpus.val
-
-
 class SearchesMemory(Baseline):
     """Looks through all objects for a corpus."""
 
@@ -132,10 +122,11 @@ class TrainsMore(_Grows):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on_train_batch_end = self._again  # type: ignore[method-assign,assignment]
+        self.update = self._again  # type: ignore[misc,method-assign]
 
-    def _again(self, *arguments: object) -> None:
+    def _again(self) -> None:
         self.optimizer.step()
+        Baseline.update(self)
 
 
 class _Cheaper(Transformer):

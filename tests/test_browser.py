@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 from synthetic_records import SUITE, Planted, write_records
 from test_html import NASTY, SUITE_OF_NASTY
 
-from benchmark.report import render
+from benchmark.report.files import render
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = "GROWBENCH_BROWSER"

@@ -12,7 +12,7 @@ from benchmark.executors.track import Track
 from benchmark.plan.config import load_suite
 from benchmark.records.folder import RunRecord
 from benchmark.records.folder import load_suite as load_records
-from benchmark.report import write as write_report
+from benchmark.report.files import write as write_report
 from benchmark.session.session import Session
 from benchmark.stage.context import Context
 

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_records import BUDGET, SMALL, SUITE, TARGET, Planted, write_records
 
-from benchmark.report import render
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.curve_plots import curves_flops, methods
 from benchmark.report.drawing import WIDTH, Drawing, Plot, label_points
 from benchmark.report.figures import OPTIONAL, PLOTS, draw, styled
+from benchmark.report.files import render
 from benchmark.report.score_plots import differences, pareto
 
 

@@ -17,7 +17,6 @@ from hostile_methods import FollowsItsBatches
 from tiny_suite import finish, prepare, run_of
 from trained_suite import ROOT, Events, faults, forge, last, replan, run_log
 
-from benchmark import report
 from benchmark.audit import audit
 from benchmark.base.errors import ConfigError
 from benchmark.cli.main import main
@@ -27,6 +26,7 @@ from benchmark.plan.config import load_suite as load_config
 from benchmark.plan.suite import plan
 from benchmark.records.folder import load_suite
 from benchmark.records.sums import SUMS, checksums
+from benchmark.report import files
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,6 @@ def found_by_audit(results: Path, check: str) -> str:
     [
         ("ReadsTheHeldOutText", "the method opens letters.txt"),
         ("MapsTheHeldOutText", "the method maps letters.txt"),
-        ("AsksTheTrainer", "the method asks for its _trainer"),
         ("SearchesMemory", "the method calls gc.get_objects"),
         ("BringsItsSource", "the method opens pretrained.pt"),
     ],
@@ -138,7 +137,7 @@ def test_a_model_that_sees_what_it_should_predict_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "replaced"),
-    [("RepeatsItsData", "forward"), ("TrainsMore", "on_train_batch_end")],
+    [("RepeatsItsData", "forward"), ("TrainsMore", "update")],
 )
 def test_a_method_with_a_training_of_its_own_is_never_planned(
     tmp_path: Path, name: str, replaced: str
@@ -239,7 +238,7 @@ def test_a_flipped_byte_in_a_record_is_named(results: Path) -> None:
 def test_a_better_score_that_its_blocks_do_not_give_is_named(results: Path) -> None:
     log = run_log(results, "stacking")
     forge(log, events=lambda events: last(events, "final").update(bpb=3.9))
-    report.write(results)
+    files.write(results)
     assert (results / SUMS).read_text() == checksums(results)
     assert "(stacking, seed 0), line" in found_by_audit(results, "bits per byte")
     assert "test_bpb" in found_by_audit(results, "headline")
@@ -253,7 +252,7 @@ def test_a_dropped_seed_is_named(results: Path) -> None:
         plan["runs"] = [run for run in plan["runs"] if run["run_id"] != log.name]
 
     replan(results, without)
-    report.write(results)
+    files.write(results)
     assert found_by_audit(results, "plan") == (
         "suite.yaml: scratch, seed 1 is dropped: plan.lock plans it"
     )

@@ -20,9 +20,10 @@ from typing_extensions import override
 
 from benchmark.records.card import card
 from benchmark.records.folder import load_suite, write_run
-from benchmark.report import check, formats, render, write
+from benchmark.report import formats
 from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
+from benchmark.report.files import check, render, write
 from benchmark.report.html import markup
 from benchmark.report.html.curves import curves
 from benchmark.report.html.library import library, packed
@@ -114,7 +115,7 @@ def test_is_one_file_that_fetches_nothing_and_runs_only_its_own_scripts(
 def test_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     write_records(tmp_path, noise=0.01)
     script = (
-        "import hashlib, pathlib, sys; from benchmark.report import render; page = "
+        "import hashlib, pathlib, sys; from benchmark.report.files import render; page = "
         "render(pathlib.Path(sys.argv[1]))['report.html']; print(hashlib.sha256(page).hexdigest())"
     )
     other = subprocess.run(

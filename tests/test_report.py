@@ -16,9 +16,10 @@ from synthetic_records import SUITE, Planted, write_records
 
 from benchmark.base.errors import RecordError
 from benchmark.records.folder import load_suite, write_run
-from benchmark.report import check, formats, render, write
+from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse
 from benchmark.report.drawing import lower_hull, mean_curve, spread
+from benchmark.report.files import check, render, write
 from benchmark.report.frames import Curve
 from benchmark.report.markdown import page
 from benchmark.report.prose import answer

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from synthetic_records import SUITE, write_records
 
-from benchmark import report
 from benchmark.cli.terminal import FittedTable
 from benchmark.cli.verdicts import verdicts
+from benchmark.report import files
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODINGS = {
@@ -25,7 +25,7 @@ ENCODINGS = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results with a report."""
     folder = write_records(tmp_path_factory.mktemp("records"), noise=0.01)
-    report.write(folder)
+    files.write(folder)
     return folder
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.records import sums
 from benchmark.records.sums import SUMS
-from benchmark.report import render
-from benchmark.report.files import INTERACTIVE, generated, is_same
+from benchmark.report.files import INTERACTIVE, generated, is_same, render
 
 SHOWN = 40
 """Characters of a differing line that are quoted."""

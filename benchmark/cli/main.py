@@ -129,12 +129,12 @@ def report(
     ] = False,
 ) -> None:
     """Render the report of a results folder from its records."""
-    from benchmark import report
+    from benchmark.report import files
 
     if not check:
-        report.write(results)
+        files.write(results)
         typer.echo(results / "report.md")
-    elif stale := report.check(results):
+    elif stale := files.check(results):
         typer.echo(f"growbench: not what the records give: {', '.join(map(str, stale))}", err=True)
         raise typer.Exit(1)
 
@@ -240,16 +240,16 @@ def compare_(
 def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
     out = console()
     out.print(f"planning suite {name} and starting workers", soft_wrap=True)
-    from benchmark import report
     from benchmark.cli.display import display, troubles
     from benchmark.cli.verdicts import verdicts
+    from benchmark.report import files
     from benchmark.session.session import Session
 
     session = Session(_load(name, overrides, added))
     with display(out, session.runs) as shown:
         tracks = session.execute(shown.show)
         shown.show(tracks)
-    report.write(session.results)
+    files.write(session.results)
     out.print(verdicts(session.results))
     for line in troubles(tracks, session.cache):
         typer.echo(f"growbench: {line}", err=True)

@@ -10,14 +10,12 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.report.formats import DASH
-
 WIDTH_WITHOUT_TERMINAL = 160
 PROSE_WIDTH = 24
 """Least width of a column that may wrap, unless what it holds is shorter."""
 
 BAR_WIDTH = 12
-_PLAIN = {ord(DASH): "-"}
+_PLAIN = {ord("\N{EM DASH}"): "-"}
 
 
 def accept_every_character() -> None:

@@ -271,9 +271,10 @@ class Norm(Part):
 def rotation(config: ModelConfig) -> Tensor:
     """Cosine and sine of the rotary angles, (T, K / 2, 2) (Su et al. 2021, arXiv:2104.09864)."""
     half = config.d_head // 2
-    frequency = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.outer(torch.arange(config.seq_len, dtype=torch.float64), frequency)
-    return torch.stack((angle.cos(), angle.sin()), dim=-1)
+    # on the CPU, as on the meta device of `Transformer.shell` arange takes 2 s to import Dynamo
+    index = torch.arange(max(half, config.seq_len), dtype=torch.float64, device="cpu")
+    angle = torch.outer(index[: config.seq_len], 10_000.0 ** (-index[:half] / half))
+    return torch.stack((angle.cos(), angle.sin()), dim=-1).to(torch.get_default_device())
 
 
 class Block(nn.Module):

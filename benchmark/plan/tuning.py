@@ -12,8 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from scipy.stats import qmc
-
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.base.seeding import stream_seed
@@ -122,6 +120,8 @@ def points(tuning: TuningConfig) -> list[list[float]]:
     """Points of the unit cube, (trials - 1, shared + private dimensions), the same for everyone."""
     n_dimensions, n_points = len(tuning.space) + tuning.private, tuning.trials - 1
     seed = stream_seed(tuning.seeds[0], "tuning")
+    from scipy.stats import qmc  # noqa: PLC0415 - half a second, and most suites tune nothing
+
     sampler = qmc.Sobol(n_dimensions, scramble=True, rng=seed)
     drawn: list[list[float]] = sampler.random_base2((n_points - 1).bit_length()).tolist()
     return drawn[:n_points]

@@ -4,7 +4,3 @@
 `tuning`, `factors` and `tables` count; `plan` and `leaks` doubt; `analysis` gathers. `formats`,
 `prose`, `warnings`, `markdown`, `html` and `figures` show; `files` writes and checks.
 """
-
-from benchmark.report.files import check, render, write
-
-__all__ = ["check", "render", "write"]

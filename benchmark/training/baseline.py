@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.base.errors import GrowthError
@@ -76,8 +75,8 @@ def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
-class Baseline(pl.LightningModule, ABC):
-    """One growth method; as a LightningModule it is what Fabric trains."""
+class Baseline(nn.Module, ABC):
+    """One growth method; as a module whose output is the loss it is what Fabric trains."""
 
     model_class: type[Transformer] = Transformer
     """The architecture the method trains; an argument may choose it."""

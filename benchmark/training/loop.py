@@ -7,17 +7,18 @@ the mean of their gradients. Everything else that happens in a step is written h
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from benchmark.training.baseline import Baseline
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> Fabric:
+
+def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> "Fabric":
     """What brings a model and its batches to a device.
 
     Args:
@@ -25,6 +26,11 @@ def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> Fa
         precision: as Fabric names it, or "tf32".
         n_ranks: processes, this one included, that have met and share each batch.
     """
+    # takes three seconds, for which nothing waits that only plans or lists
+    from lightning_fabric import Fabric  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415
+    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+
     fabric = Fabric(
         accelerator=device,
         devices=n_ranks,
@@ -37,7 +43,7 @@ def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> Fa
     return fabric
 
 
-def train(baseline: Baseline, batches: Iterable[Tensor], fabric: Fabric) -> None:
+def train(baseline: Baseline, batches: Iterable[Tensor], fabric: "Fabric") -> None:
     """Take a step with each batch.
 
     Args:
