@@ -71,7 +71,7 @@ check: .venv/.dev ## Format, lint, types and import layers; changes nothing
 	@$(BIN)/lint-imports
 
 smoke: setup ## The whole path on a tiny suite, from nothing, in under two minutes
-	@rm -rf results/smoke .growbench/smoke
+	@rm -rf results/local/smoke .growbench/smoke
 	@$(BIN)/growbench run smoke run.cache=.growbench/smoke $(ARGS)
 
 report: setup ## Render the report from its records; RESULTS=results/cpu
@@ -87,7 +87,7 @@ ratios: .venv/.dev ## Warn where anything is slower beside its reference than it
 	@$(BIN)/python -m tools.perf.ratios
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results
-	@rm -rf results/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf results/local/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@rm -rf .hypothesis .import_linter_cache
 	@find benchmark baselines tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -39,7 +39,7 @@ def tracks(session: Session) -> dict[str, Track]:
 @pytest.fixture(scope="module")
 def records(session: Session, tracks: dict[str, Track]) -> dict[str, RunRecord]:
     for track in tracks.values():
-        session._publish(track)
+        session.recorder.write_run(track)
     return {name: load_run(session.results, track.run.id) for name, track in tracks.items()}
 
 
@@ -145,18 +145,18 @@ def test_a_run_that_failed_says_what_it_has_and_what_it_did_not_reach(
     track = tracks["stacking"]
     broken = Track(track.run, track.done[:1], waiting_for=track.done[1][0])
     broken.fail(Failure("timeout", "the stage took too long"))
-    found: Card = card(session._record(broken))
+    found: Card = card(session.recorder.record(broken))
     assert found["run"]["status"] == "timeout"
     assert found["result"]["test_bpb"] == found["growth"]["events"] == NOT_REACHED
     assert found["model"]["sizes_at_end"]["n_layer"] == 1
     nothing = Track(track.run, waiting_for=track.done[0][0])
     nothing.fail(Failure("failed", "at once"))
-    found = card(session._record(nothing))
+    found = card(session.recorder.record(nothing))
     assert found["machine"]["device"] == found["model"]["parameters"] == NOT_REACHED
     assert found["compute"]["stages"] == NOT_REACHED
 
 
-def test_a_run_whose_card_has_a_gap_is_published_as_failed(
+def test_a_run_whose_card_has_a_gap_is_recorded_as_failed(
     session: Session, tracks: dict[str, Track], records: dict[str, RunRecord], tmp_path: Path
 ) -> None:
     track = Track(tracks["scratch"].run, list(tracks["scratch"].done))
@@ -164,11 +164,9 @@ def test_a_run_whose_card_has_a_gap_is_published_as_failed(
     whole = log.read_text()
     log.write_text(whole.replace('"n_params_by_group"', '"n_params_by_something"'))
     try:
-        session.results = tmp_path
-        session._publish(track)
+        replace(session.recorder, results=tmp_path).write_run(track)
     finally:
         log.write_text(whole)
-        session.results = Path(session.suite.run.results) / session.suite.name
     end = load_run(tmp_path, track.run.id).events[-1]
     assert end["status"] == track.status == "failed"
     assert end["error"].endswith("reporting card: model.parameters_by_tensor is empty")

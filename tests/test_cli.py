@@ -150,13 +150,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_failed_and_a_diverged_run_are_rows_and_the_others_are_done(outcome: Outcome) -> None:
     assert outcome.code == 1, outcome.err
-    runs = {run.method: run for run in load_records(outcome.folder / "results/tiny").runs}
+    runs = {run.method: run for run in load_records(outcome.folder / "results/local/tiny").runs}
     assert {name: run.status for name, run in runs.items()} == {
         "scratch": "done", "scratch_small": "done", "mine": "done", "raises": "failed",
         "explodes": "diverged",
     }  # fmt: skip
     assert runs["raises"].events[-1]["error"] == "Unlucky: no luck"
-    report = (outcome.folder / "results/tiny/report.md").read_text()
+    report = (outcome.folder / "results/local/tiny/report.md").read_text()
     assert all(name in report for name in runs)
 
 
@@ -181,7 +181,7 @@ def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome:
     assert {line.split()[0] for line in lines[header + 1 : -1]} == {
         "scratch", "scratch_small", "mine", "raises", "explodes",
     }  # fmt: skip
-    assert lines[-1] == "results/tiny/report.md"
+    assert lines[-1] == "results/local/tiny/report.md"
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_second_run_trains_nothing_and_renders_the_same_bytes(
     code, _, err = growbench(capsys, *command)
     assert (code, err) == (0, "")
     results, stages = contents(trained / "results"), contents(trained / ".growbench")
-    assert "tiny/report.md" in results
+    assert "local/tiny/report.md" in results
     code, out, _ = growbench(capsys, *command)
     assert code == 0
     assert out.splitlines()[1].startswith("3 of 3 runs were finished before; 100.0 %")
@@ -212,8 +212,8 @@ def test_a_report_is_rendered_and_checked_without_torch(trained: Path) -> None:
     code = (
         "import sys\n"
         "from benchmark.cli.main import main\n"
-        "for command in (['--help'], ['report', 'results/tiny'], ['report', 'results/tiny', "
-        "'--check']):\n"
+        "for command in (['--help'], ['report', 'results/local/tiny'], "
+        "['report', 'results/local/tiny', '--check']):\n"
         "    try:\n"
         "        main(command)\n"
         "    except SystemExit as stop:\n"
@@ -226,16 +226,16 @@ def test_a_report_is_rendered_and_checked_without_torch(trained: Path) -> None:
         command, cwd=trained, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "results/tiny/report.md" in done.stdout
+    assert "results/local/tiny/report.md" in done.stdout
 
 
 @pytest.mark.slow
 def test_a_check_names_the_files_that_are_not_what_the_records_give(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (trained / "results/tiny/report.md").write_text("better")
-    (trained / "results/tiny/tables/runs.csv").unlink()
-    code, out, err = growbench(capsys, "report", "results/tiny", "--check")
+    (trained / "results/local/tiny/report.md").write_text("better")
+    (trained / "results/local/tiny/tables/runs.csv").unlink()
+    code, out, err = growbench(capsys, "report", "results/local/tiny", "--check")
     assert (code, out) == (1, "")
     assert err == "growbench: not what the records give: report.md, tables/runs.csv\n"
 
@@ -431,14 +431,14 @@ def test_a_mistake_in_a_method_is_one_line_and_leaves_nothing(
 def test_two_commands_on_one_results_folder_are_refused(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = here / "results/tiny"
+    folder = here / "results/local/tiny"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
         code, _, err = growbench(capsys, "run", "tiny.yaml")
     assert code == 2
     assert err == (
-        "growbench: results/tiny: another growbench command is working here; wait for it, or set "
-        "run.results to another folder\n"
+        "growbench: results/local/tiny: another growbench command is working here; wait for it, "
+        "or set run.results to another folder\n"
     )
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
@@ -446,11 +446,11 @@ def test_two_commands_on_one_results_folder_are_refused(
 @pytest.mark.slow
 def test_a_damaged_record_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(trained / "results")
-    log = next(trained.glob("results/tiny/runs/*.jsonl.gz"))
+    log = next(trained.glob("results/local/tiny/runs/*.jsonl.gz"))
     lines = gzip.decompress(log.read_bytes())
     log.write_bytes(gzip.compress(lines.replace(b'"kind"', b'"kin', 1)))
     before[str(log.relative_to(trained / "results"))] = log.read_bytes()
-    code, _, err = growbench(capsys, "report", "results/tiny")
+    code, _, err = growbench(capsys, "report", "results/local/tiny")
     assert (code, err.count("\n")) == (2, 1)
     assert f"{log.relative_to(trained)}, line 1: damaged record" in err
     assert contents(trained / "results") == before

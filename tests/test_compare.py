@@ -1,5 +1,6 @@
 """Two results folders: what moved beyond noise, what did not, and what must not be compared."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from synthetic_records import SUITE, Planted, rewrite, write_records
+from synthetic_records import SUITE, Planted, rewrite, run_id, write_records
 
 from benchmark.base.errors import RecordError
 from benchmark.cli.main import main
-from benchmark.records.folder import run_ids
+from benchmark.records.events import Event
+from benchmark.records.folder import load_run, run_ids
 from benchmark.report.compare import Change, compare_folders
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -99,8 +101,8 @@ def edit_plan(folder: Path, **fields: str) -> None:
 
 def edit_runs(folder: Path, **changes: Callable[[Any], object]) -> None:
     """Change events, config or provenance of every run."""
-    for run_id in run_ids(folder):
-        rewrite(folder, run_id, **changes)
+    for name in run_ids(folder):
+        rewrite(folder, name, **changes)
 
 
 def test_another_suite_or_version_is_refused_by_name(tmp_path: Path) -> None:
@@ -128,6 +130,49 @@ def test_what_they_were_made_with_is_told_where_it_differs(tmp_path: Path) -> No
     assert compare_folders(a, b).provenance == {"packages.torch": ("2.13.0", "2.14.0")}
 
 
+def parted(a: Path, b: Path, change: Callable[[list[Event]], object]) -> str | None:
+    """The first difference of scratch, seed 0, after a change of its records in B."""
+    rewrite(b, run_id("scratch", 0), events=change)
+    return compare_folders(a, b).records["scratch seed 0"]
+
+
+def at(events: list[Event], kind: str, number: int) -> Event:
+    return [event for event in events if event["kind"] == kind][number]
+
+
+def test_the_first_record_that_differs_is_named_with_field_and_both_values(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    assert set(compare_folders(a, b).records.values()) == {None}
+
+    def slower(events: list[Event]) -> None:
+        for event in events:
+            event |= {key: 2 * event[key] for key in event if "seconds" in key or "memory" in key}
+        at(events, "stage", 0)["stage_id"] = "of other code"
+
+    assert parted(a, b, slower) is None
+    block = parted(a, b, lambda e: at(e, "final", 1)["block_nats"].__setitem__(7, 1.5))
+    assert block is not None
+    assert re.fullmatch(r"final at step \d+: block_nats\.7 \S+ against 1\.5", block)
+    bpb = at(list(load_run(a, run_id("scratch", 0)).events), "evaluation", 9)["bpb"]
+    found = parted(a, b, lambda e: at(e, "evaluation", 9).update(bpb=bpb + 1e-9, split="other"))
+    assert found is not None
+    place, _, fields = found.partition(": ")
+    assert re.fullmatch(r"evaluation at step \d+", place)
+    split, said = fields.split(", ")
+    assert split == "split curve against other"
+    left, right = said.removeprefix("bpb ").split(" against ")
+    assert float(left) == pytest.approx(bpb, abs=1e-8)
+    assert left != right
+    missing = parted(a, b, lambda e: e.remove(at(e, "evaluation", 4)))
+    assert missing is not None
+    assert missing.startswith("evaluation at step ")
+    kinds = parted(a, b, lambda e: e.insert(1, {"v": 1, "kind": "micro_batch", "step": 3}))
+    assert kinds == "stage at step 0 against micro_batch at step 3"
+    assert parted(a, b, lambda e: e.__delitem__(slice(1, None))) == (
+        "stage at step 0 against no further record"
+    )
+
+
 def edit_provenance(folder: Path) -> None:
     edit_runs(folder, provenance=lambda made: made[0]["packages"].update(torch="2.14.0"))
 
@@ -143,6 +188,8 @@ def test_the_command_prints_a_table_and_exits_for_ci(
     assert stopped.value.code == 1
     marks = {line.split()[1]: line.split()[0] for line in out.splitlines()[1:] if "[" in line}
     assert (marks["fast"], marks["slow"]) == ("worse", "~")
+    assert "45 of 50 runs have the same records, times aside" in out
+    assert re.search(r"first difference: fast seed 0: \w+ at step \d+: bpb \S+ against \d", out)
     assert "made with another packages.torch: 2.13.0 in A, 2.14.0 in B" in out
     with pytest.raises(SystemExit) as stopped:
         main(["compare", str(a), str(b), "--threshold", "0.1"])

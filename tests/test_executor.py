@@ -133,7 +133,7 @@ def quiet(_: object) -> None:
 
 
 def records() -> dict[str, RunRecord]:
-    return {run.method: run for run in load_records(Path("results/tiny")).runs}
+    return {run.method: run for run in load_records(Path("results/local/tiny")).runs}
 
 
 @pytest.mark.usefixtures("here")

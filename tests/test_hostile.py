@@ -113,7 +113,7 @@ def test_a_method_that_opens_the_corpus_in_a_run_has_failed_by_name(tmp_path: Pa
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    runs = {run.method: run for run in load_suite(tmp_path / "results/tiny").runs}
+    runs = {run.method: run for run in load_suite(tmp_path / "results/local/tiny").runs}
     assert {name: run.status for name, run in runs.items()} == {
         "scratch": "done", "scratch_small": "done", "hostile": "failed",
     }  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.base.errors import RecordError
 from benchmark.records import lock
-from benchmark.records.lock import Plan, hold, plan_of, read
+from benchmark.records.lock import Plan, hold, plan_of, read, unlike
 from benchmark.report.plan import registration
 
 CORPUS = {"corpus": "letters", "sha256": "0" * 64, "train": 900, "val": 50, "test": 50}
@@ -138,17 +138,43 @@ def test_what_tuning_will_choose_is_not_asked_beforehand() -> None:
     assert lock.settings(trial) != lock.settings(trial | {"args": {"n": 1}})
 
 
-def test_the_shared_protocol_cannot_be_amended(tmp_path: Path) -> None:
+OTHERS = {
+    "protocol.optimizer.weight_decay is 0.0, was 0.1": planned(
+        BOTH, optimizer={"weight_decay": 0.0}
+    ),
+    "corpus.sha256 is 'f', was": plan_of(
+        [config("scratch", 0)], CORPUS | {"sha256": "f"}, "science"
+    ),
+    "version is '2.0', was '1.0'": plan_of(
+        [config("scratch", 0) | {"suite_version": 2.0}], CORPUS, "science"
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", OTHERS)
+def test_a_plan_with_another_protocol_begins_anew_and_follows_nothing(
+    tmp_path: Path, difference: str
+) -> None:
     hold(tmp_path, planned(BOTH))
-    before = (tmp_path / lock.FILE).read_bytes()
-    words = r"protocol.optimizer.weight_decay is 0.0, was 0.1; .*run.results to another folder"
-    with pytest.raises(RecordError, match=words):
-        hold(tmp_path, planned(BOTH, optimizer={"weight_decay": 0.0}))
-    with pytest.raises(RecordError, match=r"corpus\.sha256 is"):
-        hold(tmp_path, plan_of([config("scratch", 0)], CORPUS | {"sha256": "f"}, "science"))
-    with pytest.raises(RecordError, match=r"version is '2.0', was '1.0'"):
-        hold(tmp_path, plan_of([config("scratch", 0) | {"suite_version": 2.0}], CORPUS, "science"))
-    assert (tmp_path / lock.FILE).read_bytes() == before
+    finish_runs(tmp_path, 2)
+    before = read(tmp_path)
+    hold(tmp_path, OTHERS[difference])
+    after = read(tmp_path)
+    assert (after.current, after.amendments) == (OTHERS[difference], ())
+    assert unlike(before.current, after.current)[0].startswith(difference)
+    assert not after.follows(before)
+    assert after.results == 2
+
+
+def test_an_amended_plan_follows_the_one_that_it_amends(tmp_path: Path) -> None:
+    hold(tmp_path, planned({"scratch": [0]}))
+    before = read(tmp_path)
+    hold(tmp_path, planned(BOTH))
+    after = read(tmp_path)
+    assert after.follows(before)
+    assert after.follows(after)
+    assert not before.follows(after)
+    assert after.named() == {(method, seed) for method in BOTH for seed in BOTH[method]}
 
 
 def test_a_plan_that_was_edited_is_named(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local")
     (folder / "go").touch()
     run(folder, os.environ, "run.workers=2")
-    return folder / "results" / "tiny"
+    return folder / "results" / "local" / "tiny"
 
 
 @contextmanager
@@ -161,8 +161,8 @@ def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor
         (tmp_path / "go").touch()
         finish(process)
     two_nodes.add_node()
-    assert [f for f in audit(tmp_path / "results" / "tiny") if f.status == "failed"] == []
-    there = records(tmp_path / "results" / "tiny")
+    assert [f for f in audit(tmp_path / "results" / "local" / "tiny") if f.status == "failed"] == []
+    there = records(tmp_path / "results" / "local" / "tiny")
     assert len(there) == 6 * 4
     assert there == records(local)
 
@@ -173,7 +173,7 @@ def test_machines_that_share_no_folder_send_what_they_trained(
     node = tmp_path / "node"
     (tmp_path / "go").touch()
     run(tmp_path, two_nodes.environment, *on_ray(two_nodes), f"run.node_cache={node}")
-    assert records(tmp_path / "results" / "tiny") == records(local)
+    assert records(tmp_path / "results" / "local" / "tiny") == records(local)
     stages = {path.name for path in (tmp_path / ".growbench" / "stages").iterdir()}
     assert stages == {path.name for path in (node / "stages").iterdir()}
 
@@ -190,7 +190,7 @@ def test_an_interrupted_command_leaves_nothing_behind_and_goes_on(
     see_gone([stage])
     (tmp_path / "go").touch()
     run(tmp_path, two_nodes.environment, *on_ray(two_nodes))
-    assert records(tmp_path / "results" / "tiny") == records(local)
+    assert records(tmp_path / "results" / "local" / "tiny") == records(local)
 
 
 def test_a_wrong_address_ends_the_command_in_one_line_and_soon(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def checkpoints(folder: Path) -> dict[str, dict[str, bytes]]:
 
 def events(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Every record, by run."""
-    runs = load_suite(folder / "results" / "tiny").runs
+    runs = load_suite(folder / "results" / "local" / "tiny").runs
     return {run.run_id: [timeless(event) for event in run.events] for run in runs}
 
 

@@ -131,6 +131,6 @@ def test_a_run_writes_what_its_held_out_text_shares_with_training(
     text[184_999:185_201] = b"!" + text[1_000:1_200] + b"!"
     (tmp_path / "letters.txt").write_bytes(text)
     Session(load_suite("tiny.yaml", ["methods=[scratch]"])).execute(lambda _: None)
-    found = json.loads((tmp_path / "results/tiny/corpus.json").read_text())
+    found = json.loads((tmp_path / "results/local/tiny/corpus.json").read_text())
     assert (found["val"]["longest"], found["test"]["longest"]) == (200, 0)
     assert (found["val"]["offset"], found["val"]["train_offset"]) == (5_000, 1_000)

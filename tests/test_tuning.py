@@ -26,8 +26,8 @@ from benchmark.plan.config import (
 )
 from benchmark.plan.run import Run
 from benchmark.plan.suite import Sharing
-from benchmark.records.folder import load_run
-from benchmark.session.selection import chosen, val_bpb
+from benchmark.records.folder import load_run, run_ids
+from benchmark.session.selection import settle, val_bpb
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
 
@@ -292,8 +292,8 @@ def test_every_run_ends_and_is_listed(trained: tuple[Session, list[Track]]) -> N
     assert {track.status for track in tracks} == {"done"}
     listed = yaml.safe_load((session.results / "suite.yaml").read_text())["runs"]
     assert [entry["run_id"] for entry in listed] == [run.id for run in session.runs]
-    published = {path.name for path in (session.results / "runs").glob("[!.]*")}
-    assert published == {run.id for run in session.runs} == {track.run.id for track in tracks}
+    assert run_ids(session.results) == {run.id for run in session.runs}
+    assert run_ids(session.results) == {track.run.id for track in tracks}
 
 
 @pytest.mark.slow
@@ -329,20 +329,18 @@ def test_trials_are_never_scored_on_the_test_split(trained: tuple[Session, list[
 
 @pytest.mark.slow
 def test_the_choice_follows_the_validation_scores_and_nothing_else(
-    trained: tuple[Session, list[Track]], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Session, list[Track]],
 ) -> None:
     """Planted: whichever trial is given the lowest score is chosen; a failed one never is."""
     session, _ = trained
     fresh = tiny(session.results.parent.parent)
-    store = StageStore(fresh.cache)
     open_runs = [replace_open(run) for run in fresh.runs]
 
-    def planted(best: int) -> Callable[[Run, object], float]:
-        return lambda run, _: 1.0 if run.method.trial == best else 2.0
+    def planted(best: int) -> Callable[[Run], float]:
+        return lambda run: 1.0 if run.method.trial == best else 2.0
 
     for number in range(3):
-        monkeypatch.setattr("benchmark.session.selection.val_bpb", planted(number))
-        for run in chosen(open_runs, store):
+        for run in settle(open_runs, planted(number)):
             if run.method.tunes and run.method.trial is None:
                 trial = next(
                     t.method for t in open_runs
@@ -350,8 +348,7 @@ def test_the_choice_follows_the_validation_scores_and_nothing_else(
                 )  # fmt: skip
                 assert run.method.tuned == trial.tuned
     failed = {run.id for run in open_runs if run.method.trial == 2 and run.seed == 8}
-    monkeypatch.setattr("benchmark.session.selection.val_bpb", planted(2))
-    for run in chosen(open_runs, store, failed):
+    for run in settle(open_runs, lambda run: math.inf if run.id in failed else planted(2)(run)):
         if run.method.tunes and run.method.trial is None:
             assert run.method.tuned["learning_rate.peak"] == 6e-3  # a tie: the default
 

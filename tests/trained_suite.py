@@ -34,7 +34,7 @@ def train(folder: Path, *settings: str) -> Path:
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    results = folder / "results" / "tiny"
+    results = folder / "results" / "local" / "tiny"
     seal(results)
     return results
 

@@ -72,12 +72,10 @@ def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
 
 def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
     """Results of this version of the suite that neither the plan nor an amendment ever named."""
-    named = [lock.first["methods"], *(amendment.added for amendment in lock.amendments)]
-    known = {(m, seed) for methods in named for m in methods for seed in methods[m]["seeds"]}
     for run_id in evidence.suite.unplanned:
         run = load_run(evidence.folder, run_id)
         is_ours = str(run.events[0]["suite_version"]) == evidence.suite.version
-        if is_ours and (run.method, run.seed) not in known:
+        if is_ours and (run.method, run.seed) not in lock.named():
             yield Remark(
                 f"runs/{run_id}.jsonl.gz ({run.method}, seed {run.seed}): has results, and {FILE} "
                 "never planned it"

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from benchmark.cli.progress import Progress
 from benchmark.cli.terminal import BAR_WIDTH, FittedTable
-from benchmark.executors.track import Track
+from benchmark.executors.track import PUBLISHED, Track
 from benchmark.plan.run import Run
 from benchmark.records.events import FINISHED
 from benchmark.report import formats
@@ -36,10 +36,12 @@ class Lines(ExitStack):
     def show(self, tracks: Sequence[Track]) -> None:
         """Show how things are now; called a few times a second, and once at the end."""
         self.progress.update(tracks)
-        ended = [track for track in tracks if track.status in FINISHED]
+        ended = [track for track in tracks if track.status in (*FINISHED, PUBLISHED)]
         if self.ended is None:
             self.ended = {track.run.id for track in ended}
-            self._say(f"{len(ended)} of {len(tracks)} runs were finished before; {self.sentence()}")
+            n_published = sum(track.status == PUBLISHED for track in ended)
+            before = "finished before" + f", {n_published} of them published" * bool(n_published)
+            self._say(f"{len(ended)} of {len(tracks)} runs were {before}; {self.sentence()}")
         for track in ended:
             if track.run.id not in self.ended:
                 self.ended.add(track.run.id)
@@ -49,6 +51,8 @@ class Lines(ExitStack):
     def sentence(self) -> str:
         """Share of the suite's FLOPs that is executed, and the time left."""
         executed, total = self.progress.executed, self.progress.total
+        if not total:
+            return "nothing is left to train"
         text = f"{formats.percent(executed / total)} of {formats.flops(total)} FLOPs"
         text += f", {formats.seconds(time.monotonic() - self.started)} elapsed"
         left = self.progress.seconds_left

@@ -135,6 +135,8 @@ def matrix(session: Session) -> FittedTable:
         run, end = seeds[0].run, seeds[0].stages[-1][1].end
         n_stages = sum(len(outlook.stages) for outlook in seeds)
         n_finished = sum(outlook.n_finished for outlook in seeds)
+        n_published = sum(outlook.run.id in session.published for outlook in seeds)
+        known = f", {formats.plural(n_published, 'run')} published" if n_published else ""
         table.add_row(
             name,
             run.method.role,
@@ -145,7 +147,7 @@ def matrix(session: Session) -> FittedTable:
             formats.flops(end.flops),
             formats.count(end.tokens),
             formats.number(end.tokens / len(session.corpus.train)),
-            f"{n_finished} of {n_stages} stages",
+            f"{n_finished} of {n_stages} stages{known}",
         )
     return table
 
@@ -253,7 +255,12 @@ def _duration(
 
 def _outlooks(session: Session) -> list[Outlook]:
     store = StageStore(session.cache)
-    return [Outlook.of(run, store) for run in session.runs]
+    return [
+        Outlook(run, stages, len(stages))
+        if run.id in session.published and (stages := run.predicted())
+        else Outlook.of(run, store)
+        for run in session.runs
+    ]
 
 
 def _changes(stages: Done) -> Iterator[str]:

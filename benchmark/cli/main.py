@@ -1,4 +1,4 @@
-"""The command line: `growbench list | plan | run | report | check | methods | audit | compare`.
+"""The command line: list, plan, run, report, publish, check, methods, audit and compare.
 
 A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
 help and reports do not wait for torch.
@@ -105,8 +105,9 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster, HOST:PORT; short for run.address.")
     ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Train published runs, too.")] = False,
 ) -> None:
-    """Train what is not trained yet and write the report.
+    """Train what is neither trained nor published yet and write the report.
 
     The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
     has a row in the report.
@@ -114,7 +115,7 @@ def run(
     try:
         named = {"executor": executor, "address": address}
         settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
-        code = _run(suite, [*(overrides or ()), *settings], method)
+        code = _run(_load(suite, [*(overrides or ()), *settings], method, again=again))
     except KeyboardInterrupt:
         typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
         code = INTERRUPTED
@@ -147,6 +148,28 @@ def show(
     from benchmark.cli.verdicts import verdicts
 
     console().print(verdicts(results))
+
+
+@app.command()
+def publish(
+    results: Annotated[
+        str, typer.Argument(metavar="SUITE", help="A suite, or a folder such as results/local/cpu.")
+    ],
+    to: Annotated[Path, typer.Option(help="Where published results are.")] = Path("results"),
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite results of another version or plan.")
+    ] = False,
+) -> None:
+    """Check a finished suite, and copy records, report, tables and figures to results/SUITE."""
+    from benchmark.plan.config import load_suite
+    from benchmark.session.publish import publish, summary
+
+    folder = Path(results)
+    if not folder.is_dir():
+        suite = load_suite(results)
+        folder = Path(suite.run.results).expanduser() / suite.name
+    for line in summary(publish(folder, to, replace=replace)):
+        typer.echo(line)
 
 
 @app.command()
@@ -232,20 +255,25 @@ def compare_(
     for side, methods in {"A": changes.only_in_a, "B": changes.only_in_b}.items():
         if methods:
             out.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
+    apart = {run: where for run, where in changes.records.items() if where is not None}
+    n_same = len(changes.records) - len(apart)
+    out.print(f"{n_same} of {len(changes.records)} runs have the same records, times aside")
+    for run, where in list(apart.items())[:1]:
+        out.print(f"first difference: {run}: {where}", soft_wrap=True)
     for key, (before, after) in changes.provenance.items():
         out.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
     raise typer.Exit(1 if changes.regressed else 0)
 
 
-def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int:
+def _run(suite: "SuiteConfig") -> int:
     out = console()
-    out.print(f"planning suite {name} and starting workers", soft_wrap=True)
+    out.print(f"planning suite {suite.name} and starting workers", soft_wrap=True)
     from benchmark.cli.display import display, troubles
     from benchmark.cli.verdicts import verdicts
     from benchmark.report import files
     from benchmark.session.session import Session
 
-    session = Session(_load(name, overrides, added))
+    session = Session(suite)
     with display(out, session.runs) as shown:
         tracks = session.execute(shown.show)
         shown.show(tracks)
@@ -257,7 +285,12 @@ def _run(name: str, overrides: list[str] | None, added: list[str] | None) -> int
     return 1 if any(track.failure is not None for track in tracks) else 0
 
 
-def _load(name: str, overrides: list[str] | None, added: list[str] | None) -> "SuiteConfig":
+def _load(
+    name: str, overrides: list[str] | None, added: list[str] | None, *, again: bool = False
+) -> "SuiteConfig":
+    from dataclasses import replace
+
     from benchmark.plan.config import load_suite
 
-    return load_suite(name, overrides or (), added or ())
+    suite = load_suite(name, overrides or (), added or ())
+    return replace(suite, run=replace(suite.run, published="")) if again else suite

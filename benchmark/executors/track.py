@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from benchmark.model.cost import Position
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.records.folder import RunRecord
 from benchmark.stage.context import Tick
+
+PUBLISHED = "published"
+"""Status of a run that was trained and published before."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,14 @@ class Track:
     tick: Tick | None = None
     failure: Failure | None = None
     failed_at: StageSpec | None = None
+    record: RunRecord | None = None
+    """Of a run that is published: nothing is left to do."""
 
     @property
     def status(self) -> str:
-        """One of waiting, running, done, diverged, failed, timeout, out of memory."""
+        """One of waiting, running, done, published, diverged, failed, timeout, out of memory."""
+        if self.record is not None:
+            return PUBLISHED
         if self.failure is not None:
             return self.failure.status
         if self.done and self.done[-1][1].status != "done":
@@ -50,6 +58,9 @@ class Track:
     @property
     def position(self) -> Position:
         """How far the run has come."""
+        if self.record is not None:
+            end = self.record.events[-1]
+            return Position(**{key: end[key] for key in ("step", "tokens", "flops", "seconds")})
         if self.tick is not None:
             return self.tick.position
         return self.done[-1][1].end if self.done else Position()
@@ -59,6 +70,8 @@ class Track:
         """Newest evaluation."""
         if self.tick is not None and self.tick.bpb is not None:
             return self.tick.bpb
+        if self.record is not None:
+            return float(self.record.of("evaluation")[-1]["bpb"])
         points = [point for _, result in self.done for point in result.points]
         return points[-1].bpb if points else None
 

@@ -204,7 +204,12 @@ class ExecutionConfig:
     names a stage.
     """
 
-    results: str = "results"
+    results: str = "results/local"
+    """Where the folder of the suite's results is; git does not see the default."""
+
+    published: str = "results"
+    """Where published results are: a run that is there is not trained again. Empty: all are."""
+
     cache: str = ".growbench"
     workers: int = 0
     """Parallel single-threaded runs; 0 means one per core, or per GPU where these train."""

@@ -113,6 +113,8 @@ class Suite:
     watermark: str | None
     runs: tuple[RunRecord, ...]
     unplanned: tuple[str, ...]
+    published: frozenset[str] = frozenset()
+    """Ids of planned runs that were not trained here: they were published before."""
 
 
 def run_file(results_dir: Path, run_id: str) -> Path:
@@ -126,7 +128,17 @@ def load_run(results_dir: Path, run_id: str) -> RunRecord:
     Raises:
         RecordError: a file is missing or damaged, or holds another run.
     """
-    return _load_run(results_dir, run_id, _load_shared(results_dir))
+    return load_runs(results_dir, [run_id])[0]
+
+
+def load_runs(results_dir: Path, ids: Iterable[str]) -> list[RunRecord]:
+    """The records of some runs.
+
+    Raises:
+        RecordError: a file is missing or damaged, or holds another run.
+    """
+    shared = _load_shared(results_dir)
+    return [_load_run(results_dir, run_id, shared) for run_id in ids]
 
 
 def load_suite(results_dir: Path) -> Suite:
@@ -148,6 +160,7 @@ def load_suite(results_dir: Path) -> Suite:
         watermark=plan["watermark"],
         runs=runs,
         unplanned=tuple(sorted(run_ids(results_dir) - known)),
+        published=frozenset(plan.get("published", ())),
     )
 
 

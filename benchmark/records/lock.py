@@ -2,8 +2,10 @@
 
 The first command that trains writes the plan: methods, seeds, budget, metric, target loss, tests.
 Later commands may plan other seeds, methods or budgets in the same folder; each such change is
-appended with its date and the number of results that could be seen by then. Everything else that
-runs share is fixed. Each entry's SHA-256 covers the one before it, so that none can be changed or
+appended with its date and the number of results that could be seen by then. With anything else
+that runs share, a new plan begins: a folder of one's own may hold now this, now that. It is
+publishing that holds a plan: published results are followed only by those of the same plan, or of
+one that amends it. Each entry's SHA-256 covers the one before it, so that none can be changed or
 dropped from between; without the last ones, runs are left that no plan covers. Who rewrites the
 whole file is found out only if it, or its SHA-256, was published before the runs.
 """
@@ -32,9 +34,6 @@ TESTS = (
 
 FIXED = ("suite", "version", "workload", "protocol", "corpus")
 """Parts of a plan that no amendment can change."""
-
-REFUSAL_KEYS = 3
-"""Differing settings that a refusal spells out."""
 
 Plan = dict[str, Any]
 
@@ -86,6 +85,17 @@ class Lock:
     first: Plan
     current: Plan
     amendments: tuple[Amendment, ...]
+    chain: tuple[str, ...]
+    """SHA-256 of the first version and of each amendment."""
+
+    def follows(self, other: "Lock") -> bool:
+        """Whether this is the other plan, or that plan with amendments."""
+        return self.chain[: len(other.chain)] == other.chain
+
+    def named(self) -> set[tuple[str, int]]:
+        """Method and seed of everything that was planned at some time."""
+        plans = [self.first["methods"], *(amendment.added for amendment in self.amendments)]
+        return {(m, seed) for methods in plans for m in methods for seed in methods[m]["seeds"]}
 
 
 def plan_of(configs: Iterable[Mapping[str, Any]], corpus: Mapping[str, Any], science: str) -> Plan:
@@ -140,16 +150,17 @@ def settings(method: Mapping[str, Any]) -> str:
 def hold(results_dir: Path, plan: Plan) -> None:
     """Lock the plan of a results folder, or amend the one it has; call it before any run.
 
+    A plan whose runs cannot be compared with those of the one before takes its place.
+
     Raises:
-        RecordError: the plan was tampered with, or more would change than an amendment can.
+        RecordError: the plan was tampered with.
     """
     path, results = results_dir / FILE, _results(results_dir, plan)
-    if not path.is_file():
+    lock = read(results_dir) if path.is_file() else None
+    if lock is None or unlike(lock.current, plan):
         first = {"date": _now(), "results": results, "plan": plan}
         _write(path, first | {"sha256": _digest(first), "amendments": []})
         return
-    lock = read(results_dir)
-    _refuse(path, lock, plan)
     change = _difference(lock.current, plan)
     if any(change.values()):
         content = json.loads(path.read_text())
@@ -177,6 +188,7 @@ def read(results_dir: Path) -> Lock:
             first=content["plan"],
             current=_applied(content["plan"], amendments),
             amendments=amendments,
+            chain=tuple(chain),
         )
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
@@ -191,18 +203,14 @@ def read(results_dir: Path) -> Lock:
     return lock
 
 
-def _refuse(path: Path, lock: Lock, plan: Plan) -> None:
-    """Refuse to change what all runs of the folder share."""
-    old, new = (flatten({part: p[part] for part in FIXED}) for p in (lock.current, plan))
-    wrong = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if wrong:
-        named = [f"{key} is {new.get(key)!r}, was {old.get(key)!r}" for key in wrong[:REFUSAL_KEYS]]
-        more = f" and {len(wrong) - REFUSAL_KEYS} more" if len(wrong) > REFUSAL_KEYS else ""
-        raise RecordError(
-            f"{path}: the plan locked on {lock.date[:10]} differs: {', '.join(named)}{more}; it "
-            "can be amended in methods, seeds and budget only: set run.results to another folder, "
-            "or move this one away"
-        )
+def unlike(old: Plan, new: Plan) -> list[str]:
+    """What differs of that which all runs of a plan share, in words."""
+    was, now = (flatten({part: plan[part] for part in FIXED}) for plan in (old, new))
+    return [
+        f"{key} is {now.get(key)!r}, was {was.get(key)!r}"
+        for key in {**was, **now}
+        if was.get(key) != now.get(key)
+    ]
 
 
 def _difference(old: Plan, new: Plan) -> dict[str, Any]:

@@ -88,13 +88,14 @@ def failures(analysis: Analysis) -> list[str]:
 
 def runs(analysis: Analysis) -> list[str]:
     """One row per planned run; tuning lists its own."""
+    published = analysis.frames.suite.published
     compared = analysis.frames.runs[analysis.frames.runs.role != "tuning"]
     shown = [
         {
             "run": row["run_id"],
             "method": f"`{row['method']}`",
             "seed": str(row["seed"]),
-            "status": row["status"],
+            "status": row["status"] + ", published" * (row["run_id"] in published),
             "test bpb": formats.bpb(row["test_bpb"]),
             "val bpb": formats.bpb(row["val_bpb"]),
             "FLOPs": formats.flops(row["flops"]),

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmark.base.errors import RecordError
 from benchmark.records.events import flatten
 from benchmark.records.folder import RunRecord, Suite, load_suite
+from benchmark.report.divergence import first_difference
 from benchmark.report.statistics import Comparison, Estimate, compare, mean_interval, verdict
 
 NOT_SIGNIFICANT = "~"
@@ -53,6 +54,9 @@ class Changes:
     methods: tuple[Change, ...]
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
+    records: dict[str, str | None]
+    """Where each run that both have first differs, by "METHOD seed SEED"; None if nowhere."""
+
     provenance: dict[str, tuple[str, str]]
     """What the runs of the two were made with, where it is not the same: key to both values."""
 
@@ -85,6 +89,7 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
         ),
         only_in_a=tuple(method for method in old if method not in new),
         only_in_b=tuple(method for method in new if method not in old),
+        records=_records(suites),
         provenance=_provenance(suites),
     )
 
@@ -146,6 +151,16 @@ def _change(
         comparison=comparison,
         regressed=is_lost or (verdict(comparison) == "worse" and means[1].value > limit),
     )
+
+
+def _records(suites: tuple[Suite, Suite]) -> dict[str, str | None]:
+    old, new = ({(run.method, run.seed): run for run in suite.runs if run.events}
+                for suite in suites)  # fmt: skip
+    return {
+        f"{method} seed {seed}": first_difference(run, new[method, seed])
+        for (method, seed), run in old.items()
+        if (method, seed) in new
+    }
 
 
 def _provenance(suites: tuple[Suite, Suite]) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,120 @@
+"""Writes what the runs of a suite leave behind, put together from the records of their stages."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.base.errors import RecordError
+from benchmark.data.tripwires import tripwires
+from benchmark.executors.track import Failure, Track
+from benchmark.plan.config import SuiteConfig
+from benchmark.plan.run import Run
+from benchmark.records.card import card
+from benchmark.records.events import VERSION, Event, atomic_write_text, read_events
+from benchmark.records.folder import SUITE, RunRecord, write_run
+from benchmark.stage.checkpoint import StageStore
+from benchmark.training.memory import PROCESS, STAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorder:
+    """Writes the results folder of a suite."""
+
+    suite: SuiteConfig
+    data: Mapping[str, Any]
+    """Name, SHA-256 and bytes of each split of the corpus."""
+
+    results: Path
+    cache: Path
+
+    def write_suite(self, runs: Iterable[Run], published: Collection[str]) -> None:
+        """Write what is planned; those runs that are published elsewhere are marked."""
+        suite = self.suite
+        plan_of_runs = [
+            {"run_id": run.id, "method": run.method.name, "role": run.method.role, "seed": run.seed}
+            for run in runs
+        ]
+        header: dict[str, Any] = {
+            "name": suite.name,
+            "version": suite.version,
+            "purpose": suite.purpose,
+            "watermark": suite.watermark,
+            "runs": plan_of_runs,
+        }
+        if published:
+            header["published"] = sorted(published)
+        atomic_write_text(self.results / SUITE, yaml.safe_dump(header, sort_keys=False))
+
+    def write_corpus(self) -> None:
+        """Tell what the held-out text has in common with what is trained on."""
+        found = tripwires(self.suite.workload.corpus, self.cache / "corpora")
+        atomic_write_text(self.results / "corpus.json", json.dumps(found, indent=2) + "\n")
+
+    def write_run(self, track: Track) -> None:
+        """Write the records of a run that has ended; one whose card has a gap has failed."""
+        record = self.record(track)
+        try:
+            card(record)
+        except RecordError as error:
+            track.fail(Failure("failed", str(error)))
+            record = self.record(track)
+        write_run(self.results, record.events, record.config, record.provenance)
+
+    def record(self, track: Track) -> RunRecord:
+        """What is known of a run, from the records of its stages."""
+        events, provenance = list(self._events(track)), list(self._provenance(track))
+        return RunRecord.from_events(events, track.run.config(), provenance)
+
+    def _provenance(self, track: Track) -> Iterator[dict[str, Any]]:
+        """What each stage was made with, that at which a run failed included."""
+        store = StageStore(self.cache)
+        logs = [store.folder(spec.id) / "events.jsonl" for spec, _ in track.done]
+        if track.failed_at is not None:
+            logs.append(store.folder(track.failed_at.id) / "progress.jsonl")
+        for stage, log in enumerate(logs):
+            for event in read_events(log) if log.is_file() else ():
+                if event["kind"] == "provenance":
+                    yield {"stage": stage, "stage_id": event["stage_id"], **event["made_with"]}
+
+    def _events(self, track: Track) -> Iterator[Event]:
+        run = track.run
+        yield _event(
+            "run",
+            run_id=run.id,
+            suite=self.suite.name,
+            suite_version=self.suite.version,
+            method=run.method.name,
+            role=run.method.role,
+            seed=run.seed,
+            budget_flops=run.budget,
+            train_bytes=self.data["train"],
+            val_bytes=self.data["val"],
+            test_bytes=self.data["test"],
+            corpus=self.data["corpus"],
+            corpus_sha256=self.data["sha256"],
+        )
+        store = StageStore(self.cache)
+        for stage, (spec, _) in enumerate(track.done):
+            for event in read_events(store.folder(spec.id) / "events.jsonl"):
+                if event["kind"] != "provenance":
+                    yield event | {"stage": stage}
+        results = [result for _, result in track.done]
+        scopes = {result.peak_memory_scope for result in results}
+        end = asdict(track.position)
+        end.pop("window")
+        yield _event(
+            "end",
+            status=track.status,
+            error=track.error,
+            peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=0),
+            peak_memory_scope=PROCESS if PROCESS in scopes else STAGE,
+            **end,
+        )
+
+
+def _event(kind: str, **fields: object) -> Event:
+    return {"v": VERSION, "kind": kind, **fields}
