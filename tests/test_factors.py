@@ -115,6 +115,7 @@ def test_refuses_levels_that_do_not_exist(changes: dict[str, Any], message: str)
         runs(crossed(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpu_factors", "cpu_tuned"])
 def test_the_suites_that_come_with_it_plan(name: str, tmp_path: Path) -> None:
     session = Session(load_suite(name, [f"run.cache={tmp_path}"]))
@@ -124,6 +125,7 @@ def test_the_suites_that_come_with_it_plan(name: str, tmp_path: Path) -> None:
     assert len(cells) == (96 if name == "cpu_factors" else 0)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_is_left_out(tmp_path: Path) -> None:
     suite = load_suite("cpu_factors", [f"run.cache={tmp_path}", "factors.factor=[2,3]"])
     lines = [line for line in totals(Session(suite), with_time=False) if "left out" in line]

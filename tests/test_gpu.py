@@ -142,7 +142,14 @@ def strays(trained: Trained) -> list[str]:
     return [name for name, tensor in trained.tensors.items() if tensor.device != DEVICE]
 
 
-@pytest.mark.parametrize("name", available("method"))
+SLOW = ("ligo", "ligo_all")
+"""Learn their maps on the pretended GPU."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in available("method")],
+)
 def test_every_method_is_on_the_gpu_as_a_whole_and_learns_there_what_it_learns_here(
     name: str,
 ) -> None:
@@ -245,6 +252,7 @@ def points(run: Run, context: Context) -> list[float]:
     return [point.bpb for _, result in done for point in result.points]
 
 
+@pytest.mark.slow
 def test_a_run_on_the_gpu_comes_to_what_it_does_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_d5_the_ledger_counts_bytes_across_growth(tmp_path: Path) -> None:
     assert read == of("final", events)[0]["tokens"] > 0
 
 
+@pytest.mark.slow
 def test_d6_what_becomes_of_the_optimizer_s_state_is_always_said(tmp_path: Path) -> None:
     """Elsewhere a growth script loaded the weights alone, and nobody noticed."""
     policies = {policy.value for policy in StatePolicy}
@@ -271,6 +272,7 @@ class _NobodyThere:
         raise AssertionError(f"stdin.{name} was asked for")
 
 
+@pytest.mark.slow
 def test_d15_nothing_waits_for_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +312,7 @@ class Sluggish(Baseline):
     model_class = _Sluggish
 
 
+@pytest.mark.slow
 def test_d16_the_clock_runs_from_the_first_step_and_what_it_leaves_out_is_told(
     tmp_path: Path,
 ) -> None:

@@ -92,6 +92,7 @@ def elements(files: dict[str, str]) -> Elements:
     return Elements(files["report.html"])
 
 
+@pytest.mark.slow
 def test_is_one_file_that_fetches_nothing_and_runs_only_its_own_scripts(
     elements: Elements,
 ) -> None:
@@ -112,6 +113,7 @@ def test_is_one_file_that_fetches_nothing_and_runs_only_its_own_scripts(
     assert f"'sha256-{unpacked}'" in policy
 
 
+@pytest.mark.slow
 def test_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     write_records(tmp_path, noise=0.01)
     script = (
@@ -124,6 +126,7 @@ def test_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> 
     assert other.stdout.strip() == hashlib.sha256(render(tmp_path)["report.html"]).hexdigest()
 
 
+@pytest.mark.slow
 def test_an_edited_number_in_the_page_is_found(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0,))
     write(tmp_path)
@@ -132,6 +135,7 @@ def test_an_edited_number_in_the_page_is_found(tmp_path: Path) -> None:
     assert check(tmp_path) == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_library_that_is_packed_otherwise_is_the_same_page_and_a_changed_one_is_not(
     tmp_path: Path,
 ) -> None:
@@ -148,6 +152,7 @@ def test_a_library_that_is_packed_otherwise_is_the_same_page_and_a_changed_one_i
     assert check(tmp_path) == ["report.html"]
 
 
+@pytest.mark.slow
 def test_nothing_of_a_record_becomes_markup(elements: Elements) -> None:
     tags = elements.tags
     assert not any("onerror" in attrs or attrs.get("src") == "x" for _, attrs in tags)
@@ -210,6 +215,7 @@ def test_the_chart_shows_scratch_the_best_fixed_size_and_the_best_methods_first(
     assert shown == {"scratch", *(f"m{i}" for i in range(6))}
 
 
+@pytest.mark.slow
 def test_a_band_is_that_of_the_figures_and_each_run_keeps_its_own_points(
     elements: Elements,
 ) -> None:
@@ -234,6 +240,7 @@ def test_seeds_that_grow_at_different_times_are_not_said_to_be_at_the_mean(tmp_p
     assert not all(seed["aligned"] for seed in fast["seeds"])
 
 
+@pytest.mark.slow
 def test_every_run_has_its_result_growths_configuration_and_provenance(elements: Elements) -> None:
     data = elements.data
     assert len(data["runs"]) == len(SUITE_OF_NASTY) * 3
@@ -285,6 +292,7 @@ def test_every_field_of_the_reporting_card_is_shown(tmp_path: Path) -> None:
     assert ("events.0.to.n_layer", "4") in shown["sections"][fast["Card: growth"]]
 
 
+@pytest.mark.slow
 def test_a_card_with_a_gap_says_which(elements: Elements) -> None:
     data = elements.data
     gap = data["sections"][dict(data["runs"][0]["sections"])["Card"]]
@@ -293,6 +301,7 @@ def test_a_card_with_a_gap_says_which(elements: Elements) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_section_of_report_md(files: dict[str, str]) -> None:
     titles = re.findall(r"^## (.+)$", files["report.md"], re.MULTILINE)
     assert re.findall(r"<summary><h2>(.+)</h2>", files["report.html"]) == titles

@@ -50,6 +50,7 @@ def run_of(method: str, suite: str = "smoke") -> Run:
     return Run(load_suite(suite), load_method(method), 0, DATA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["smoke", "cpu", "enwik8", "enwik9"])
 def test_every_method_can_run_in_every_suite(suite: str) -> None:
     config = load_suite(suite)
@@ -57,6 +58,7 @@ def test_every_method_can_run_in_every_suite(suite: str) -> None:
         assert Run(config, load_method(name), 0, DATA).predicted()[-1][0].is_last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suite", "n_bytes"), [("enwik8", 90_000_000), ("enwik9", 990_000_000)])
 def test_no_method_of_a_suite_reads_its_corpus_twice(suite: str, n_bytes: int) -> None:
     config = load_suite(suite)
@@ -87,6 +89,7 @@ def test_growth_before_the_first_step_warms_up_once() -> None:
     assert run_of("untrained_source").rewarm.which == "none"
 
 
+@pytest.mark.slow
 def test_every_further_control_is_a_method_of_the_same_size_and_architecture() -> None:
     controlled = {name: load_method(name).controls for name in METHODS}
     alone = {name for name in controlled if name.startswith("tokenformer") and not controlled[name]}

@@ -30,6 +30,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_text_is_current() -> None:
     assert outdated_text() == []
 

@@ -106,6 +106,7 @@ def test_the_shapes_are_those_that_suite_cpu_trains() -> None:
         assert source in [shape.config for shape in SHAPES], name
 
 
+@pytest.mark.slow
 def test_measures_every_contestant_in_every_round(tmp_path: Path) -> None:
     config = replace(TINY, vocab_size=256, norm="rmsnorm", positions="rotary", tied=False)
     shape = Shape(config, batch_size=2, n_threads=1, n_steps=1)
@@ -164,6 +165,7 @@ def wide() -> ModelConfig:
     return WIDER.resized({"d_model": 128, "n_head": 8, "d_ff": 512})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "some"),
     [

@@ -37,6 +37,7 @@ def row(found: Analysis, table: str, method: str) -> dict[str, object]:
     return dict(rows[rows.method == method].iloc[0])
 
 
+@pytest.mark.slow
 def test_two_renders_are_equal_and_check_agrees(tmp_path: Path) -> None:
     write_records(tmp_path, (*SUITE, DIVERGED), noise=0.01, missing=(("slow", 1),))
     files = render(tmp_path)
@@ -48,6 +49,7 @@ def test_two_renders_are_equal_and_check_agrees(tmp_path: Path) -> None:
     assert all((tmp_path / name).read_bytes() == content for name, content in files.items())
 
 
+@pytest.mark.slow
 def test_check_detects_an_edited_number_a_missing_table_and_a_stale_figure(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0,))
     write(tmp_path)
@@ -60,6 +62,7 @@ def test_check_detects_an_edited_number_a_missing_table_and_a_stale_figure(tmp_p
     assert check(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch() -> None:
     script = "import sys, benchmark.report; assert not {'torch', 'lightning'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -201,6 +204,7 @@ def test_speed_ups_say_what_is_known_where_not_every_seed_got_there(
     assert formats.speed_up(nothing | row) == words
 
 
+@pytest.mark.slow
 def test_a_diverged_run_counts_as_an_infinite_loss(tmp_path: Path) -> None:
     write_records(tmp_path, (*SUITE, DIVERGED))
     found = analysis(tmp_path)
@@ -215,6 +219,7 @@ def test_a_diverged_run_counts_as_an_infinite_loss(tmp_path: Path) -> None:
     assert points[points.method == "wild"].bpb.isna().any()
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_before_its_first_step_is_shown(tmp_path: Path) -> None:
     broken = Planted(name="broken")
     write_records(tmp_path, (*SUITE, broken), seeds=(0, 1))
@@ -228,6 +233,7 @@ def test_a_run_that_failed_before_its_first_step_is_shown(tmp_path: Path) -> Non
     assert "0 of 2 done, 2 failed" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["unfinished", "timeout"])
 def test_a_run_without_a_score_is_shown(tmp_path: Path, status: str) -> None:
     stopped = Planted(name="stopped", status=status, ends_at=0.3)
@@ -245,6 +251,7 @@ def test_a_done_run_with_an_undefined_score_is_called_diverged(tmp_path: Path) -
     assert analysis(tmp_path).frames.of("slow").status[0] == "diverged"
 
 
+@pytest.mark.slow
 def test_one_seed_gives_values_and_no_conclusion(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0,), watermark="not a result")
     text = render(tmp_path)["report.md"].decode()
@@ -357,6 +364,7 @@ def test_every_run_id_is_in_the_page(tmp_path: Path) -> None:
     assert all(toy.run_id(method.name, seed) in text for method in SUITE for seed in (0, 1))
 
 
+@pytest.mark.slow
 def test_tables_keep_every_digit(tmp_path: Path) -> None:
     write_records(tmp_path, noise=0.01)
     runs = pd.read_csv(io.BytesIO(render(tmp_path)["tables/runs.csv"]))
@@ -364,6 +372,7 @@ def test_tables_keep_every_digit(tmp_path: Path) -> None:
     assert runs.test_bpb[0] == finals[0]["bpb"]
 
 
+@pytest.mark.slow
 def test_watermarks_change_every_figure(tmp_path: Path) -> None:
     plain = render(write_records(tmp_path / "a", seeds=(0,)))
     marked = render(write_records(tmp_path / "b", seeds=(0,), watermark="not a result"))

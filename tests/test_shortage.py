@@ -45,6 +45,7 @@ def test_a_batch_to_be_scored_is_halved() -> None:
     assert list(halvings(9)) == [9, 4, 2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
@@ -75,6 +76,7 @@ def test_another_error_is_not_tried_again() -> None:
         first_that_fits([8, 4], attempt)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_short_of_memory_learns_the_same(folder: Path) -> None:
     plain, _ = trained(*run_of(folder, "scratch", 1))
     events, _ = trained(*run_of(folder, "Greedy", 1))
@@ -95,12 +97,14 @@ def test_a_run_that_is_short_of_memory_learns_the_same(folder: Path) -> None:
     assert losses(events) != losses(plain)  # they were really cut
 
 
+@pytest.mark.slow
 def test_a_run_without_memory_for_one_window_ends_and_says_so(folder: Path) -> None:
     run, context = run_of(folder, "Insatiable", 1)
     with pytest.raises(MemoryError, match=r"even one window .*: OutOfMemoryError: CUDA out of mem"):
         finish(run, context)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_with_the_micro_batches_it_had(folder: Path) -> None:
     """What it learned about memory is in its log; the resumed run fails at no step again."""
     run, context = run_of(folder, "Greedy", 1, "stopped")
@@ -180,6 +184,7 @@ def test_a_map_learns_the_same_from_micro_batches_at_the_same_charge() -> None:
         torch.testing.assert_close(found, tensor, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_what_fits() -> None:
     model, text = trained_like(TINY), torch.arange(13).repeat(20).byte()
     whole = score(model, text, 16)
