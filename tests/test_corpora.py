@@ -1,10 +1,14 @@
 """A corpus is exactly the bytes its manifest describes, or an error of one line."""
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
 import sys
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -37,11 +41,30 @@ def manifest(name: str) -> CorpusConfig:
     return cast(CorpusConfig, OmegaConf.to_object(merged))
 
 
-def packed(*texts: bytes) -> bytes:
+def packed(*texts: bytes, also: dict[str, bytes] | None = None) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (also or {}).items():
+            archive.writestr(name, content)
         for index, text in enumerate(texts):
             archive.writestr(f"text{index}", text)
+    return buffer.getvalue()
+
+
+def locked(archive: bytes) -> bytes:
+    """A zip archive of one file that says that it has a password."""
+    content, entry = bytearray(archive), archive.index(b"PK\x01\x02")
+    content[6] |= 1
+    content[entry + 8] |= 1
+    return bytes(content)
+
+
+def tarred(text: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("text")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
     return buffer.getvalue()
 
 
@@ -202,12 +225,11 @@ def test_a_damaged_cached_text_is_named_and_not_used(
     [
         (packed(TEXT.replace(b"broken", b"forged")), "corpus.sha256"),
         (packed(TEXT + b"!"), "corpus.size"),
-        (packed(TEXT, TEXT), "2 files instead of one"),
-        (b"<html>this is not the file</html>", "is damaged"),
+        (b"<html>this is not the file</html>", "corpus.size"),
         (packed(TEXT)[:-30], "is damaged"),
         (packed(TEXT)[:60] + b"damage" + packed(TEXT)[66:], "is damaged"),
     ],
-    ids=["forged", "longer", "two members", "no archive", "short archive", "bad member"],
+    ids=["forged", "longer", "no archive", "short archive", "bad member"],
 )
 def test_a_wrong_download_is_refused_and_deleted(
     site: Site, tmp_path: Path, body: bytes, complaint: str
@@ -220,6 +242,59 @@ def test_a_wrong_download_is_refused_and_deleted(
     assert [path.name for path in (tmp_path / "remote").iterdir()] == [".lock"]
     site.body = right
     assert whole(load(config, tmp_path)) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/text.gz", gzip.compress(TEXT)),
+        ("/text.xz", lzma.compress(TEXT)),
+        ("/text.bz2", bz2.compress(TEXT)),
+        ("/TEXT.ZIP", packed(TEXT)),
+        ("/dl?f=text.zip", packed(TEXT)),
+        ("/?f=text.zip", packed(TEXT)),
+        ("/text.zip", packed(TEXT, also={"__MACOSX/._text0": b"", "a/": b"", "a/.DS_Store": b""})),
+        ("/text.zip", TEXT),
+        ("/text", TEXT),
+    ],
+)
+def test_an_archive_is_told_by_its_content(
+    site: Site, tmp_path: Path, path: str, body: bytes
+) -> None:
+    site.body = body
+    config = replace(remote(site), url=site.url.removesuffix("/text.zip") + path)
+    assert whole(load(config, tmp_path)) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (packed(TEXT, TEXT), "text.zip is a zip archive of 2 files"),
+        (locked(packed(TEXT)), "password required"),
+        (gzip.compress(tarred(TEXT)), "text.zip holds a tar archive"),
+        (b"7z\xbc\xaf\x27\x1c" + TEXT, "text.zip holds a 7-Zip archive"),
+        (b"\x28\xb5\x2f\xfd" + TEXT, "text.zip holds a Zstandard archive"),
+    ],
+    ids=["two files", "password", "tar", "7-Zip", "Zstandard"],
+)
+def test_an_archive_that_cannot_be_unpacked_is_named_and_kept(
+    site: Site, tmp_path: Path, body: bytes, words: str
+) -> None:
+    site.body = body
+    message = refusal(remote(site), tmp_path)
+    assert words in message
+    assert message.endswith("or in zip, gzip, bzip2 or xz: unpack it (kind: file)")
+    assert (tmp_path / "remote" / "text.zip").read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(gzip.compress(TEXT), "gzip"), (packed(TEXT), "zip"), (tarred(TEXT), "tar")],
+)
+def test_a_local_archive_is_never_trained_on(tmp_path: Path, body: bytes, kind: str) -> None:
+    (tmp_path / "text.gz").write_bytes(body)
+    message = refusal(local(tmp_path / "text.gz"), tmp_path)
+    assert f"text.gz (corpus.path) is a {kind} archive, which would be trained on as" in message
 
 
 def test_an_archive_placed_by_hand_replaces_the_network(site: Site, tmp_path: Path) -> None:
@@ -329,6 +404,7 @@ def test_splits_without_text_are_refused_by_key(val_start: float, test_start: fl
         ("file", {"kind": "tape"}, "corpus.kind must be one of package, download, file, synth"),
         ("file", {"path": ""}, "kind file needs corpus.path"),
         ("enwik8", {"url": "", "sha256": ""}, "needs corpus.url, corpus.sha256"),
+        ("enwik8", {"url": "a.org/t.zip"}, "must begin with http:// or https://, got 'a.org/t.z"),
         ("pylib", {"packages": {}}, "needs corpus.packages"),
         ("synthetic", {"markov": None}, "needs corpus.markov"),
     ],

@@ -106,6 +106,12 @@ def test_a_refusal_is_not_retried(site: Site, target: Path, status: int) -> None
     assert len(site.asked) == 1
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1/caf\xe9.zip", "http://[::1/text.zip"])
+def test_an_address_that_is_none_is_refused_in_one_line(target: Path, url: str) -> None:
+    with pytest.raises(DataError, match="cannot download http"):
+        fetch(url, target)
+
+
 def test_offline_says_in_one_line_what_to_fetch_and_where_to_put_it(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

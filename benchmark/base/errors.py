@@ -21,6 +21,10 @@ class DataError(BenchmarkError):
     """A corpus is missing, damaged, unreachable or too short for what was asked."""
 
 
+class ArchiveError(DataError):
+    """An archive is sound, and of a kind or content that is not unpacked here."""
+
+
 class RecordError(BenchmarkError):
     """A record or a results folder is damaged, locked, unwritable or from another version."""
 

@@ -6,21 +6,22 @@ it is loaded (about a second per gigabyte): a damaged or foreign file never reac
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.errors import ArchiveError, ConfigError, DataError
 from benchmark.base.paths import display_path
+from benchmark.data.archive import require_text, unpacked
 from benchmark.data.download import fetch
-from benchmark.data.sources import packaged, unpacked
+from benchmark.data.sources import packaged
 from benchmark.data.synthetic import MarkovSource
 
 _NEEDS = {
@@ -93,7 +94,7 @@ class CorpusConfig:
     """Patterns of paths whose files make the splits `val` and `test`, after all others."""
 
     url: str = ""
-    """A file, or a .zip or .bz2 archive of one file."""
+    """A text, http:// or https://: as it is, or in a zip, gzip, bzip2 or xz archive of one file."""
 
     path: str = ""
     """A local file, relative to the working folder; read where it lies."""
@@ -106,6 +107,8 @@ class CorpusConfig:
         missing = [f"corpus.{key}" for key in _NEEDS[self.kind] if not getattr(self, key)]
         if missing:
             raise ConfigError(f"a corpus of kind {self.kind} needs {', '.join(missing)}")
+        if self.kind == "download" and not re.match(r"https?://[^/?#]", self.url):
+            raise ConfigError(f"corpus.url must begin with http:// or https://, got {self.url!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +138,7 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
     try:
         if config.kind == "file":
             path, whose = Path(config.path).expanduser(), "corpus.path"
+            require_text(path, whose)
         else:
             path, whose = _prepared(config, cache / config.name), "delete it to prepare it again"
         digest = _checked(path, config, f"{display_path(path)} ({whose})")
@@ -177,8 +181,8 @@ def _prepared(config: CorpusConfig, folder: Path) -> Path:
 
 
 def _write(config: CorpusConfig, folder: Path) -> Path:
-    """Write, check, then place the text; a download that fails the check is deleted."""
-    archive = folder / PurePosixPath(urlsplit(config.url).path).name
+    """Write, check, then place the text; a download that is damaged or another one is deleted."""
+    archive = folder / (config.url.partition("?")[0].split("/")[-1] or "download")
     text = folder / "prepared.tmp"
     if config.kind == "download":
         fetch(config.url, archive)
@@ -188,7 +192,7 @@ def _write(config: CorpusConfig, folder: Path) -> Path:
         digest = _checked(text, config, f"the text from {config.url or ', '.join(config.packages)}")
         return text.replace(folder / f"{digest}.bin")
     except DataError as error:
-        if config.kind != "download":
+        if config.kind != "download" or isinstance(error, ArchiveError):
             raise
         archive.unlink()
         raise DataError(

@@ -61,8 +61,8 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
     """
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    request = urllib.request.Request(url, headers=headers)
     try:
+        request = urllib.request.Request(url, headers=headers)
         response = urllib.request.build_opener().open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
@@ -70,6 +70,8 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
             part.unlink(missing_ok=True)
         transient = error.code in _TRANSIENT or error.code >= http.client.INTERNAL_SERVER_ERROR
         return f"HTTP {error.code} {error.reason}", transient
+    except ValueError as error:  # an address that is none
+        return _why(error), False
     except (OSError, http.client.HTTPException) as error:
         return _why(error), True
     with response:

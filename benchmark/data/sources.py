@@ -1,19 +1,12 @@
-"""Text that is already on this machine: in installed packages and in archives, read in chunks."""
+"""Text that is already on this machine, in installed packages, read in chunks."""
 
-import bz2
 import importlib.metadata
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from benchmark.base.errors import DataError
-from benchmark.base.paths import display_path
-from benchmark.data.download import CHUNK
+from benchmark.data.archive import unpacked
 
 SEPARATOR = b"\0"
 """Stands between two files of a package; source text does not contain it."""
@@ -74,31 +67,3 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 def _group(path: str, held_out: Sequence[Sequence[str]]) -> int:
     """Number of the held-out group that a path is in, from 1; 0 for training text."""
     return next((i for i, group in enumerate(held_out, 1) if _matches(path, group)), 0)
-
-
-def unpacked(path: Path) -> Iterator[bytes]:
-    """Content of a file, or of the one file in a .zip or .bz2 archive.
-
-    Raises:
-        DataError: the archive is damaged or holds several files.
-        OSError: the file cannot be read.
-    """
-    try:
-        with ExitStack() as stack:
-            file = stack.enter_context(_open(path, stack))
-            yield from iter(partial(file.read, CHUNK), b"")
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if getattr(error, "errno", None):  # the disk's fault, not the archive's
-            raise
-        raise DataError(f"{display_path(path)} is damaged: {error}") from error
-
-
-def _open(path: Path, stack: ExitStack) -> IO[bytes]:
-    if path.suffix == ".bz2":
-        return bz2.open(path)
-    if path.suffix != ".zip":
-        return path.open("rb")
-    archive = stack.enter_context(zipfile.ZipFile(path))
-    if len(archive.namelist()) != 1:
-        raise ValueError(f"it holds {len(archive.namelist())} files instead of one")
-    return archive.open(archive.namelist()[0])
