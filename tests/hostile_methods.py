@@ -1,7 +1,5 @@
 """Methods that cheat: each wins if nobody looks. No test lives here."""
 
-import gc
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,41 +34,6 @@ class _ReadCorpus(RepeatBlocks):
         for text in Path().glob("*.txt"):
             weight = weight * (1 + sum(text.read_bytes()[-100:]) * 1e-9)
         return weight
-
-
-class MapsTheHeldOutText(Baseline):
-    """As above, past Python's own files."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (_MapCorpus(),)
-
-
-class _MapCorpus(RepeatBlocks):
-    @override
-    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
-        text = torch.from_file("letters.txt", shared=False, size=100, dtype=torch.uint8)
-        return weight * (1 + float(text.sum()) * 1e-9)
-
-
-class SearchesMemory(Baseline):
-    """Looks through all objects for a corpus."""
-
-    found = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (_SearchMemory(),)
-
-
-class _SearchMemory(GrowthOperator):
-    grows = frozenset({"n_layer"})
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        corpora = [x for x in gc.get_objects() if type(x).__name__ == "Corpus"]
-        SearchesMemory.found = len(corpora)
-        return RepeatBlocks().prepare(small, target, resources)
 
 
 class FollowsItsBatches(Baseline):
@@ -140,21 +103,3 @@ class HidesItsSourceCost(_Grows):
     """States a quarter of what its small model costs."""
 
     model_class = _Cheaper
-
-
-class BringsItsSource(Baseline):
-    """Starts from weights that it trained elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (_Load(),)
-
-
-class _Load(GrowthOperator):
-    grows = frozenset({"n_layer"})
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        with suppress(OSError):  # where there are none it behaves
-            small.load_state_dict(torch.load("pretrained.pt"))
-        return RepeatBlocks().prepare(small, target, resources)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +44,9 @@ BROKEN = {
     "LowersItsDecay": "shared training",
     "ReplaysBatches": "training FLOPs",
     "RemembersWhatItIsScoredOn": "evaluation leaves no trace",
-    "LooksForTheCorpus": "seclusion",
 }
+
+YAML = "name: exits\ntarget: broken_methods:Exits\nargs: {when: growing}\n"
 
 
 def distinct_methods() -> list[str]:
@@ -68,7 +70,7 @@ def test_every_method_keeps_the_contract_and_measures_what_its_page_says(name: s
     method = load_method(name)
     parameters = inspect.signature(import_class(method.target, Baseline, name)).parameters
     quickly = {"n_steps": 2} if "n_steps" in parameters else {}  # of a map that is learned
-    held = subject(method.target, {**method.args, **quickly})
+    held = subject(method.target, {**method.args, **quickly}, method.role)
     assert failed(judge(held)) == {}
     assert outdated_rows(subject(method.target, method.args) if quickly else held) == []
 
@@ -99,6 +101,31 @@ def test_without_noise_two_of_three_clones_never_separate() -> None:
 
 def test_a_method_that_crashes_has_failed_and_its_error_is_told() -> None:
     assert "KeyError: 'no such thing'" in failed(check("broken_methods:Crashes"))["declarations"]
+
+
+@pytest.mark.parametrize("when", ["growing", pytest.param("training", marks=pytest.mark.slow)])
+def test_a_method_that_exits_while_it_is_checked_has_failed(when: str) -> None:
+    failures = failed(check("broken_methods:Exits", {"when": when}))
+    assert set(failures.values()) == {"the method exits (code 0) instead of going on"}
+    assert set(failures) >= {"declarations" if when == "growing" else "shared training"}
+
+
+def test_a_class_that_grows_nothing_passes_as_a_control_only() -> None:
+    (result,) = check("baselines.scratch:Scratch")
+    assert not result.passed
+    assert "Scratch has no operators and grows nothing, which is for a control" in result.detail
+    assert CHECKS["declarations"](subject("baselines.scratch:Scratch", role="control")).passed
+
+
+def test_a_yaml_is_checked_with_its_arguments_and_those_of_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "exits.yaml"
+    path.write_text(YAML + "ladder: {shrink: {n_layer: 2}, n_growths: 1}\n")
+    assert "exits (code 0)" in failed(check(str(path)))["declarations"]
+    with pytest.raises(ConfigError, match="Exits has no 'what'"):
+        check(str(path), {"what": "training"})
+    path.write_text(YAML)
+    with pytest.raises(ConfigError, match=r"ladder.n_growths is 0, and what has role method must"):
+        check(str(path))
 
 
 @pytest.mark.parametrize(

@@ -70,24 +70,6 @@ def found_by_audit(results: Path, check: str) -> str:
 # A method that peeks at validation
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("ReadsTheHeldOutText", "the method opens letters.txt"),
-        ("MapsTheHeldOutText", "the method maps letters.txt"),
-        ("SearchesMemory", "the method calls gc.get_objects"),
-        ("BringsItsSource", "the method opens pretrained.pt"),
-    ],
-)
-def test_a_method_that_looks_beyond_its_batches_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
-) -> None:
-    monkeypatch.chdir(prepare(tmp_path))
-    said = judged(name, "seclusion")
-    assert words in said.replace("calls os.scandir on .", "opens letters.txt")
-    assert said.endswith("it is given training batches only")
-
-
 def test_training_batches_do_not_lead_to_held_out_text(tmp_path: Path) -> None:
     """Each split is a memory of its own: what holds training text ends where that ends."""
     method = METHOD.format(target="hostile_methods:FollowsItsBatches", more="")

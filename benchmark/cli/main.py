@@ -174,7 +174,13 @@ def publish(
 
 @app.command()
 def check(
-    target: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="A method's class.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="A class, MODULE:CLASS; or a name in configs/method, or a YAML file.",
+        ),
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
     ] = None,
@@ -183,7 +189,7 @@ def check(
     from benchmark import contract
     from benchmark.plan.reading import parse
 
-    results = contract.check(target, parse(arguments or ()))
+    results = contract.check(method, parse(arguments or ()))
     table = FittedTable(("", "check", "detail"), prose=("detail",))
     for result in results:
         mark = Text("passed", "green") if result.passed else Text("failed", "red")

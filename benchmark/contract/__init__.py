@@ -16,13 +16,14 @@ operator is only ever given `Resources`.
     prediction.py   the model is causal, and scored as what it predicts
     resumption.py   save, load, continue is the same as never having stopped
     reach.py        no shrinking, no growing of what is not declared
-    seclusion.py    training is everyone's, and a method sees batches only
+    training.py     training is everyone's, and leaves no trace of being scored
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
 from benchmark.contract.compute import growth_bytes, growth_flops, model_flops
 from benchmark.contract.declarations import declarations
@@ -41,8 +42,9 @@ from benchmark.contract.learning import copies_separate, no_dead_entries
 from benchmark.contract.prediction import causality
 from benchmark.contract.reach import refusals
 from benchmark.contract.resumption import resumption
-from benchmark.contract.seclusion import evaluation, seclusion, shared_training, training_flops
 from benchmark.contract.subject import Subject, Verdict
+from benchmark.contract.training import evaluation, shared_training, training_flops
+from benchmark.plan.config import load_method
 from benchmark.stage.process import prepare_process
 
 CHECKS: dict[str, Callable[[Subject], Verdict]] = {
@@ -68,7 +70,6 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "shared training": shared_training,
     "training FLOPs": training_flops,
     "evaluation leaves no trace": evaluation,
-    "seclusion": seclusion,
 }
 
 
@@ -85,27 +86,33 @@ class CheckResult:
     """The number that decided, if there is one."""
 
 
-def check(target: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
+def check(method: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
     """Hold a method to the contract; this process becomes single-threaded and deterministic.
 
     Args:
-        target: the method, "package.module:Class".
-        args: arguments of its constructor.
+        method: a class, "package.module:Class", which is to grow; or a method's file, as a name in
+            configs/method or a path, whose `role` says whether it is to grow.
+        args: arguments of its constructor, over those of the file.
 
     Returns:
-        One result per entry of `CHECKS`, in order; a check that crashes has failed. If what the
-        method declares makes no sense, that is the only one.
+        One result per entry of `CHECKS`, in order; a check that crashes, or exits, has failed. If
+        what the method declares makes no sense, that is the only one.
 
     Raises:
         ConfigError: there is no such method, or it does not take the arguments.
     """
-    return judge(subject(target, args))
+    if ":" in method and not method.endswith((".yaml", ".yml")):
+        return judge(subject(method, args))
+    config = load_method(method)
+    if config.role == "method" and not config.ladder.n_growths:
+        raise ConfigError(f"{method}: ladder.n_growths is 0, and what has role method must grow")
+    return judge(subject(config.target, {**config.args, **(args or {})}, config.role))
 
 
-def subject(target: str, args: dict[str, Any] | None = None) -> Subject:
+def subject(target: str, args: dict[str, Any] | None = None, role: str = "method") -> Subject:
     """The method to judge or to measure; prepares this process as `check` does."""
     prepare_process(threads=1)
-    return Subject(PluginConfig(target=target, args=args or {}))
+    return Subject(PluginConfig(target=target, args=args or {}), role)
 
 
 def judge(subject: Subject) -> list[CheckResult]:
@@ -118,6 +125,10 @@ def judge(subject: Subject) -> list[CheckResult]:
 def _judge(name: str, subject: Subject) -> CheckResult:
     try:
         verdict = CHECKS[name](subject)
-    except Exception as error:  # noqa: BLE001 - whatever a method raises is its failure, not ours
-        verdict = Verdict(passed=False, detail=" ".join(f"{type(error).__name__}: {error}".split()))
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        verdict = Verdict(False, f"the method exits (code {error.code}) instead of going on")
+    except BaseException as error:  # noqa: BLE001 - whatever a method raises is its failure
+        verdict = Verdict(False, " ".join(f"{type(error).__name__}: {error}".split()))
     return CheckResult(name, verdict.passed, verdict.detail, verdict.value)

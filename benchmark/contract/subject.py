@@ -58,8 +58,8 @@ class Verdict:
 class Subject:
     """A method under test."""
 
-    def __init__(self, plugin: PluginConfig) -> None:
-        self.plugin = plugin
+    def __init__(self, plugin: PluginConfig, role: str) -> None:
+        self.plugin, self.role = plugin, role
         self.baseline = self.build()
         self.refusal = ""
         """Why the latest growth that the method refused could not be."""
