@@ -15,7 +15,8 @@ from benchmark.base.errors import ConfigError
 from benchmark.executors.track import Track
 from benchmark.plan.config import load_suite
 from benchmark.records.events import Event, read_events
-from benchmark.session.mirror import Mirror
+from benchmark.records.folder import load_suite as load_suite_records
+from benchmark.session.mirror import Mirror, TensorBoard
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context, Tick
@@ -116,6 +117,43 @@ def test_a_package_that_is_missing_is_named_before_anything_trains(
     with pytest.raises(ConfigError, match=rf"pip install 'growbench\[{logger}\]'"):
         session.execute(lambda _: None)
     assert not session.results.exists()
+
+
+@pytest.mark.parametrize("fault", ["scalars", "close", "__init__"])
+def test_a_logger_that_fails_is_named_once(
+    session: Session,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    (run,) = session.runs
+    monkeypatch.setattr(TensorBoard, fault, fail)
+    mirror = Mirror("tensorboard", session.cache / "logs", StageStore(session.cache))
+    track = Track(run, finish(run, context))
+    for _ in range(2):
+        mirror.update([track])
+    mirror.close()
+    assert capsys.readouterr().err == (
+        "growbench: run.logger=tensorboard fails and copies nothing more, the records go on: "
+        "ConnectionError: no route to host\n"
+    )
+
+
+@pytest.mark.slow
+def test_training_goes_on_without_a_logger_that_fails(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.suite = replace(session.suite, run=replace(session.suite.run, logger="tensorboard"))
+    session.cache.mkdir()
+    (session.cache / "logs").write_text("a file where TensorBoard wants its folder")
+    (track,) = session.execute(lambda _: None)
+    assert track.status == "done"
+    assert load_suite_records(session.results).runs[0].status == "done"
+    assert capsys.readouterr().err.count("growbench: run.logger=tensorboard fails") == 1
 
 
 @pytest.mark.slow

@@ -1,14 +1,17 @@
 """A copy of the records, as they come in, for TensorBoard or Weights & Biases; never the record.
 
 Every run has a copy of its own, with the stages that it shares; the axis is FLOPs. Each command
-writes the copies of its runs anew, from the first record on.
+writes the copies of its runs anew, from the first record on. A logger that raises ends
+its own copies, and nothing else.
 """
 
 import importlib
 import json
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,21 +123,39 @@ class Mirror:
 
     def __init__(self, logger: str, folder: Path, store: StageStore) -> None:
         _module(_NEEDS[logger], logger)
+        self.logger, self.has_failed = logger, False
         self.writer, self.folder, self.store = WRITERS[logger], folder, store
         self.copies: dict[str, _Copy] = {}
         self.closed = set[str]()
 
     def update(self, tracks: Iterable[Track]) -> None:
-        """Copy what is new."""
-        for track in tracks:
-            if track.run.id not in self.closed and (track.done or track.tick):
-                self._follow(track)
+        """Copy what is new, unless the logger has failed before."""
+        with self._contained():
+            for track in tracks:
+                is_open = track.run.id not in self.closed and not self.has_failed
+                if is_open and (track.done or track.tick):
+                    self._follow(track)
 
     def close(self) -> None:
         """Close the copies of runs that have not ended."""
         for copy in self.copies.values():
-            copy.writer.close()
+            with self._contained():
+                copy.writer.close()
         self.copies.clear()
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Turn the first error of a logger into one line on stderr, and pass over all others."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it raises, training goes on
+            if not self.has_failed:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                sys.stderr.write(
+                    f"growbench: run.logger={self.logger} fails and copies nothing more, the "
+                    f"records go on: {reason}\n"
+                )
+            self.has_failed = True
 
     def _follow(self, track: Track) -> None:
         run = track.run
