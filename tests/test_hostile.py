@@ -254,28 +254,3 @@ def test_a_plan_that_was_made_to_fit_the_results_is_named(results: Path) -> None
 def test_a_control_that_stops_before_the_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"budget 0\.5 is for role rung only, got role control"):
         planned(tmp_path, "baselines.stacking:Stacking", "role: control\nbudget: 0.5")
-
-
-def test_a_scratch_that_was_not_annealed_is_named(results: Path) -> None:
-    """Its curve is cut in the middle of the schedule and passed off as the whole run."""
-
-    def cut(events: Events) -> None:
-        n = max(event.get("stage", 0) for event in events)
-        end, finals = events[-1], [event for event in events if event["kind"] == "final"]
-        kept = [event for event in events[:-1] if event.get("stage") != n]
-        where = {name: last(kept, "evaluation")[name] for name in ("step", "tokens", "flops")}
-        for event in (*finals, end):
-            event.update(where)
-        events[:] = [*kept, *finals, end]
-
-    log = run_log(results, "scratch")
-    forge(log, events=cut)
-    assert f"runs/{log.name} (scratch, seed 0): ends" in found_by_audit(results, "budget")
-
-
-def test_a_rate_that_does_not_end_at_zero_is_named(results: Path) -> None:
-    log = run_log(results, "scratch")
-    forge(log, events=lambda events: last(events, "train").update(lr=0.006))
-    said = found_by_audit(results, "learning rate")
-    assert said.startswith(f"runs/{log.name} (scratch, seed 0), line ")
-    assert said.endswith("not annealed")

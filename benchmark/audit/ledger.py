@@ -158,26 +158,6 @@ def totals(evidence: Evidence) -> Iterator[Remark]:
                         )
 
 
-def source(evidence: Evidence) -> Iterator[Remark]:
-    """Each run starts from nothing, and grows only what its own ledger has paid for."""
-    for run in evidence.ran:
-        stages = list(numbered(run, "stage"))
-        growths = {event["stage_id"]: (place, event) for place, event in numbered(run, "growth")}
-        sizes: Event = {}
-        for number, (place, stage) in enumerate(stages):
-            if not number and stage["step"]:
-                yield Remark(f"{place}: the first stage starts at step {stage['step']}: unpaid")
-            if stage.get("stage", number) != number:
-                yield Remark(f"{place}: stage {number} of the run is missing")
-            at, growth = growths.get(stage["stage_id"], (place, None))
-            if growth is not None and sizes and growth["from"] != sizes:
-                yield Remark(f"{at}: grows {_brief(growth['from'])}, which this run is not")
-            before = sizes if growth is None else growth["to"]
-            if before and stage["sizes"] != before:
-                yield Remark(f"{place}: {_brief(stage['sizes'])} without a growth to it")
-            sizes = stage["sizes"]
-
-
 def budget(evidence: Evidence) -> Iterator[Remark]:
     """Every finished run ends within one step below its budget, which is C* unless it is a rung."""
     shared = evidence.shared["protocol"]["budget_flops"]
@@ -212,7 +192,3 @@ def epochs(evidence: Evidence) -> Iterator[Remark]:
 
 def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=SAME, abs_tol=0.5)  # flops, tokens and steps are whole
-
-
-def _brief(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -5,7 +5,6 @@ method trains may have others: then its counts, and what a step costs, stand as 
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,7 +71,6 @@ def parameters(evidence: Evidence) -> Iterator[Remark]:
                 )
             else:
                 unknown[run.method] = place
-            yield from _resting(place, stage)
             whole = sum(said.values())
             right = {"n_params": whole, "n_params_nonembedding": whole - said["embed.weight"]}
             for name, value in right.items():
@@ -81,15 +79,6 @@ def parameters(evidence: Evidence) -> Iterator[Remark]:
     for method, place in unknown.items():
         text = f"{place}: its tensors as stated: the architecture of {method} is not known here"
         yield Remark(text, is_fault=False)
-
-
-def _resting(place: str, stage: Event) -> Iterator[Remark]:
-    """What rests is there to rest."""
-    for name in stage.get("frozen", ()):
-        layer = re.search(r"\.(\d+)(?=\.)", name)
-        is_there = re.sub(r"\.\d+(?=\.)", "", name) in stage["n_params_by_group"]
-        if not is_there or (layer and int(layer[1]) >= stage["sizes"]["n_layer"]):
-            yield Remark(f"{place}: {name} rests, which is not there")
 
 
 def _agree(place: str, said: Mapping[str, int], right: Mapping[str, int]) -> Iterator[Remark]:

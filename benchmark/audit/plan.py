@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from benchmark.audit.evidence import Evidence, Remark
+from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.records.events import flatten
 from benchmark.records.folder import RunRecord, load_run
 from benchmark.records.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
@@ -84,7 +84,7 @@ def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:
     """What the configuration of a run has else than the plan."""
-    where = f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
+    where = log_of(run)
     protocol = dict(run.config["protocol"])
     protocol.pop("seeds", None)
     first = run.events[0]

@@ -1,18 +1,13 @@
 """Every score again from the nats behind it, over the same text at the same times for everyone."""
 
-import itertools
 import math
 from collections.abc import Iterator
 
 from benchmark.audit.evidence import Evidence, Remark, log_of, numbered
 from benchmark.audit.ledger import growth_spans, step_flops
-from benchmark.records.events import Event
 
 SAME = 1e-9
 """Relative difference below which two sums of the same numbers are equal."""
-
-SAME_TEXT = 1e-5
-"""The same for two scorings of the same bytes in other batches, in float32."""
 
 
 def bits_per_byte(evidence: Evidence) -> Iterator[Remark]:
@@ -46,32 +41,6 @@ def same_text(evidence: Evidence) -> Iterator[Remark]:
                 yield Remark(f"{place}: blocks of {split} are not of the protocol's length")
             elif sum(blocks) != lengths.get(split, sum(blocks)):
                 yield Remark(f"{place}: {sum(blocks)} bytes of {split}, it has {lengths[split]}")
-
-
-def same_slice(evidence: Evidence) -> Iterator[Remark]:
-    """Every point of a curve scores as many bytes; its end agrees with the blocks of validation."""
-    wanted = evidence.shared["protocol"]["curve_bytes"]
-    if evidence.lock:
-        wanted = min(wanted, evidence.lock.current["corpus"]["val"])
-    for run in evidence.ran:
-        for place, event in numbered(run, "evaluation"):
-            if event["n_bytes"] != wanted:
-                yield Remark(f"{place}: scored {event['n_bytes']} bytes, not {wanted}")
-
-    for run in evidence.done:
-        ends = [(place, event) for place, event in numbered(run, "evaluation")]
-        for event in run.of("final"):
-            if event["split"] == "val" and ends:
-                yield from _against_blocks(*ends[-1], event)
-
-
-def _against_blocks(place: str, end: Event, final: Event) -> Iterator[Remark]:
-    """The slice is the beginning of the split, so its nats are those of the first blocks."""
-    lengths = list(itertools.accumulate(final["block_bytes"]))
-    if end["n_bytes"] in lengths:
-        nats = math.fsum(final["block_nats"][: lengths.index(end["n_bytes"]) + 1])
-        if not math.isclose(nats, end["nats"], rel_tol=SAME_TEXT):
-            yield Remark(f"{place}: {end['nats']:.3f} nats, the same text has {nats:.3f} in val")
 
 
 def same_times(evidence: Evidence) -> Iterator[Remark]:

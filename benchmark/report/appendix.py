@@ -129,12 +129,12 @@ def leaks(analysis: Analysis) -> list[str]:
         {
             "split": split,
             "bytes": formats.count(found["n_bytes"]),
-            **{f"windows of {length} bytes in train": formats.percent(share)
-               for length, share in found["shares_in_train"].items()},
-            "longest common substring": f"{found['longest']} bytes" if found["longest"] else "none",
+            f"windows of {analysis.overlap['window']} bytes in train": formats.percent(
+                found["share_in_train"]
+            ),
         }
         for split, found in splits(analysis.overlap).items()
-    ]  # fmt: skip
+    ]
     epochs = f"The most that a run has read is {analysis.frames.runs.epochs.max():.3g} epochs."
     if not shown:
         return [f"The overlap of training and held-out text was not looked for. {epochs}"]

@@ -9,9 +9,6 @@ from benchmark.report.frames import ABSENT, rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
 from benchmark.report.prose import code
 
-COPIED_WINDOW = "128"
-"""Bytes of a window that stands in held-out and training text by copying, not by chance."""
-
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
 
@@ -63,11 +60,11 @@ def _dropped(analysis: Analysis) -> list[str]:
 def _copied(analysis: Analysis) -> list[str]:
     """Held-out splits that stand in the training text."""
     found = splits(analysis.overlap)
-    shares = {split: common["shares_in_train"][COPIED_WINDOW] for split, common in found.items()}
+    shares = {split: common["share_in_train"] for split, common in found.items()}
     copied = {split: share for split, share in shares.items() if share > COPIED_SHARE}
     listed = formats.listed([f"{formats.percent(x)} of {split}" for split, x in copied.items()])
-    text = f"**Held-out text stands in the training text:** {listed}, in windows of {COPIED_WINDOW}"
-    return [f"{text} bytes."] if copied else []
+    text = f"**Held-out text stands in the training text:** {listed}, in windows of "
+    return [f"{text}{analysis.overlap['window']} bytes."] if copied else []
 
 
 def _tuned(analysis: Analysis) -> list[str]:
