@@ -172,7 +172,7 @@ def test_troubles_are_told_with_the_place_of_the_traceback(outcome: Outcome) -> 
 @pytest.mark.slow
 def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome: Outcome) -> None:
     lines = outcome.out.splitlines()
-    assert lines[0] == FIRST_LINE.format("tiny.yaml").strip()
+    assert lines[0] == FIRST_LINE.format("tiny").strip()
     assert lines[1].startswith("0 of 5 runs were finished before; 0.0 % of ")
     ended = [line for line in lines if " of 5 runs: " in line]
     assert [line.split()[0] for line in ended] == ["1", "2", "3", "4", "5"]
@@ -327,11 +327,11 @@ MISTAKES = {
     ),
     "not a setting": (["run", "tiny.yaml", "quickly"], "'quickly' is not of the form key=value"),
     "not a number": (["run", "tiny.yaml", "workload.batch_size=big"],
-        "workload.batch_size must be a whole number, got 'big'",
+        "workload.batch_size must be a whole number in [1, inf), got 'big'",
     ),
     "batch of nothing": (
         ["run", "tiny.yaml", "workload.batch_size=0"],
-        "workload.batch_size must lie in [1, inf), got 0",
+        "workload.batch_size must be a whole number in [1, inf), got 0",
     ),
     "unknown precision": (
         ["run", "tiny.yaml", "protocol.precision=8"],
@@ -341,7 +341,10 @@ MISTAKES = {
         ["run", "tiny.yaml", "protocol.precision=tf32"],
         "protocol.precision is tf32, which takes a GPU; allowed on a CPU: 32-true, bf16-mixed",
     ),
-    "bad learning rate": (["run", "tiny.yaml", "protocol.learning_rate.peak=-1"], "peak > 0"),
+    "bad learning rate": (
+        ["run", "tiny.yaml", "protocol.learning_rate.peak=-1"],
+        "protocol.learning_rate.peak must be a number in (0, inf), got -1",
+    ),
     "unknown corpus": (["run", "tiny.yaml", "workload.corpus=wikipeda"], "did you mean wikipedia?"),
     "missing corpus file": (
         ["run", "tiny.yaml", "workload.corpus.path=gone.txt"],
@@ -379,7 +382,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     code, out, err = growbench(capsys, *arguments)
-    assert (code, out.removeprefix(FIRST_LINE.format(arguments[1]))) == (2, "")
+    assert (code, out.removeprefix(FIRST_LINE.format("tiny"))) == (2, "")
     assert err.startswith("growbench: ")
     assert err.count("\n") == 1
     assert words in err
@@ -421,7 +424,7 @@ def test_a_mistake_in_a_method_is_one_line_and_leaves_nothing(
 ) -> None:
     file = write_method(here, "odd", "baselines.stacking:Stacking", more)
     code, out, err = growbench(capsys, "run", "tiny.yaml", "--method", file)
-    assert (code, out) == (2, FIRST_LINE.format("tiny.yaml"))
+    assert (code, out) == (2, FIRST_LINE.format("tiny"))
     assert err.startswith("growbench: ")
     assert err.count("\n") == 1
     assert words in err

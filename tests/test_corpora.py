@@ -14,11 +14,9 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from web import Site, serve
 
@@ -26,6 +24,8 @@ from benchmark.base.errors import ConfigError, DataError
 from benchmark.data.corpora import Corpus, CorpusConfig, Splits, load
 from benchmark.data.sources import packaged
 from benchmark.data.synthetic import MarkovSource
+from benchmark.plan.filling import filled
+from benchmark.plan.reading import read
 
 MANIFESTS = Path(__file__).parent.parent / "configs" / "corpus"
 TEXT = bytes(range(256)) * 40 + b"caf\xc3\xa9 \xff\xfe broken\r\n"
@@ -33,12 +33,8 @@ CURVE_BYTES = 256 * 1024
 
 
 def manifest(name: str) -> CorpusConfig:
-    merged = OmegaConf.merge(
-        OmegaConf.structured(CorpusConfig),
-        OmegaConf.load(MANIFESTS / f"{name}.yaml"),
-        {"path": "text.bin"} if name == "file" else {},
-    )
-    return cast(CorpusConfig, OmegaConf.to_object(merged))
+    layer = {"path": "text.bin"} if name == "file" else {}
+    return filled(CorpusConfig, ("", read(MANIFESTS / f"{name}.yaml", CorpusConfig)), ("", layer))
 
 
 def packed(*texts: bytes, also: dict[str, bytes] | None = None) -> bytes:

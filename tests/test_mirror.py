@@ -13,7 +13,7 @@ from tiny_suite import finish, prepare
 
 from benchmark.base.errors import ConfigError
 from benchmark.executors.track import Track
-from benchmark.plan.config import load_suite
+from benchmark.plan.config import Logger, load_suite
 from benchmark.records.events import Event, read_events
 from benchmark.records.folder import load_suite as load_suite_records
 from benchmark.session.mirror import Mirror, TensorBoard
@@ -109,7 +109,7 @@ def test_a_later_command_writes_the_copy_anew(session: Session, context: Context
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
 def test_a_package_that_is_missing_is_named_before_anything_trains(
-    session: Session, monkeypatch: pytest.MonkeyPatch, logger: str
+    session: Session, monkeypatch: pytest.MonkeyPatch, logger: Logger
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -12,7 +12,6 @@ from benchmark.base.errors import ConfigError
 from benchmark.growth.operator import Moments, Weights
 from benchmark.model.transformer import Kind, Transformer
 from benchmark.training.optim import (
-    LearningRateConfig,
     OptimizerConfig,
     RateCurve,
     Rewarm,
@@ -68,9 +67,6 @@ def test_a_rewarm_may_have_another_ratio_after_every_growth() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LearningRateConfig(peak=0.0), "peak > 0"),
-        (lambda: LearningRateConfig(warmup=0.0), "0 < warmup < 1"),
-        (lambda: LearningRateConfig(decay=1.1), "decay <= 1"),
         (lambda: Rewarm(which="old"), "rewarm.which must be none, all or new, got 'old'"),
         (lambda: Rewarm(length=0.0), "length > 0"),
         (lambda: Rewarm(ratio=0.0), "ratios > 0"),

@@ -5,21 +5,21 @@ import importlib
 import inspect
 import io
 import sys
+import sysconfig
 import traceback
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from omegaconf import MISSING
-
-from benchmark.base.annotations import described, fits
-from benchmark.base.errors import ConfigError
-from benchmark.base.paths import display_path
+from benchmark.base.annotations import described, fits, hints
+from benchmark.base.errors import BenchmarkError, ConfigError
+from benchmark.base.paths import ROOT, display_path
 
 T = TypeVar("T")
+
+_PACKAGES = {"site-packages", "dist-packages"}
 
 MOST_NAMED = 12
 """Names that a message lists where none is near."""
@@ -29,7 +29,7 @@ MOST_NAMED = 12
 class PluginConfig:
     """A class named "package.module:Class", and its keyword arguments."""
 
-    target: str = MISSING
+    target: str
     args: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -40,25 +40,16 @@ def build(plugin: PluginConfig, base: type[T], where: str) -> T:
         ConfigError: it cannot be imported, is not a `base`, does not take the arguments, or fails.
     """
     cls = import_class(plugin.target, base, where)
-    parameters = inspect.signature(cls).parameters
-    hints = _annotations(cls)
+    parameters, types = inspect.signature(cls).parameters, hints(cast(Any, cls).__init__)
     for name, value in plugin.args.items():
         if name not in parameters:
             near = did_you_mean(name, parameters)
             raise ConfigError(f"{where}.args: {plugin.target} has no {name!r}{near}")
-        if name in hints and not fits(value, hints[name]):
-            wanted = described(hints[name])
+        if name in types and not fits(value, types[name]):
+            wanted = described(types[name])
             raise ConfigError(f"{where}.args.{name} must be {wanted}, got {value!r}")
-    with _failures(f"{where}.args: {plugin.target}"):
+    with failures(f"{where}.args: {plugin.target}"):
         return cls(**plugin.args)
-
-
-def _annotations(cls: type) -> dict[str, object]:
-    """What a class's constructor wants its arguments to be, as far as it says."""
-    try:
-        return typing.get_type_hints(typing.cast(Any, cls).__init__)
-    except (NameError, TypeError):  # names that exist for a type checker only
-        return {}
 
 
 def import_class(target: str, base: type[T], where: str) -> type[T]:
@@ -88,36 +79,54 @@ def import_function(path: str, where: str) -> Callable[..., Any]:
 def _imported(target: str, where: str, form: str) -> Any:  # noqa: ANN401 - whatever has that name
     """What "module:name" names."""
     module, _, name = target.partition(":")
-    with _failures(f"{where}: cannot import {target!r}, expected {form!r}"):
+    if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ConfigError(f"{where} must be of the form {form!r}, got {target!r}")
+    with failures(f"{where}: cannot import {target!r}"):
         return getattr(importlib.import_module(module), name)
 
 
 @contextmanager
-def _failures(where: str) -> Iterator[None]:
-    """Whatever somebody's code raises is one line; what it says while it exits is left out."""
+def failures(where: str) -> Iterator[None]:
+    """Whatever somebody's code raises is one line; what it says while it exits is left out.
+
+    Raises:
+        ConfigError: `where`, what was raised, and the line of their code that raised it.
+    """
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             yield
     except KeyboardInterrupt:
         raise
-    except ConfigError as error:
+    except BenchmarkError as error:
         raise ConfigError(f"{where}: {error}") from error
     except SystemExit as error:
-        raise ConfigError(f"{where}: it exits (code {error.code}) instead") from error
+        said = io.StringIO()
+        reason = f"it exits with code {error.code}"
+        raise ConfigError(f"{where}: {reason}{_place(error)}") from error
     except BaseException as error:
-        sys.stderr.write(said.getvalue())
-        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise ConfigError(f"{where}: {kind}{error}{_place(error)}") from error
-    sys.stderr.write(said.getvalue())
+    finally:
+        sys.stderr.write(said.getvalue())
 
 
 def _place(error: BaseException) -> str:
     """Where in somebody's code an error comes from; nothing if it comes from none."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
-    if not frames or frames[-1].filename == __file__:
+    if isinstance(error, SyntaxError):
+        return ""  # it says so itself
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_somebodys(f.filename)]
+    if not frames:
         return ""
     return f" ({display_path(Path(frames[-1].filename))}, line {frames[-1].lineno})"
+
+
+def _is_somebodys(filename: str) -> bool:
+    """Whether a file is neither the harness's nor one of Python's or torch's."""
+    path = Path(filename)
+    is_python = filename.startswith(sysconfig.get_path("stdlib")) and not _PACKAGES & {*path.parts}
+    is_other = path.is_relative_to(ROOT / "benchmark") or "torch" in path.parts
+    return path.is_file() and not (is_python or is_other)
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -5,75 +5,40 @@ set only `method.*`. That is the fairness guard: two runs of a suite cannot diff
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from benchmark.base.annotations import Count, In, NotNegative, Positive, Share, Size
 from benchmark.base.errors import ConfigError
 from benchmark.base.paths import CONFIGS, display_path
 from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.schedule import Ladder
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.reading import check, parse, read
+from benchmark.plan.filling import filled
+from benchmark.plan.reading import Mapped, parse, read
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
 ROLES = ("control", "rung", "hull", "method")
-
-RANGES = {
-    "workload.batch_size": "[1, inf)",
-    "protocol.budget_flops": "[1, inf)",
-    "protocol.n_evaluations": "[1, inf)",
-    "protocol.curve_bytes": "[1, inf)",
-    "protocol.eval_batch_size": "[1, inf)",
-    "protocol.block_bytes": "[1, inf)",
-    "protocol.cuts": "(0, 1]",
-    "protocol.rungs": "(0, 1]",
-    "protocol.learning_rate.peak": "(0, inf)",
-    "protocol.learning_rate.warmup": "(0, 1)",
-    "protocol.learning_rate.decay": "(0, 1]",
-    "protocol.optimizer.beta1": "[0, 1)",
-    "protocol.optimizer.beta2": "[0, 1)",
-    "protocol.optimizer.eps": "(0, inf)",
-    "protocol.optimizer.weight_decay": "[0, inf)",
-    "protocol.optimizer.clip": "(0, inf)",
-    "protocol.tuning.trials": "[0, inf)",
-    "protocol.tuning.private": "[0, inf)",
-    "protocol.tuning.fraction": "(0, 1]",
-    "run.workers": "[0, inf)",
-    "run.devices": "[1, inf)",
-    "run.checkpoint_seconds": "[0, inf)",
-    "run.retries": "[0, inf)",
-    "run.timeout_seconds": "[0, inf)",
-    "run.cache_gigabytes": "[0, inf)",
-}
-"""Where each number of a suite, or each number of a list, must lie; a bracket includes its end."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 NO_NAMES = ("nan", "na", "n/a", "null", "none", "inf", "true", "false", "local")
 """Names that a table would read as something else, or that a folder has already."""
 
+Precision = Literal["32-true", "tf32", "bf16-mixed"]
+Logger = Literal["none", "tensorboard", "wandb"]
+
 PLANNED = ("tunes", "trial", "tuned", "levels")
 """Fields of a method that the planner sets; a file that could would escape the fairness guard."""
-
-CHOICES = {
-    "protocol.precision": ("32-true", "tf32", "bf16-mixed"),
-    "run.device": ("auto", "cpu", "cuda"),
-    "run.executor": ("local", "ray"),
-    "run.logger": ("none", "tensorboard", "wandb"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """Everything in which one method of a suite may differ from another."""
 
-    name: str = MISSING
+    name: str
     role: str = "method"
     controls: list[str] = field(default_factory=list[str])
     """Further methods of the suite that this one must also beat, such as a target of its own
@@ -81,9 +46,9 @@ class MethodConfig:
 
     summary: str = ""
     paper: str = ""
-    target: str = MISSING
+    target: str
     args: dict[str, Any] = field(default_factory=dict[str, Any])
-    budget: float = 1.0
+    budget: Share = 1.0
     """The run's own budget as a fraction of C*; below 1 only for annealed rungs of scratch."""
 
     sizes: dict[str, int | str] = field(default_factory=dict[str, int | str])
@@ -116,10 +81,10 @@ class MethodConfig:
 class TuningConfig:
     """Equal tuning: so many trials for every method, controls included, in one shared space."""
 
-    trials: int = 0
+    trials: Count = 0
     """Trials per method and tuning seed, the default setting among them; 0 switches tuning off."""
 
-    fraction: float = 0.25
+    fraction: Share = 0.25
     """Budget of a trial as a fraction of C*."""
 
     seeds: list[int] = field(default_factory=list[int])
@@ -128,7 +93,7 @@ class TuningConfig:
     space: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """Lowest and highest value of each shared setting: `learning_rate.NAME` or `optimizer.NAME`."""
 
-    private: int = 1
+    private: Count = 1
     """Dimensions that a method may add of its own (`tunable`), within the same trials."""
 
     methods: list[str] = field(default_factory=list[str])
@@ -139,40 +104,40 @@ class TuningConfig:
 class WorkloadConfig:
     """What is learned, by what target, in what batches."""
 
-    corpus: CorpusConfig = MISSING
+    corpus: CorpusConfig
     target: ModelConfig = field(default_factory=ModelConfig)
-    batch_size: int = 8
+    batch_size: Size = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolConfig:
     """How everyone is trained and measured."""
 
-    budget_flops: float = MISSING
+    budget_flops: Annotated[float, In("[1, inf)")]
     """C*: training FLOPs of one run, causal formula."""
 
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    rungs: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0])
+    rungs: list[Share] = field(default_factory=lambda: [0.25, 0.5, 1.0])
     """Fractions of C* at which the compute-matched table reads every run."""
 
-    cuts: list[float] = field(default_factory=list[float])
+    cuts: list[Share] = field(default_factory=list[float])
     """Fractions of C* where stages end beside growths, so that runs share what comes before."""
 
-    n_evaluations: int = 20
+    n_evaluations: Size = 20
     """Held-out evaluations at equal fractions of C*."""
 
-    curve_bytes: int = 32_768
+    curve_bytes: Size = 32_768
     """Bytes of the validation split behind each point of a curve."""
 
-    eval_batch_size: int = 64
-    block_bytes: int = 4096
+    eval_batch_size: Size = 64
+    block_bytes: Size = 4096
     """Bytes per stored sum of nats in the final scores."""
 
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     allow_repeats: bool = False
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     """Of products in training: float32, "tf32" (float32 rounded to 10 bits on the way into a GPU's
     products, those of growth and evaluation too) or "bf16-mixed". Weights, moments, norms, softmax
     and loss are float32 in all of them."""
@@ -211,10 +176,10 @@ class ExecutionConfig:
     """Where published results are: a run that is there is not trained again. Empty: all are."""
 
     cache: str = ".growbench"
-    workers: int = 0
+    workers: Count = 0
     """Parallel single-threaded runs; 0 means one per core, or per GPU where these train."""
 
-    executor: str = "local"
+    executor: Literal["local", "ray"] = "local"
     """What runs the stages: "local", processes of this machine, or "ray", a cluster."""
 
     address: str = ""
@@ -225,25 +190,25 @@ class ExecutionConfig:
     """For ray: a folder of each machine to train in; finished stages are gathered in run.cache.
     Empty means that all machines share the working folder and run.cache."""
 
-    device: str = "auto"
-    devices: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Size = 1
     """GPUs, or processes of a CPU, that share each batch of a run; it must be a multiple. As each
     kind of device, each number of them rounds in its own way."""
     compile: bool = False
     """Whether training steps run through `torch.compile`. It takes a C++ compiler, and a minute for
     each new model; what was compiled is kept in CACHE/compiled."""
 
-    checkpoint_seconds: float = 60.0
-    retries: int = 2
+    checkpoint_seconds: NotNegative = 60.0
+    retries: Count = 2
     """Attempts at a stage after one that failed."""
 
-    logger: str = "none"
+    logger: Logger = "none"
     """Where records are copied to as they come: "tensorboard" (in CACHE/logs) or "wandb"."""
 
-    timeout_seconds: float = 0.0
+    timeout_seconds: NotNegative = 0.0
     """What an attempt at a stage may take, beyond which its runs are given up; 0 means for ever."""
 
-    cache_gigabytes: float = 20.0
+    cache_gigabytes: NotNegative = 20.0
     """What checkpoints of finished stages may take; beyond it, those used longest ago are deleted,
     unless a run of the suite goes on from them."""
 
@@ -252,48 +217,43 @@ class ExecutionConfig:
 class MachineConfig:
     """What a machine can do and costs, for `growbench plan --machine`."""
 
-    name: str = MISSING
-    summary: str = MISSING
-    workers: int = MISSING
+    name: str
+    summary: str
+    workers: Size
     """Stages at once: GPUs, or cores."""
 
-    peak: dict[str, float] = MISSING
+    peak: dict[str, Positive]
     """Dense FLOP/s of one GPU or core, by precision."""
 
-    utilisation: float = MISSING
+    utilisation: Share
     """Share of the peak that steps are taken to reach which are large enough."""
 
-    layer_seconds: float = MISSING
+    layer_seconds: NotNegative
     """Least time of a block's part in a training step, however little it computes."""
 
-    stage_seconds: float = MISSING
+    stage_seconds: NotNegative
     """To start and to end a stage."""
 
-    basis: str = MISSING
+    basis: str
     """Where the figures above come from: assumed, or measured on what."""
 
-    dollars_per_hour: float = MISSING
+    dollars_per_hour: NotNegative
     """Of the whole machine."""
 
-    price: str = MISSING
+    price: str
     """Whose price that is."""
-
-    def __post_init__(self) -> None:
-        positive = {"workers": self.workers, "utilisation": self.utilisation, **self.peak}
-        if wrong := [name for name, value in positive.items() if not value > 0]:
-            raise ConfigError(f"machine: {', '.join(wrong)} must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """One comparison."""
 
-    name: str = MISSING
-    version: str = MISSING
+    name: str
+    version: str
     purpose: str = ""
     watermark: str | None = None
-    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    workload: WorkloadConfig
+    protocol: ProtocolConfig
     methods: list[str] = field(default_factory=list[str])
     """Names in configs/method, or paths to method files."""
 
@@ -319,53 +279,41 @@ def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] =
         ConfigError: an unknown suite, file, key or value, in one line.
     """
     path = find("suite", suite)
-    raw = read(path, SuiteConfig)
-    changes: dict[str, Any] = {}
-    for text in overrides:
-        change = parse([text], SuiteConfig)
-        if _expand_corpus(change, path.parent):  # another corpus, nothing of the one before
-            for layer in (raw, changes):
-                layer.get("workload", {}).pop("corpus", None)
-        changes = _merged(changes, change)
-    _expand_corpus(raw, path.parent)
-    config = _filled(SuiteConfig, f"{display_path(path)}: ", raw)
-    check(changes, SuiteConfig, "")
-    config = _merge(config, "", changes)
-    checked = cast(SuiteConfig, _to_object(config, f"suite {suite}: "))
-    _check(checked)
-    methods = [_beside(name, path.parent) for name in checked.methods]
-    return replace(checked, methods=[*methods, *added])
+    layers = [(f"{display_path(path)}: ", read(path, SuiteConfig))]
+    layers += [("", parse([text], SuiteConfig)) for text in overrides]
+    for i, (_, layer) in enumerate(layers):
+        if _expand_corpus(layer, path.parent):  # another corpus, nothing of the one before
+            for _, below in layers[:i]:
+                below.get("workload", {}).pop("corpus", None)
+    config = filled(SuiteConfig, *layers, where=layers[0][0])
+    _check(config)
+    methods = [_beside(name, path.parent) for name in config.methods]
+    return replace(config, methods=[*methods, *added])
 
 
 def load_corpus(name: str) -> CorpusConfig:
     """Read a corpus manifest from configs/corpus or a path."""
     path = find("corpus", name)
-    where = f"{display_path(path)}: "
-    return cast(
-        CorpusConfig, _to_object(_filled(CorpusConfig, where, read(path, CorpusConfig)), where)
-    )
+    return filled(CorpusConfig, (f"{display_path(path)}: ", read(path, CorpusConfig)))
 
 
 def load_machine(name: str) -> MachineConfig:
     """Read a machine from configs/machine or a path."""
     path = find("machine", name)
-    where = f"{display_path(path)}: "
-    return cast(
-        MachineConfig, _to_object(_filled(MachineConfig, where, read(path, MachineConfig)), where)
-    )
+    return filled(MachineConfig, (f"{display_path(path)}: ", read(path, MachineConfig)))
 
 
 def load_method(name: str) -> MethodConfig:
-    """Read a method file from configs/method or a path; `defaults: OTHER` merges over another."""
+    """Read a method file from configs/method or a path.
+
+    `defaults: OTHER` in it merges it over a preset (configs/preset) or over another method.
+    """
     path = find("method", name)
     where = f"{display_path(path)}: "
-    config = _filled(MethodConfig, where, *_layers(path))
-    method = cast(MethodConfig, _to_object(config, where))
+    method = filled(MethodConfig, *_layers(path), where=where)
     _check_name(method.name, f"{where}name")
     if method.role not in ROLES:
         raise ConfigError(f"{where}role must be one of {list(ROLES)}, got {method.role!r}")
-    if not 0 < method.budget <= 1:
-        raise ConfigError(f"{where}budget must lie in (0, 1], got {method.budget}")
     if method.budget < 1 and method.role != "rung":
         raise ConfigError(
             f"{where}budget {method.budget} is for role rung only, got role {method.role}: what is "
@@ -376,25 +324,32 @@ def load_method(name: str) -> MethodConfig:
     return method
 
 
-def _layers(path: Path, below: Sequence[Path] = ()) -> list[dict[str, Any]]:
+def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
     """What a method's file says, after all that it takes from others by `defaults`.
 
     Raises:
         ConfigError: files take from one another in a circle.
     """
-    if path in below:
-        circle = " -> ".join(other.stem for other in [*below, path])
-        raise ConfigError(f"{display_path(path)}: defaults go in a circle: {circle}")
+    where = f"{display_path(path)}: "
+    if path.resolve() in [other.resolve() for other in above]:
+        circle = " -> ".join(other.stem for other in [*above, path])
+        raise ConfigError(f"{where}defaults go in a circle: {circle}")
     raw = read(path, MethodConfig)
     if isinstance(raw.get("rewarm"), str):
         raw["rewarm"] = {"which": raw["rewarm"]}
-    parent = raw.pop("defaults", None)
-    if parent is None:
-        return [raw]
-    inherited = _layers(find("method", _beside(str(parent), path.parent)), [*below, path])
-    for layer in inherited:
+    if (parent := raw.pop("defaults", None)) is None:
+        return [(where, raw)]
+    if not isinstance(parent, str):
+        raise ConfigError(f"{where}defaults must name a preset or a method, got {parent!r}")
+    inherited = _layers(_default_file(parent, path.parent), [*above, path])
+    for _, layer in inherited:
         layer.pop("tunable", None)
-    return [*inherited, raw]
+    return [*inherited, (where, raw)]
+
+
+def _default_file(name: str, folder: Path) -> Path:
+    beside = _beside(name, folder)
+    return find("preset" if beside == name and name in available("preset") else "method", beside)
 
 
 def folders(group: str) -> list[Path]:
@@ -403,7 +358,7 @@ def folders(group: str) -> list[Path]:
 
 
 def available(group: str) -> list[str]:
-    """Names of a group: method, suite, corpus or machine."""
+    """Names of a group: method, preset, suite, corpus or machine."""
     return sorted({path.stem for folder in folders(group) for path in folder.glob("*.yaml")})
 
 
@@ -417,11 +372,14 @@ def find(group: str, name: str) -> Path:
         if not (path := Path(name).expanduser()).is_file():
             raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
         return path
-    for folder in folders(group):
-        if name and (path := folder / f"{name}.yaml").is_file() and path.parent == folder:
-            return path
+    if name in available(group):
+        paths = [folder / f"{name}.yaml" for folder in folders(group)]
+        return next(path for path in paths if path.is_file())
     near = did_you_mean(name, available(group))
-    raise ConfigError(f"unknown {group} {name!r}{near}")
+    raise ConfigError(
+        f"unknown {group} {name!r}{near} (looked beside the suite, in configs/{group} here, and "
+        "among those of `growbench list`)"
+    )
 
 
 def _beside(name: str, folder: Path) -> str:
@@ -431,12 +389,12 @@ def _beside(name: str, folder: Path) -> str:
     return str(folder / file) if is_there else name
 
 
-def as_dict(config: object) -> dict[str, Any]:
+def as_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
     """A dataclass config as plain YAML-ready values."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+    return asdict(config)
 
 
-def _expand_corpus(layer: dict[str, Any], folder: Path) -> bool:
+def _expand_corpus(layer: Mapped, folder: Path) -> bool:
     """Put the manifest in the place of a corpus's name, if there is one."""
     workload = layer.get("workload")
     corpus = workload.get("corpus") if isinstance(workload, dict) else None
@@ -446,77 +404,26 @@ def _expand_corpus(layer: dict[str, Any], folder: Path) -> bool:
 
 
 def _check(suite: SuiteConfig) -> None:
-    """Refuse values that no workload, protocol or machine can have."""
+    """Refuse names that nothing can carry, and places that other machines would not find."""
     _check_name(suite.name, "name")
-    for key, interval in RANGES.items():
-        found = attrgetter(key)(suite)
-        if wrong := [v for v in (found if isinstance(found, list) else [found])
-                     if not _lies_in(v, interval)]:  # fmt: skip
-            raise ConfigError(f"{key} must lie in {interval}, got {', '.join(map(str, wrong))}")
-    for key, allowed in CHOICES.items():
-        value = attrgetter(key)(suite)
-        if value not in allowed:
-            raise ConfigError(f"{key} must be one of {list(allowed)}, got {value!r}")
-    _check_places(suite)
+    for level in suite.factors.rewarm if suite.factors else ():
+        _check_name(level, "a level of factors.rewarm", reserved=())
+    run = suite.run
+    values = {"version": suite.version, "run.cache": run.cache, "run.results": run.results}
+    if empty := [key for key, value in values.items() if not value.strip()]:
+        raise ConfigError(f"{empty[0]} must not be empty")
+    if suite.workload.batch_size % run.devices:
+        raise ConfigError(
+            f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
+            f"got {run.devices}"
+        )
+    if run.node_cache and not Path(run.node_cache).expanduser().is_absolute():
+        raise ConfigError(f"run.node_cache must be an absolute path, got {run.node_cache}")
 
 
-def _lies_in(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval such as "(0, 1]"."""
-    low, high = map(float, interval[1:-1].split(","))
-    is_low = value >= low if interval[0] == "[" else value > low
-    return is_low and (value <= high if interval[-1] == "]" else value < high)
-
-
-def _check_name(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or name.lower() in NO_NAMES:
+def _check_name(name: str, where: str, reserved: Sequence[str] = NO_NAMES) -> None:
+    if not NAME.fullmatch(name) or name.lower() in reserved:
         raise ConfigError(
             f"{where} must be letters, digits, '_', '-' and '.', a letter or digit first, and no "
             f"word such as nan; got {name!r}"
         )
-
-
-def _check_places(suite: SuiteConfig) -> None:
-    """Refuse devices that cannot share a batch, and folders that other machines would not find."""
-    if suite.workload.batch_size % suite.run.devices:
-        raise ConfigError(
-            f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
-            f"got {suite.run.devices}"
-        )
-    if suite.run.node_cache and not Path(suite.run.node_cache).expanduser().is_absolute():
-        raise ConfigError(f"run.node_cache must be an absolute path, got {suite.run.node_cache}")
-
-
-def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*layers)))
-
-
-def _filled(schema: type, where: str, *layers: Mapping[str, Any]) -> DictConfig:
-    for layer in layers:
-        check(layer, schema, where)
-    return _merge(OmegaConf.structured(schema), where, *layers)
-
-
-def _merge(base: DictConfig, where: str, *layers: Mapping[str, Any] | DictConfig) -> DictConfig:
-    try:
-        return cast(DictConfig, OmegaConf.merge(base, *layers))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}{_reason(error)}") from error
-
-
-def _reason(error: OmegaConfBaseException) -> str:
-    """Key and first line of what OmegaConf says."""
-    reason = str(error.msg or error).splitlines()[0]
-    return f"{error.full_key}: {reason}" if error.full_key else reason
-
-
-def _to_object(config: DictConfig, where: str) -> object:
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"{where}{missing[0]} is missing")
-    try:
-        return OmegaConf.to_object(config)
-    except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from error
-    except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise ConfigError(f"{where}{error.__cause__}") from error
-        raise ConfigError(f"{where}{_reason(error)}") from error

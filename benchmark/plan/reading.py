@@ -6,18 +6,15 @@ twice is refused. Where a setting is text it is taken as it was written: `versio
 
 import re
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import yaml
-from omegaconf import MISSING
 from yaml import nodes
 
-from benchmark.base.annotations import described, fits, inner, options
+from benchmark.base.annotations import inner, options
 from benchmark.base.errors import ConfigError
 from benchmark.base.paths import display_path
-from benchmark.base.plugins import did_you_mean
 
 Mapped = dict[str, Any]
 
@@ -119,8 +116,8 @@ def _as_written(typed: Any, written: Any, hint: object) -> Any:  # noqa: ANN401
     """`typed`, with what was written in place of every scalar that `hint` says is text."""
     if isinstance(typed, dict):
         return {
-            key: _as_written(typed[key], text, inner(hint, str(key)))
-            for key, text in zip(typed, written.values(), strict=True)
+            key if hint is None else name: _as_written(value, text, inner(hint, name))
+            for (key, value), (name, text) in zip(typed.items(), written.items(), strict=True)
         }
     if isinstance(typed, list):
         return [_as_written(a, b, inner(hint, "")) for a, b in zip(typed, written, strict=True)]
@@ -129,40 +126,7 @@ def _as_written(typed: Any, written: Any, hint: object) -> Any:  # noqa: ANN401
 
 def _is_text(hint: object) -> bool:
     """Whether a value of this annotation is text and nothing else, but for None."""
-    return str in options(hint) and set(options(hint)) <= {str, type(None)}
-
-
-def check(values: Any, hint: object, where: str, key: str = "") -> None:  # noqa: ANN401
-    """Refuse what a schema does not have, or has another kind of value for.
-
-    Args:
-        values: what YAML or overrides say.
-        hint: the dataclass that they fill, or the annotation of what lies at `key`.
-        where: begins a message.
-        key: full name of what `values` are for.
-
-    Raises:
-        ConfigError: naming the key, what was found, and what is allowed.
-    """
-    schema = next((option for option in options(hint) if is_dataclass(option)), None)
-    if isinstance(values, dict) and (schema is not None or get_origin(hint) is dict):
-        prefix = f"{key}." if key else ""
-        known = [entry.name for entry in fields(schema)] if schema is not None else list(values)
-        for name, value in values.items():
-            if name not in known:
-                near = did_you_mean(str(name), known, prefix)
-                raise ConfigError(f"{where}unknown key {prefix}{name}{near}")
-            check(value, inner(hint, name), where, f"{prefix}{name}")
-    elif isinstance(values, list) and get_origin(hint) is list:
-        for i, value in enumerate(values):
-            check(value, inner(hint, ""), where, f"{key}[{i}]")
-    elif values != MISSING and not _is_value_of(values, hint, is_filled=schema is not None):
-        found = "nothing" if values is None else repr(values)
-        raise ConfigError(f"{where}{key} must be {described(hint)}, got {found}")
-
-
-def _is_value_of(value: object, hint: object, *, is_filled: bool) -> bool:
-    """Whether a value that is no mapping may stand for this annotation."""
-    if is_filled:
-        return value is None and type(None) in options(hint)
-    return fits(value, hint)
+    kinds: set[object] = {type(of) for o in options(hint) if get_origin(o) is Literal
+                          for of in get_args(o)}  # fmt: skip
+    kinds |= {o for o in options(hint) if get_origin(o) is not Literal}
+    return str in kinds and kinds <= {str, type(None)}

@@ -10,8 +10,9 @@ the full budget and on other seeds it may be.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
+from benchmark.base.annotations import described, fits, hints
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.base.seeding import stream_seed
@@ -28,11 +29,13 @@ MIN_TRIALS = 2
 DIGITS = 4
 """Significant digits of a drawn setting."""
 
-SHARED = tuple(
-    f"{section}.{field.name}"
+SHARED = {
+    f"{section}.{name}": hint
     for section, config in (("learning_rate", LearningRateConfig), ("optimizer", OptimizerConfig))
-    for field in fields(config)
-)
+    for name, hint in hints(config).items()
+}
+"""What all may tune alike, and what it may be."""
+
 PRIVATE = ("schedule.args.", "args.")
 """Where a method may declare dimensions of its own."""
 
@@ -171,8 +174,6 @@ def _check(protocol: ProtocolConfig) -> None:
             f"{where}.trials must be 0 or at least {MIN_TRIALS}, the default being one of them, "
             f"got {tuning.trials}"
         )
-    if not 0 < tuning.fraction <= 1:
-        raise ConfigError(f"{where}.fraction must lie in (0, 1], got {tuning.fraction}")
     if not tuning.seeds or len(set(tuning.seeds)) < len(tuning.seeds):
         raise ConfigError(f"{where}.seeds must be distinct and not empty, got {tuning.seeds}")
     if both := sorted(set(tuning.seeds) & set(protocol.seeds)):
@@ -183,6 +184,9 @@ def _check(protocol: ProtocolConfig) -> None:
         if name not in SHARED:
             raise ConfigError(f"{where}.space: unknown {name!r}{did_you_mean(name, SHARED)}")
         _check_bounds(f"{where}.space.{name}", bounds)
+        if wrong := [bound for bound in bounds if not fits(bound, SHARED[name])]:
+            wanted = described(SHARED[name])
+            raise ConfigError(f"{where}.space.{name} must be {wanted}, got {wrong[0]}")
 
 
 def _check_private(tuning: TuningConfig, method: MethodConfig) -> None:

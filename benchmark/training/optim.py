@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from benchmark.base.annotations import In, NotNegative, Positive, Share
 from benchmark.base.errors import ConfigError
 from benchmark.growth.operator import Moments, Weights
 from benchmark.model.transformer import Kind, Transformer
@@ -17,30 +19,23 @@ from benchmark.model.transformer import Kind, Transformer
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019); decay applies to matrices only."""
 
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip: float = 1.0
+    beta1: Annotated[float, In("[0, 1)")] = 0.9
+    beta2: Annotated[float, In("[0, 1)")] = 0.95
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.1
+    clip: Positive = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateConfig:
     """Warm-up, constant, linear decay to zero (WSD), over the spent fraction of the budget."""
 
-    peak: float = 6e-3
-    warmup: float = 0.02
+    peak: Positive = 6e-3
+    warmup: Annotated[float, In("(0, 1)")] = 0.02
     """Length of the warm-up as a fraction of the suite's C*, the same for shorter runs."""
 
-    decay: float = 0.2
+    decay: Share = 0.2
     """Length of the decay as a fraction of the run's own budget."""
-
-    def __post_init__(self) -> None:
-        if not (self.peak > 0 and 0 < self.warmup < 1 and 0 < self.decay <= 1):
-            raise ConfigError(
-                "protocol.learning_rate needs peak > 0, 0 < warmup < 1 and 0 < decay <= 1, "
-                f"got {self}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

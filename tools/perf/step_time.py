@@ -24,6 +24,7 @@ from benchmark.model.kernels import cross_entropy, linear
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.config import (
     ExecutionConfig,
+    Precision,
     ProtocolConfig,
     SuiteConfig,
     WorkloadConfig,
@@ -148,7 +149,7 @@ def _plain_turn(shape: Shape, run: Callable[[Sequence[Tensor]], None]) -> Turn:
     return turn
 
 
-def harness_steps(shape: Shape, cache: Path, precision: str = "32-true") -> Turn:
+def harness_steps(shape: Shape, cache: Path, precision: Precision = "32-true") -> Turn:
     """Train our model as `growbench run` does: a stage with its stream, ledger and records."""
     corpus = load_corpus("synthetic")
     workload = WorkloadConfig(corpus=corpus, target=shape.config, batch_size=shape.batch_size)
