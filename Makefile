@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup bench quick test check smoke report methods perf ratios clean distclean
+.PHONY: help setup bench quick test check smoke report methods perf clean distclean
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUITE ?= auto
@@ -82,9 +82,6 @@ methods: setup ## Measure every method and write docs/methods.md
 
 perf: .venv/.dev ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
 	@$(BIN)/python -m tools.perf.page $(ARGS)
-
-ratios: .venv/.dev ## Warn where anything is slower beside its reference than it was; changes nothing
-	@$(BIN)/python -m tools.perf.ratios
 
 clean: ## Delete caches and the smoke results; keeps .venv, checkpoints and published results
 	@rm -rf results/local/smoke build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """The yardsticks for speed compute what our models compute, so that their times compare."""
 
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -18,33 +18,22 @@ from tools.perf.growth_time import Cost, Growths, closed_form, memory, times
 from tools.perf.growth_time import document as growth_document
 from tools.perf.live_bytes import LiveBytes
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
-from tools.perf.ratios import best, slower
 from tools.perf.report_time import document as report_document
 from tools.perf.report_time import measure as measure_reports
+from tools.perf.rounds import ratio, take_turns
 from tools.perf.scheduler import document as scheduler_document
 from tools.perf.scheduler import measure as time_scheduler
-from tools.perf.start_time import COMMAND, LIGHTNING, PROCESS
-from tools.perf.start_time import document as start_document
-from tools.perf.start_time import measure as measure_starts
 from tools.perf.step_time import (
     BFLOAT16,
     HARNESS,
     REFERENCE,
     SHAPES,
     TARGET,
-    Rounds,
     Shape,
     document,
     measure,
     measure_bfloat16,
 )
-from tools.perf.token_time import WIDTHS
-from tools.perf.token_time import document as token_document
-from tools.perf.token_time import measure as measure_tokens
-from tools.perf.token_time import models as token_models
-from tools.perf.two_workers import Times
-from tools.perf.two_workers import document as gain_document
-from tools.perf.two_workers import measure as measure_workers
 
 TINY = ModelConfig(
     d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=32, vocab_size=16, seq_len=6,
@@ -107,41 +96,25 @@ def test_the_shapes_are_those_that_suite_cpu_trains() -> None:
 
 
 @pytest.mark.slow
-def test_measures_every_contestant_in_every_round(tmp_path: Path) -> None:
+def test_measures_every_contestant_in_every_round() -> None:
     config = replace(TINY, vocab_size=256, norm="rmsnorm", positions="rotary", tied=False)
     shape = Shape(config, batch_size=2, n_threads=1, n_steps=1)
-    rounds = measure(shape, tmp_path, n_rounds=2)
-    assert all(len(s) == 2 and min(s) > 0 for s in rounds.seconds.values())
-    halved = measure_bfloat16(shape, tmp_path / "halved", n_rounds=1)
-    text = document({shape: rounds}, {shape: halved})
-    assert f"| {1 / rounds.slowdown(HARNESS, REFERENCE):.2f} " in text
-    assert f"| {halved.slowdown(BFLOAT16, HARNESS):.2f} " in text
+    found = measure(shape, n_rounds=2)
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
+    halved = measure_bfloat16(shape, n_rounds=1)
+    text = document({shape: found}, {shape: halved})
+    assert f"| {1 / ratio(found[HARNESS], found[REFERENCE]):.2f} " in text
+    assert f"| {ratio(halved[BFLOAT16], halved[HARNESS]):.2f} " in text
 
 
-def test_a_ratio_over_its_limit_is_measured_again_and_its_best_counts() -> None:
-    measured = iter([{"a": 3.0, "b": 1.0}, {"a": 2.5, "b": 1.4}, {"a": 2.7, "b": 1.2}])
-    found = best(lambda: next(measured), {"a": 2.0, "b": 1.5})
-    assert found == {"a": 2.5, "b": 1.0}
-    assert slower(found, {"a": 2.0, "b": 1.5}) == ["a"]
-    measured = iter([{"a": 3.0}, {"a": 1.0}])
-    assert slower(best(lambda: next(measured), {"a": 2.0}), {"a": 2.0}) == []
+def test_everyone_takes_a_turn_in_each_round_and_none_is_always_first() -> None:
+    clock = count(1)
+    found = take_turns(dict.fromkeys("abc", lambda: next(clock)), n_rounds=2, n_warm=1)
+    assert found == {"a": [6, 8], "b": [4, 9], "c": [5, 7]}
 
 
-def test_the_page_tells_the_time_to_the_first_step() -> None:
-    text = start_document({COMMAND: [7.0, 5.0, 6.0], PROCESS: [3.0, 3.0, 4.0], LIGHTNING: [2.0]})
-    assert f"| {COMMAND} " in text
-    assert "| 6.0 " in text
-
-
-@pytest.mark.slow
-def test_a_first_step_is_noticed_whichever_way_it_comes() -> None:
-    found = measure_starts(1)
-    assert found[COMMAND][0] > found[PROCESS][0] > 0
-
-
-def test_slowdown_is_the_median_of_ratios_within_a_round() -> None:
-    rounds = Rounds({"ours": [2.0, 30.0, 4.0], "base": [1.0, 10.0, 4.0]}, [1.0])
-    assert rounds.slowdown("ours", "base") == 2.0
+def test_a_ratio_is_the_median_of_those_within_a_round() -> None:
+    assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == 2.0
 
 
 def test_bytes_count_once_per_storage_and_until_nothing_refers_to_it() -> None:
@@ -197,21 +170,6 @@ def test_growth_is_timed_with_and_without_moments(wide: ModelConfig) -> None:
     assert "hypercloning" in growth_document({"width": found}, 1)
 
 
-@pytest.mark.parametrize("d_model", WIDTHS)
-def test_blocks_of_token_parameters_and_dense_ones_cost_the_same(d_model: int) -> None:
-    macs = [
-        sum(part.macs for path, part in model.parts() if path.startswith("blocks."))
-        for model in token_models(d_model)
-    ]
-    assert macs[0] == macs[1] == 12 * d_model**2
-
-
-def test_both_blocks_are_timed_in_every_round() -> None:
-    pair = measure_tokens(64, 2)
-    assert len(pair.dense) == len(pair.tokens) == 2
-    assert f"{pair.slowdown:.3f}" in token_document({64: pair})
-
-
 def test_copies_of_runs_have_the_asked_size_and_every_control(tmp_path: Path) -> None:
     write_records(tmp_path, noise=0.01)
     found = list(islice(copies(load_suite(tmp_path).runs), 20 * N_SEEDS))
@@ -231,20 +189,6 @@ def test_reports_are_timed_in_every_round(tmp_path: Path) -> None:
     assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in found.values())
     ratio = found[40][0] / found[20][0]
     assert report_document(found).rstrip().endswith(f"| {ratio:.2f}" + 19 * " " + "|")
-
-
-def test_the_gain_of_a_second_worker_is_the_median_of_ratios_within_a_round() -> None:
-    times = Times({1: [4.0, 30.0, 2.0], 2: [2.0, 10.0, 2.0]})
-    assert times.gain == 2.0
-    assert "**2.00 times**" in gain_document(times)
-
-
-@pytest.mark.slow
-def test_two_workers_train_the_same_stages_as_one() -> None:
-    small = {"d_model": 16, "n_head": 2, "d_head": 8, "d_ff": 32, "seq_len": 32}
-    settings = [f"workload.target.{name}={size}" for name, size in small.items()]
-    times = measure_workers(1, "methods=[scratch]", "protocol.budget_flops=1e9", *settings)
-    assert all(seconds[0] > 0 for seconds in times.seconds.values())
 
 
 @pytest.mark.slow

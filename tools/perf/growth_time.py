@@ -13,7 +13,6 @@ from functools import partial
 from multiprocessing import get_context
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from benchmark.base.errors import GrowthError
@@ -25,6 +24,7 @@ from benchmark.plan.config import available, load_method
 from benchmark.stage.process import prepare_process
 from benchmark.training.baseline import Baseline
 from tools.perf.live_bytes import LiveBytes
+from tools.perf.rounds import table, take_turns
 from tools.perf.step_time import drawn
 
 LARGE = ModelConfig(d_model=1024, n_layer=12, n_head=16, d_head=64, d_ff=4096)
@@ -176,10 +176,11 @@ def measure(small: ModelConfig, large: ModelConfig, n_rounds: int) -> Growths:
             found.memory[name] = processes.apply(memory, (plugin, small, large))
     for n_threads, costs in found.times.items():
         with pool(initargs=(n_threads,)) as processes:
-            for _ in range(n_rounds):
-                for name, plugin in plugins.items():
-                    cost = processes.apply(times, (plugin, small, large))
-                    costs.setdefault(name, []).append(cost)
+            works = {
+                name: partial(processes.apply, times, (plugin, small, large))
+                for name, plugin in plugins.items()
+            }
+            costs.update(take_turns(works, n_rounds))
     return found
 
 
@@ -212,5 +213,5 @@ too. Methods that do the same here share a row, under the first of their names.
             row["weights, memory"] = f"{held.weights:.3f}"
             row["all, memory"] = f"{held.all:.3f}"
             rows.append(row)
-        parts.append(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+        parts.append(table(rows))
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -1,29 +1,18 @@
 """Writes the page of everything that is timed."""
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from tools.perf import (
-    growth_time,
-    report_time,
-    scheduler,
-    start_time,
-    step_time,
-    token_time,
-    two_workers,
-)
-from tools.perf.step_time import Rounds, Shape
+from tools.perf import growth_time, report_time, scheduler, step_time
 
 BFLOAT16 = (step_time.TARGET, step_time.LARGER)
 """Where bf16-mixed is timed beside fp32."""
 
 ONCE = 1
-"""Rounds of what takes minutes: a process for each of a hundred growths, a suite of real stages."""
+"""Rounds of what takes minutes: a process for each of a hundred growths."""
 
 
 def main(
@@ -37,33 +26,21 @@ def main(
         kind: growth_time.measure(small, growth_time.LARGE, ONCE)
         for kind, small in growth_time.SMALL.items()
     }
-    starts = start_time.measure(few)
-    steps = {shape: _in_new_cache(step_time.measure, shape, rounds) for shape in step_time.SHAPES}
-    halves = {shape: _in_new_cache(step_time.measure_bfloat16, shape, few) for shape in BFLOAT16}
+    steps = {shape: step_time.measure(shape, rounds) for shape in step_time.SHAPES}
+    halves = {shape: step_time.measure_bfloat16(shape, few) for shape in BFLOAT16}
     torch.set_num_threads(1)
-    pairs = {width: token_time.measure(width, rounds) for width in token_time.WIDTHS}
     text = "\n".join(
         (
             f"# Speed\n\n{step_time.machine()}. Written by `make perf`.\n",
             step_time.document(steps, halves),
-            start_time.document(starts),
             growth_time.document(growths, ONCE),
-            token_time.document(pairs),
             report_time.document(report_time.measure(few)),
-            two_workers.document(two_workers.measure(ONCE)),
             scheduler.document(scheduler.both()),
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     typer.echo(text, nl=False)
-
-
-def _in_new_cache(
-    measure: Callable[[Shape, Path, int], Rounds], shape: Shape, n_rounds: int
-) -> Rounds:
-    with tempfile.TemporaryDirectory() as cache:
-        return measure(shape, Path(cache), n_rounds)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from tabulate import tabulate
-
 from tools.perf.copied_runs import N_EVALUATIONS, write_copies
+from tools.perf.rounds import table, take_turns
 
 SOURCE = Path("results/cpu")
 SIZES = (250, 500, 1000)
@@ -25,15 +25,12 @@ def measure(
     n_rounds: int, sizes: Sequence[int] = SIZES, source: Path = SOURCE
 ) -> dict[int, list[float]]:
     """Seconds of every round, by number of runs; the sizes take turns."""
-    found: dict[int, list[float]] = {size: [] for size in sizes}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {size: Path(scratch) / str(size) for size in sizes}
         for size, folder in folders.items():
             write_copies(source, folder, size)
-        for _ in range(n_rounds):
-            for size, folder in folders.items():
-                found[size].append(seconds(folder))
-    return found
+        works = {size: partial(seconds, folder) for size, folder in folders.items()}
+        return take_turns(works, n_rounds)
 
 
 def seconds(folder: Path) -> float:
@@ -65,7 +62,7 @@ records are copies of the runs of suite `cpu`, with {N_EVALUATIONS} evaluations 
 the whole budget. Medians of {min(map(len, found.values()))} rounds. A time that grows linearly at
 most doubles with the runs.
 
-{tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)}
+{table(rows)}
 """
 
 

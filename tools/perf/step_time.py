@@ -1,8 +1,7 @@
 """How fast the benchmark trains, beside a plain PyTorch loop over nanoGPT's layers.
 
-Every contestant does the same number of steps in every round, in a rotating order and in one
-process, so that a busy machine slows all alike; ratios are taken within a round, then their median.
-Set-up and the first steps of every turn are not timed.
+Every contestant does the same number of steps in every round, in one process. Set-up and the first
+steps of every turn are not timed.
 """
 
 import platform
@@ -13,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from benchmark.growth.operator import Moments
@@ -37,6 +36,7 @@ from benchmark.stage.execute import execute
 from benchmark.stage.process import prepare_process
 from benchmark.training.optim import OptimizerConfig, build_optimizer, clipped_step
 from tools.perf.nanogpt_reference import ReferenceGPT, adamw, train
+from tools.perf.rounds import ratio, table, take_turns
 from tools.perf.watched import Watched
 
 Turn = Callable[[int], float]
@@ -56,6 +56,7 @@ SAME_LAYERS = "our model, nanoGPT's layers, plain loop"
 PLAIN = "our model, plain loop"
 HARNESS = "our model, through the harness"
 BFLOAT16 = "our model, through the harness, bf16-mixed"
+PRODUCT = "a product of matrices"
 
 
 @dataclass(frozen=True)
@@ -183,88 +184,60 @@ def harness_steps(shape: Shape, cache: Path, precision: Precision = "32-true") -
     return turn
 
 
-def matmul_flops_per_second() -> float:
-    """Rate of a large square product in fp32, by the faster of the libraries in this PyTorch."""
+def product_seconds() -> float:
+    """Of a large square product in fp32, by the faster of the libraries in this PyTorch."""
     a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE)
-    return max(_rate(torch.matmul, a, b), _rate(linear, a, b))
+    return min(_seconds(torch.matmul, a, b), _seconds(linear, a, b))
 
 
-def _rate(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+def _seconds(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
     product(a, b)
     started = time.perf_counter()
     for _ in range(5):
         product(a, b)
-    return 5 * 2 * PEAK_SIZE**3 / (time.perf_counter() - started)
+    return (time.perf_counter() - started) / 5
 
 
-@dataclass(frozen=True)
-class Rounds:
-    """Seconds per step of every contestant, and the rate of a matrix product, round by round."""
-
-    seconds: dict[str, list[float]]
-    peak: list[float]
-
-    def slowdown(self, name: str, base: str) -> float:
-        """Median over the rounds of the time of `name` as a multiple of that of `base`."""
-        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
-        return statistics.median(ours / theirs for ours, theirs in pairs)
-
-    def median(self, name: str) -> float:
-        """Seconds per step."""
-        return statistics.median(self.seconds[name])
-
-    @property
-    def overhead(self) -> float:
-        """What the harness adds to our model's step, as a fraction of it."""
-        return self.slowdown(HARNESS, PLAIN) - 1
+Seconds = dict[str, list[float]]
+"""Of a step, by contestant and round."""
 
 
-def measure(shape: Shape, cache: Path, n_rounds: int) -> Rounds:
-    """Let every contestant train in turn, `n_rounds` times."""
-    config, same = shape.config, _as_reference(shape.config)
-    return take_turns(
-        {
+def measure(shape: Shape, n_rounds: int) -> Seconds:
+    """Let every contestant train in turn."""
+    same = replace(shape.config, norm=SAME.norm, positions=SAME.positions, tied=SAME.tied)
+    with TemporaryDirectory() as cache:
+        turns = {
             REFERENCE: reference_steps(shape),
             SAME_LAYERS: plain_steps(same, shape),
-            PLAIN: plain_steps(config, shape),
-            HARNESS: harness_steps(shape, cache),
-        },
-        shape,
-        n_rounds,
-    )
+            PLAIN: plain_steps(shape.config, shape),
+            HARNESS: harness_steps(shape, Path(cache)),
+        }
+        return _in_turn(turns, shape, n_rounds)
 
 
-def measure_bfloat16(shape: Shape, cache: Path, n_rounds: int) -> Rounds:
+def measure_bfloat16(shape: Shape, n_rounds: int) -> Seconds:
     """Let our model train in both precisions in turn, through the harness."""
-    turns = {
-        HARNESS: harness_steps(shape, cache),
-        BFLOAT16: harness_steps(shape, cache, "bf16-mixed"),
-    }
-    return take_turns(turns, shape, n_rounds)
+    with TemporaryDirectory() as cache:
+        turns = {
+            HARNESS: harness_steps(shape, Path(cache)),
+            BFLOAT16: harness_steps(shape, Path(cache), "bf16-mixed"),
+        }
+        return _in_turn(turns, shape, n_rounds)
 
 
-def take_turns(turns: dict[str, Turn], shape: Shape, n_rounds: int) -> Rounds:
-    """Seconds of every contestant in `n_rounds` rounds after one that warms up."""
+def _in_turn(turns: dict[str, Turn], shape: Shape, n_rounds: int) -> Seconds:
     torch.set_num_threads(shape.n_threads)
-    rounds = Rounds({name: [] for name in turns}, [])
-    for i in range(n_rounds + 1):
-        names = list(turns)[i % len(turns) :] + list(turns)[: i % len(turns)]
-        seconds = {name: turns[name](shape.n_steps) for name in names}
-        peak = matmul_flops_per_second()
-        if i > 0:  # the first round warms allocator and kernels
-            rounds.peak.append(peak)
-            for name in names:
-                rounds.seconds[name].append(seconds[name] / shape.n_steps)
-    return rounds
+
+    def seconds_of_a_step(turn: Turn) -> float:
+        return turn(shape.n_steps) / shape.n_steps
+
+    works = {name: partial(seconds_of_a_step, turn) for name, turn in turns.items()}
+    return take_turns(works | {PRODUCT: product_seconds}, n_rounds, n_warm=1)
 
 
-def _as_reference(config: ModelConfig) -> ModelConfig:
-    return replace(config, norm=SAME.norm, positions=SAME.positions, tied=SAME.tied)
-
-
-def document(found: dict[Shape, Rounds], bfloat16: dict[Shape, Rounds]) -> str:
+def document(found: dict[Shape, Seconds], bfloat16: dict[Shape, Seconds]) -> str:
     """Section of the page that `make perf` writes."""
-    n_rounds = min(len(rounds.peak) for rounds in found.values())
+    n_rounds = min(len(seconds[PRODUCT]) for seconds in found.values())
     parts = [
         f"""## Training step
 
@@ -275,40 +248,36 @@ forward, backward and update alone. "Harness" is "ours" as `growbench run` train
 oneDNN's rate for the product of two matrices of {PEAK_SIZE} x {PEAK_SIZE}, in the same run. The
 first shapes are suite `cpu`'s target, a deeper one, and the target's sources.
 """,
-        _table([_row(shape, rounds) for shape, rounds in found.items()]),
+        table([_row(shape, seconds) for shape, seconds in found.items()]),
         "A step of our model through the harness in bf16-mixed, beside fp32:",
-        _table([_row_of_bfloat16(shape, rounds) for shape, rounds in bfloat16.items()]),
+        table([_row_of_bfloat16(shape, seconds) for shape, seconds in bfloat16.items()]),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _row(shape: Shape, rounds: Rounds) -> dict[str, str]:
-    seconds = rounds.median(HARNESS)
+def _row(shape: Shape, found: Seconds) -> dict[str, str]:
+    median = {name: statistics.median(seconds) for name, seconds in found.items()}
     names = {"reference": REFERENCE, "same layers": SAME_LAYERS, "ours": PLAIN, "harness": HARNESS}
-    peak = statistics.median(rounds.peak)
+    rate, peak = shape.flops / median[HARNESS], 2 * PEAK_SIZE**3 / median[PRODUCT]
     return {
         "shape": shape.name,
-        **{f"{title}, ms": f"{1e3 * rounds.median(name):.1f}" for title, name in names.items()},
-        "harness, tokens/s": f"{shape.tokens / seconds:,.0f}",
-        "speed / reference": f"{1 / rounds.slowdown(HARNESS, REFERENCE):.2f}",
-        "the harness adds": f"{rounds.overhead:+.1%}",
-        "GFLOP/s": f"{shape.flops / seconds / 1e9:.0f}",
+        **{f"{title}, ms": f"{1e3 * median[name]:.1f}" for title, name in names.items()},
+        "harness, tokens/s": f"{shape.tokens / median[HARNESS]:,.0f}",
+        "speed / reference": f"{1 / ratio(found[HARNESS], found[REFERENCE]):.2f}",
+        "the harness adds": f"{ratio(found[HARNESS], found[PLAIN]) - 1:+.1%}",
+        "GFLOP/s": f"{rate / 1e9:.0f}",
         "peak GFLOP/s": f"{peak / 1e9:.0f}",
-        "of peak": f"{shape.flops / seconds / peak:.0%}",
+        "of peak": f"{rate / peak:.0%}",
     }
 
 
-def _row_of_bfloat16(shape: Shape, rounds: Rounds) -> dict[str, str]:
+def _row_of_bfloat16(shape: Shape, found: Seconds) -> dict[str, str]:
     return {
         "shape": shape.name,
-        "fp32, ms": f"{1e3 * rounds.median(HARNESS):.1f}",
-        "bf16-mixed, ms": f"{1e3 * rounds.median(BFLOAT16):.1f}",
-        "time / fp32": f"{rounds.slowdown(BFLOAT16, HARNESS):.2f}",
+        "fp32, ms": f"{1e3 * statistics.median(found[HARNESS]):.1f}",
+        "bf16-mixed, ms": f"{1e3 * statistics.median(found[BFLOAT16]):.1f}",
+        "time / fp32": f"{ratio(found[BFLOAT16], found[HARNESS]):.2f}",
     }
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
 def machine() -> str:
