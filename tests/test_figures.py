@@ -14,10 +14,10 @@ from synthetic_records import BUDGET, SMALL, SUITE, TARGET, Planted, write_recor
 
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.curve_plots import curves_flops, methods
-from benchmark.report.drawing import WIDTH, Drawing, Plot, label_points
+from benchmark.report.drawing import WIDTH, Drawing, Plot
 from benchmark.report.figures import OPTIONAL, PLOTS, draw, styled
 from benchmark.report.files import render
-from benchmark.report.score_plots import differences, pareto
+from benchmark.report.score_plots import differences
 
 
 def analysis(folder: Path, *more: Planted, noise: float = 0.0) -> Analysis:
@@ -69,16 +69,6 @@ def test_there_is_no_arrow_for_a_loss_that_was_not_reached(tmp_path: Path) -> No
     assert not [word for word in words(curves_flops(drawing)) if "x " in word]
 
 
-def test_the_fronts_hold_what_nothing_else_beats_in_both(tmp_path: Path) -> None:
-    found = pareto(Drawing(analysis(tmp_path))).data
-    by_compute = set(found[found.on_front_budget_flops].method)
-    assert by_compute == {"scratch_quarter", "scratch_half", "fast"}
-    at_end = found[found.budget_flops == BUDGET]
-    for row in at_end[at_end.on_front_n_params].itertuples():
-        smaller = at_end[(at_end.n_params <= row.n_params) & (at_end.method != row.method)]
-        assert not (smaller.test_bpb < row.test_bpb).any()
-
-
 def test_differences_are_those_of_the_table(tmp_path: Path) -> None:
     made = analysis(tmp_path, noise=0.01)
     shown = differences(Drawing(made)).data
@@ -107,15 +97,6 @@ def test_finds_names_that_cover_one_another() -> None:
     figure.text(0.5, 0.5, "one name")
     figure.text(0.51, 0.5, "two names")
     assert overlapping(figure, ["name"]) == [("one name", "two names")]
-
-
-def test_points_at_one_place_are_named_on_different_sides() -> None:
-    figure = Figure(figsize=(WIDTH, 3))
-    axes = figure.subplots()
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    label_points(axes, [(0.5, 0.5, "first"), (0.5, 0.5, "second"), (0.5, 0.5, "third")])
-    assert overlapping(figure, ["first", "second", "third"]) == []
 
 
 TABLES: dict[str, list[dict[str, Any]]] = {

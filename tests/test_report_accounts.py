@@ -69,25 +69,6 @@ def test_below_the_smallest_annealed_budget_nothing_is_extrapolated(tmp_path: Pa
     assert found.words["later"] == "no evidence"
 
 
-def test_at_equal_text_the_curve_is_read_where_scratch_stopped_reading(tmp_path: Path) -> None:
-    table = analysis(tmp_path, *SUITE).tables["secondary"]
-    fast = table[(table.method == "fast") & (table.axis == "tokens")].iloc[0]
-    assert fast.ratio > 1
-    assert fast.bpb > 1.5 + 1.3**-0.25  # read before its end
-    scratch = table[table.method == "scratch"]
-    assert list(scratch.ratio) == [1.0, 1.0]
-    assert list(scratch.difference) == pytest.approx([0.0, 0.0])
-
-
-def test_a_run_that_read_less_than_scratch_is_not_extrapolated(tmp_path: Path) -> None:
-    wide = toy.TARGET | {"n_layer": 8}
-    large = Planted(name="fixed_deep", role="hull", sizes=(wide,))
-    table = analysis(tmp_path, *SUITE, large).tables["secondary"]
-    read = table[(table.method == "fixed_deep") & (table.axis == "tokens")].iloc[0]
-    assert read.n_read == 0
-    assert math.isnan(read.bpb)
-
-
 def trials(losses: tuple[float, ...], method: Planted) -> tuple[Planted, ...]:
     """A trial for each offset of the loss, with the peak learning rate as its setting."""
     return tuple(
@@ -122,7 +103,7 @@ def test_tuning_is_listed_with_its_cost_and_its_scores(tmp_path: Path) -> None:
 
 def test_trials_are_in_no_other_table(tmp_path: Path) -> None:
     found = analysis(tmp_path, *tuned_suite())
-    for name in ("summary", "comparisons", "speed_ups", "modes", "secondary", "what_differs"):
+    for name in ("summary", "comparisons", "speed_ups", "modes", "what_differs"):
         assert not found.tables[name].method.str.contains("#").any(), name
     before = analysis(tmp_path / "untuned", *SUITE)
     charged = [a.tables["shared_compute"].flops[0] for a in (before, found)]
@@ -271,7 +252,7 @@ def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:
 
 
 def overlap(share: float) -> dict[str, object]:
-    found = {"n_bytes": 1000, "shares_in_train": {"32": 0.1, "128": share}, "longest": 200}
+    found = {"n_bytes": 1000, "windows_in_train": 200, "share_in_train": share}
     return {"schema": 1, "entropy_rate_bits": None, "val": found, "test": found}
 
 
@@ -283,7 +264,7 @@ def test_held_out_text_in_the_training_text_is_told(
     atomic_write_text(tmp_path / "corpus.json", json.dumps(overlap(share)))
     found = analyse_folder(tmp_path)
     assert any("stands in the training text" in text for text in tripwires(found)) == is_leak
-    assert "200 bytes" in page(found).partition("## Leaks and repeats")[2]
+    assert "windows of 128 bytes" in page(found).partition("## Leaks and repeats")[2]
 
 
 def test_a_perplexity_below_one_is_an_error(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -13,7 +13,6 @@ from benchmark.report.statistics import (
     Estimate,
     Verdict,
     compare,
-    cost_ratios,
     cost_to_target,
     deviation,
     expected_best,
@@ -23,8 +22,6 @@ from benchmark.report.statistics import (
     joint_verdict,
     mean_interval,
     minimum_detectable_effect,
-    profile_at,
-    profile_score,
     sign_flip,
     speed_up,
     value_at,
@@ -257,28 +254,6 @@ def test_expected_best_is_the_mean_over_all_choices_of_k_trials(losses: list[flo
 def test_a_failed_trial_is_infinite_as_long_as_it_may_be_the_only_one_chosen() -> None:
     assert expected_best([math.inf, 2.0, 1.0]) == pytest.approx([math.inf, 4 / 3, 1.0])
     assert expected_best([math.inf, math.inf]) == [math.inf, math.inf]
-
-
-def test_d3_profile_scores_of_a_ledger_made_by_hand() -> None:
-    """D3: a score that was the smallest index of a table instead of its smallest entry."""
-    costs = [[1.0, 4.0, math.inf], [2.0, 2.0, 3.0]]
-    ratios = cost_ratios(costs)
-    assert ratios.tolist() == [[1.0, 2.0, math.inf], [2.0, 1.0, 1.0]]
-    assert profile_at(ratios, 1.0).tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert profile_at(ratios, 2.0).tolist() == pytest.approx([2 / 3, 1.0])
-    assert profile_score(ratios).tolist() == pytest.approx([(3 + 2 + 0) / 9, (2 + 3 + 3) / 9])
-
-
-def test_a_workload_that_nobody_solves_scores_nothing() -> None:
-    assert cost_ratios([[math.inf], [math.inf]]).tolist() == [[math.inf], [math.inf]]
-
-
-@settings(max_examples=20)
-@given(st.lists(st.floats(1, 9), min_size=5, max_size=8))
-def test_the_score_is_the_exact_integral_of_the_profile(ratios: list[float]) -> None:
-    taus = np.linspace(1, 4, 3001)
-    shares = [profile_at([ratios], tau)[0] for tau in taus]
-    assert profile_score([ratios])[0] == pytest.approx(np.trapezoid(shares, taus) / 3, abs=1e-3)
 
 
 def test_d8_two_blocks_of_unequal_length_are_averaged_by_bytes() -> None:

@@ -27,11 +27,11 @@ def verdicts(results: Path) -> FittedTable:
              "parameters", "FLOPs", "time")  # fmt: skip
     table = FittedTable(names, spare=names[:2:-1])
     for row in summary.to_dict("records"):
-        verdict = row["verdict"] if isinstance(row["verdict"], str) else ""
+        word = row["verdict"] if isinstance(row["verdict"], str) else ""
         table.add_row(
             str(row["method"]),
             _difference(row, "vs_scratch"),
-            verdict if row["status"] == "done" else str(row["status"]),
+            formats.verdict(word, row["n"]) if row["status"] == "done" else str(row["status"]),
             formats.bpb(row["test_bpb"]),
             _difference(row, "vs_best_fixed"),
             str(row["role"]),

@@ -3,10 +3,7 @@
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import RESTART_ONLY, SCRATCH
-from benchmark.report.frames import Row, rows
-
-SAME = 0.005
-"""Relative difference below which two runs read as much, or took as long."""
+from benchmark.report.frames import rows
 
 
 def costs(analysis: Analysis) -> list[str]:
@@ -58,35 +55,3 @@ def modes(analysis: Analysis) -> list[str]:
         "Under B a growth is worth something to the owner of the source if it ends below that row.",
         formats.table(shown),
     ]
-
-
-def secondary(analysis: Analysis) -> list[str]:
-    """Equal text and equal time."""
-    by_method: dict[str, dict[str, Row]] = {}
-    for row in rows(analysis.tables["secondary"]):
-        by_method.setdefault(row["method"], {})[row["axis"]] = row
-    shown = [
-        {
-            "method": f"`{method}`",
-            "tokens": formats.count(axes["tokens"]["total"]),
-            f"of {SCRATCH}'s": formats.number(axes["tokens"]["ratio"]) + "x",
-            f"at {SCRATCH}'s tokens: minus {SCRATCH}": _read(axes["tokens"]),
-            "time": formats.seconds(axes["seconds"]["total"]),
-            f"of {SCRATCH}'s time": formats.number(axes["seconds"]["ratio"]) + "x",
-            f"at {SCRATCH}'s time: minus {SCRATCH}": _read(axes["seconds"]),
-        }
-        for method, axes in by_method.items()
-    ]
-    return [
-        "**Secondary, and no verdict rests on it.** Curve bpb where a run has read as many tokens, "
-        f"or trained as long, as {SCRATCH} of the same seed in all; a dash where a run ended "
-        f"before that. {formats.UNANNEALED}: the run goes on from there, so its learning rate is "
-        f"still high while {SCRATCH}'s is zero. Smaller models read more text per FLOP; times are "
-        "of this hardware, and of stages that runs share.",
-        formats.table(shown),
-    ]
-
-
-def _read(row: Row) -> str:
-    is_over = row["ratio"] > 1 + SAME
-    return formats.gap(row) + f" {formats.UNANNEALED}" * (is_over and row["n_read"] == row["n"])

@@ -12,7 +12,6 @@ from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
 from benchmark.report.modes import modes
 from benchmark.report.plan import Registration, registration
-from benchmark.report.secondary import secondary
 from benchmark.report.speedups import speed_ups
 from benchmark.report.verdicts import comparisons, verdicts
 
@@ -96,7 +95,6 @@ def _by_method(data: Frames) -> dict[str, pd.DataFrame]:
     return {
         "compute_matched": tables.compute_matched(data),
         "modes": modes(data),
-        "secondary": secondary(data),
         "growth_events": tables.growth_events(data),
     }
 

@@ -24,7 +24,6 @@ from benchmark.report.drawing import (
     budget_axis,
     iso_loss_arrow,
     label_lines,
-    label_points,
     margin_for,
     plot_curve,
     plot_curves,
@@ -71,7 +70,9 @@ def curves_flops(drawing: Drawing) -> Plot:
         for n in labelled
     ]  # fmt: skip
     label_lines(axes, labels, LINE / (height - 0.86))
-    label_points(axes, [(end.flops, end.bpb, n) for n, end in ends.items() if n not in whole])
+    for name in (name for name in ends if name not in whole):
+        axes.annotate(name, (ends[name].flops, ends[name].bpb), (4, 0), fontsize=TINY,
+                      textcoords="offset points", va="center")  # fmt: skip
     return Plot(figure, pd.concat([_data(drawing), rungs], ignore_index=True))
 
 

@@ -4,13 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -302,79 +300,6 @@ def label_lines(axes: Axes, ends: Sequence[tuple[float, str, Look]], gap: float)
         axes.plot([1, 1.03, 1.06], [start, height, height], transform=axes.transAxes,
                   clip_on=False, **leader)  # fmt: skip
         axes.text(1.07, height, text, transform=axes.transAxes, va="center", fontsize=TINY)
-
-
-def label_points(
-    axes: Axes,
-    points: Sequence[tuple[float, float, str]],
-    paths: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
-) -> None:
-    """Name points beside them, each on the first side where its text covers nothing, or least.
-
-    Args:
-        axes: limits must be final.
-        points: x, y in data coordinates, and the text.
-        paths: xs and ys of lines to leave free, in data coordinates.
-    """
-    figure = axes.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    FigureCanvasAgg(figure)  # texts are measured as the PNG shows them
-    dots = axes.transData.transform(np.array([point[:2] for point in points]).reshape(-1, 2))
-    lines = [_pixels(axes, *path) for path in paths]
-    taken = np.concatenate([_around(dots, 5), *(_around(line, 1) for line in lines)])
-    room = axes.get_window_extent().padded(4)
-    for (x, y, text), dot in zip(points, dots, strict=True):
-        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=TINY,
-                              zorder=9)  # fmt: skip
-        boxes = _beside(dot, label.get_window_extent().size, figure.dpi / 72)
-        overlaps = (boxes[:, None, :2] <= taken[:, 2:]) & (taken[:, :2] <= boxes[:, None, 2:])
-        outside = (boxes[:, [0, 2]] < room.x0) | (boxes[:, [0, 2]] > room.x1)
-        faults = overlaps.all(axis=2).sum(axis=1) + 9 * outside.sum(axis=1)
-        best = int(np.argmin(faults))
-        dx, dy, ha, va = _SIDES[best]
-        label.set(position=(dx, dy), horizontalalignment=ha, verticalalignment=va)
-        taken = np.concatenate([taken, boxes[best : best + 1]])
-
-
-_SIDES: tuple[tuple[float, float, Any, Any], ...] = (
-    (5, 0, "left", "center"),
-    (-5, 0, "right", "center"),
-    (0, -6, "center", "top"),
-    (0, 6, "center", "bottom"),
-    (5, -5, "left", "top"),
-    (-5, -5, "right", "top"),
-    (-5, 5, "right", "bottom"),
-    (5, 5, "left", "bottom"),
-    (5, -14, "left", "top"),
-    (-5, -14, "right", "top"),
-    (-5, 14, "right", "bottom"),
-    (5, 14, "left", "bottom"),
-)
-"""Offsets in points, and what of the text lies there."""
-
-
-def _beside(
-    dot: NDArray[np.float64], size: tuple[float, float], scale: float
-) -> NDArray[np.float64]:
-    """Boxes (sides, 4) of a text on every side of a dot, in pixels, `scale` of them a point."""
-    to_left = {"left": 0.0, "center": 0.5, "right": 1.0}
-    to_bottom = {"bottom": 0.0, "center": 0.5, "top": 1.0}
-    offsets = np.array([(dx, dy) for dx, dy, _, _ in _SIDES]) * scale
-    shares = np.array([(to_left[ha], to_bottom[va]) for _, _, ha, va in _SIDES])
-    corners = dot + offsets - shares * np.array(size)
-    return np.hstack([corners, corners + np.array(size)])
-
-
-def _around(points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Boxes (n, 4) about points (n, 2): left, bottom, right, top."""
-    return np.hstack([points - radius, points + radius])
-
-
-def _pixels(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> NDArray[np.float64]:
-    """Points (n, 2) along a line, a few pixels apart."""
-    corners = axes.transData.transform(np.column_stack([xs, ys]))
-    parts = [np.linspace(a, b, 2 + int(math.hypot(*(b - a)) / 4)) for a, b in pairwise(corners)]
-    return np.concatenate([corners, *parts])
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

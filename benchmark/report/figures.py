@@ -6,14 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmark.report.choice_plots import best_of, main_effects
 from benchmark.report.curve_plots import curves_flops, curves_tokens_time, methods
 from benchmark.report.drawing import GREY, STYLE, Drawing, Plot
-from benchmark.report.palette import png
-from benchmark.report.score_plots import differences, hull, pareto
+from benchmark.report.score_plots import differences, hull
 
 PLOTS: dict[str, Callable[[Drawing], Plot]] = {
     "curves_flops": curves_flops,
@@ -21,13 +18,15 @@ PLOTS: dict[str, Callable[[Drawing], Plot]] = {
     "methods": methods,
     "differences": differences,
     "hull": hull,
-    "pareto": pareto,
 }
 OPTIONAL: dict[str, tuple[str, Callable[[Drawing], Plot]]] = {
     "tuning_best_of": ("tuning_best_of", best_of),
     "main_effects": ("main_effects", main_effects),
 }
 """Figures of tables that only some suites have, each with the table's name."""
+
+
+UNDATED = {"Date": None, "Creator": None}
 
 
 @contextmanager
@@ -54,9 +53,7 @@ def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
                     "rotation": 25,
                 }
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
-            (canvas := FigureCanvasAgg(figure)).draw()
-            yield f"{name}.png", png(np.asarray(canvas.buffer_rgba()))
-            svg = io.BytesIO()
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-            yield f"{name}.svg", svg.getvalue()
+            for kind, metadata in {"png": {"Software": None}, "svg": UNDATED}.items():
+                figure.savefig(file := io.BytesIO(), format=kind, metadata=metadata)
+                yield f"{name}.{kind}", file.getvalue()
             yield f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode()

@@ -14,6 +14,7 @@ from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import Drawing
 from benchmark.report.figures import draw
 from benchmark.report.markdown import page
+from benchmark.report.narrow import narrowed
 
 INTERACTIVE = "report.html"
 """Megabytes that follow from the rest, so they are not published; it holds every figure as SVG."""
@@ -35,7 +36,7 @@ def _render(analysis: Analysis) -> dict[str, bytes]:
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
-    pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
+    pages = {"report.md": narrowed(text), INTERACTIVE: html.page(drawing, text, images)}
     figures = {f"figures/{name}": image for name, image in images.items()
                if not name.endswith(".svg")}  # fmt: skip
     return {name: content.encode() for name, content in pages.items()} | tables | figures

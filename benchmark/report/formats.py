@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from benchmark.report.statistics import MIN_SEEDS_SIGNIFICANT
+
 DASH = "\N{EM DASH}"
 INFINITY = "\N{INFINITY}"
 UNANNEALED = "\N{DAGGER}"
@@ -67,6 +69,12 @@ def _median(value: float, below: float) -> str:
         return f"{value:.2f}x"
     most = f"{math.ceil(1000 * below) / 1000:.3f}x"  # rounded up, to be one
     return f"{value:.2f}x to {most}" if value else f"< {most}"
+
+
+def verdict(word: str, n: int) -> str:
+    """A verdict, with what a reader has to know of one from so few seeds."""
+    is_unadjusted = word in ("better", "worse") and n < MIN_SEEDS_SIGNIFICANT
+    return f"{word} (n = {n}, unadjusted)" if is_unadjusted else word
 
 
 def flops(value: float) -> str:

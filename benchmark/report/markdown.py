@@ -85,9 +85,10 @@ def _verdict_row(row: Row, against: list[str]) -> dict[str, str]:
     mark = f" {AMENDED} {row['amended']}" if row["amended"] else ""
     return {
         "method": f"`{row['method']}`" + f" (= {BEST_FIXED})" * row["is_best_fixed"] + mark,
-        "verdict": f"**{row['verdict']}**" if row["verdict"] else "",
+        **{f"minus {control}": _gap(row, control) for control in against if control != "own"},
+        "verdict": f"**{formats.verdict(row['verdict'], row['n'])}**" if row["verdict"] else "",
         "test bpb": formats.mean(row, "test_bpb", row["n"]),
-        **{f"minus {control}": _gap(row, control) for control in against},
+        **{f"minus {control}": _gap(row, control) for control in against if control == "own"},
         f"speed-up over {SCRATCH}": formats.speed_up(faster),
         "n": str(row["n"]),
         "what grows, when": row["grows"],

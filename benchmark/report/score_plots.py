@@ -14,15 +14,16 @@ from benchmark.report.drawing import (
     COLOURS,
     GREY,
     INK,
+    LINE,
     MOST,
     TINY,
     WIDTH,
     Drawing,
+    Look,
     Plot,
-    label_points,
+    label_lines,
     lower_hull,
     margin_for,
-    plot_faintly,
 )
 from benchmark.report.frames import rows
 
@@ -31,8 +32,6 @@ AGAINST = {
     BEST_FIXED: ("s", "best fixed size"),
     "own": ("D", "own control"),
 }
-APART = 0.01
-"""Relative difference from which two budgets or sizes differ."""
 
 
 def differences(drawing: Drawing) -> Plot:
@@ -54,7 +53,8 @@ def differences(drawing: Drawing) -> Plot:
         axes.hlines(y, table.low, table.high, color=colour, linewidth=1.2)
         axes.plot(table.difference, y, marker, color=colour, markersize=3, label=f"minus {name}")
     for i, row in enumerate(rows(shown)):
-        note = row["verdict"] if row["status"] == "done" else f"{row['verdict']}; {row['status']}"
+        note = formats.verdict(row["verdict"], row["n"])
+        note = note if row["status"] == "done" else f"{note}; {row['status']}"
         axes.text(1.02, i, note, transform=axes.get_yaxis_transform(), va="center", fontsize=TINY)
     axes.set_yticks(range(len(shown)), list(shown.method))
     axes.set_ylim(-0.6, max(1, len(shown)) - 0.4)
@@ -82,8 +82,11 @@ def hull(drawing: Drawing) -> Plot:
     sizes = tables["hull"][np.isfinite(tables["hull"].test_bpb)]
     grown = _finite(tables["summary"][tables["summary"].role == "method"])
     target = sizes[sizes.is_target]
-    figure = Figure(figsize=(WIDTH, 3.2))
-    axes = figure.add_axes((0.1, 0.13, 0.87, 0.78))
+    labels = [f"{row['test_bpb']:.3f}  {row['method']}" for row in rows(sizes)]
+    height = max(3.2, 1.2 + LINE * len(labels))
+    figure = Figure(figsize=(WIDTH, height))
+    width = (0.9 * WIDTH - margin_for(labels)) / 1.07
+    axes = figure.add_axes((0.1, 0.42 / height, width / WIDTH, 1 - 0.7 / height))
     axes.set_title("Which fixed size is best at C*?", loc="left")
     axes.vlines(sizes.n_params, sizes.test_bpb_min, sizes.test_bpb_max, color=INK, linewidth=0.9)
     axes.plot(sizes.n_params, sizes.test_bpb, "o", color=INK, markersize=3.5, label="fixed size")
@@ -99,81 +102,10 @@ def hull(drawing: Drawing) -> Plot:
     axes.legend(loc="upper center", ncols=3)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.12 * (high - low))
-    bars = [([n, n], [low, high]) for n, low, high in zip(
-        sizes.n_params, sizes.test_bpb_min, sizes.test_bpb_max, strict=True
-    )]  # fmt: skip
-    named = [(row["n_params"], row["test_bpb"], row["method"]) for row in rows(sizes)]
-    label_points(axes, named, [corners, *bars])
+    named = zip(sizes.test_bpb, labels, strict=True)
+    label_lines(axes, [(bpb, text, Look(GREY)) for bpb, text in named], LINE / (height - 0.7))
     columns = ["method", "role", "n_params", "test_bpb", "test_bpb_min", "test_bpb_max"]
     return Plot(figure, pd.concat([sizes, grown], ignore_index=True)[columns])
-
-
-def pareto(drawing: Drawing) -> Plot:
-    """What is best for its compute, and for its size: no other result has less of both."""
-    scores = _scores(drawing)
-    at_end = scores[scores.budget_flops >= drawing.budget * (1 - APART)]
-    figure = Figure(figsize=(WIDTH, 3.0))
-    left, right = (figure.add_axes((x, 0.21, 0.395, 0.71)) for x in (0.095, 0.6))
-    plot_faintly(left, drawing, list(drawing.looks), "flops")
-    left.set_title("annealed results by compute", loc="left")
-    left.set_ylabel("bits per byte, validation slice")
-    left.set_xlabel(f"training compute; C* = {formats.flops(drawing.budget)} FLOPs")
-    _compute_axis(left, drawing.budget, sorted(set(scores.budget_flops)))
-    right.set_title("results at C* by size", loc="left")
-    right.set_ylabel("bits per byte, test")
-    _size_axis(right, sorted(set(at_end.n_params)))
-    fronts = {
-        "budget_flops": _front(left, scores, "budget_flops", "curve_bpb"),
-        "n_params": _front(right, at_end, "n_params", "test_bpb"),
-    }
-    handles = [line for line in right.get_lines() if not str(line.get_label()).startswith("_")]
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.0), ncols=3)
-    on = {f"on_front_{x}": scores.method.isin(names) for x, names in fronts.items()}
-    return Plot(figure, scores.assign(**on))
-
-
-def _scores(drawing: Drawing) -> pd.DataFrame:
-    """Budget, size and mean scores of every method that finished with all its seeds."""
-    runs = drawing.analysis.frames.runs
-    grouped = runs[runs.role != "tuning"].groupby(["method", "role"], sort=False)
-    means = grouped[["budget_flops", "n_params", "curve_bpb", "test_bpb"]].mean().reset_index()
-    return _finite(means)
-
-
-def _front(axes: Axes, scores: pd.DataFrame, x: str, y: str) -> list[str]:
-    """Draw all results and the front; names of those on it, least x first."""
-    front: list[tuple[float, float, str]] = []
-    for row in rows(scores.sort_values([x, y], kind="stable")):
-        if front and row[y] >= front[-1][1]:
-            continue
-        if front and row[x] < front[-1][0] * (1 + APART):
-            front.pop()  # hardly less of x for a higher loss
-        front.append((row[x], row[y], str(row["method"])))
-    is_grown = scores.role == "method"
-    for chosen, colour, label in (
-        (~is_grown, GREY, "never grown"),
-        (is_grown, COLOURS[0], "grown"),
-    ):
-        axes.plot(
-            scores[chosen][x], scores[chosen][y], "_", color=colour, label=label, markersize=7
-        )
-    xs, ys = [x for x, _, _ in front], [y for _, y, _ in front]
-    axes.step(xs, ys, where="post", color=INK, linewidth=0.8, label="front")
-    axes.plot(xs, ys, "o", color=INK, markersize=3, zorder=5)
-    if front:
-        pad = 0.1 * max(float(scores[y].max() - scores[y].min()), 0.01)
-        axes.set_ylim(float(scores[y].min()) - pad, float(scores[y].max()) + pad)
-        steps = list(np.repeat(xs, 2)[1:]), list(np.repeat(ys, 2)[:-1])
-        ticks = [([row[x]] * 2, [row[y]] * 2) for row in rows(scores)]
-        label_points(axes, front, [steps, *ticks])
-    return [name for _, _, name in front]
-
-
-def _compute_axis(axes: Axes, budget: float, budgets: list[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(0.8 * min([*budgets, budget]), 1.25 * budget)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(budgets, [formats.fraction(b / budget) for b in budgets])
 
 
 def _size_axis(axes: Axes, sizes: list[float]) -> None:

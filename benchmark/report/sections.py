@@ -12,7 +12,7 @@ from benchmark.report.prose import is_crossed, where_the_target_sits
 
 Section = Callable[[Analysis], list[str]]
 
-CURVES = ("curves_flops", "Loss against training compute")
+DIFFERENCES = ("differences", "Difference of every method to its controls")
 
 
 def differences(analysis: Analysis) -> list[str]:
@@ -38,7 +38,7 @@ def differences(analysis: Analysis) -> list[str]:
         if row["role"] == "method"
     ]
     return [
-        figure("differences", "Paired differences to the controls"),
+        *([figure(*DIFFERENCES)] if lead(analysis) != DIFFERENCES else []),
         "*Detectable* is the smallest true difference that this many seeds find with 80 % power; "
         "pairing by seed helps where the seed correlation is positive. *Pairs lost* are seeds of "
         "the method without a finite score of the control, or without a result of its own.",
@@ -127,15 +127,14 @@ def hull(analysis: Analysis) -> list[str]:
 
 def lead(analysis: Analysis) -> tuple[str, str]:
     """The one figure beside the verdicts, and what it shows."""
-    return choices.EFFECTS if is_crossed(analysis) else CURVES
+    return choices.EFFECTS if is_crossed(analysis) else DIFFERENCES
 
 
 def curves(analysis: Analysis) -> list[str]:
-    """The remaining figures."""
+    """Loss in the course of training."""
     return [
-        *([] if lead(analysis) == CURVES else [figure(*CURVES)]),
+        figure("curves_flops", "Loss against training compute"),
         figure("methods", "Each method beside scratch and the best fixed size"),
-        figure("pareto", "What is best for its compute, and for its size"),
         figure("curves_tokens_time", "Loss against bytes read and against time"),
     ]
 
@@ -151,7 +150,6 @@ SECTIONS: dict[str, Section] = {
     "Tuning": choices.tuning,
     "Where the target sits": hull,
     "Curves": curves,
-    "Equal text and equal time": accounts.secondary,
 }
 
 

@@ -1,4 +1,4 @@
-"""Is a difference real? Paired intervals, exact tests, speed-ups at equal loss, profiles.
+"""Is a difference real? Paired intervals, exact tests, speed-ups at equal loss.
 
 The seed is the unit: blocks of text only add the variance of sampling the test set. Sums over
 seeds use `math.fsum`, so a report has the same bytes on every machine. A percentile bootstrap
@@ -19,8 +19,6 @@ from scipy import special  # scipy.stats takes three times as long to import
 LEVEL = 0.95
 POWER = 0.80
 MAX_BLOCKS = 256
-R_MAX = 4.0
-"""Performance profiles end at this multiple of the lowest cost."""
 
 MIN_SEEDS = 3
 """With fewer, values are shown and nothing is concluded."""
@@ -305,27 +303,6 @@ def expected_best(losses: Sequence[float]) -> list[float]:
         )
         for k in range(1, n + 1)
     ]
-
-
-def cost_ratios(costs: ArrayLike) -> NDArray[np.float64]:
-    """Costs (methods, workloads) relative to the lowest on each workload; infinite for a miss."""
-    C = np.asarray(costs, float)
-    best = np.where(np.isfinite(C), C, np.inf).min(axis=0)
-    return np.where(np.isfinite(C), C / np.where(np.isfinite(best), best, 1.0), np.inf)
-
-
-def profile_at(ratios: ArrayLike, tau: float) -> NDArray[np.float64]:
-    """Share of workloads that each method (a row) solves at no more than `tau` times the best.
-
-    Dolan and More 2002, arXiv:cs/0102001.
-    """
-    return np.asarray(np.mean(np.asarray(ratios, float) <= tau, axis=1))
-
-
-def profile_score(ratios: ArrayLike, r_max: float = R_MAX) -> NDArray[np.float64]:
-    """Area under each method's profile from 1 to `r_max`, over r_max - 1; the exact integral."""
-    R = np.minimum(np.asarray(ratios, float), r_max)
-    return np.asarray((r_max - R).mean(axis=1) / (r_max - 1))
 
 
 def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
