@@ -1,9 +1,11 @@
 """Mappings, as YAML and overrides give them, laid over one another and made into a dataclass."""
 
-from collections.abc import Iterable, Iterator
-from copy import deepcopy
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchmark.base.annotations import described, fits, hints, inner, options
 from benchmark.base.errors import ConfigError
@@ -24,33 +26,37 @@ def filled(schema: type[T], *layers: tuple[str, Mapped], where: str | None = Non
     Raises:
         ConfigError: naming the key, what was found, and what is allowed.
     """
-    laid = _Laid(where=layers[-1][0] if where is None else where)
-    for begin, layer in layers:
-        laid.add(layer, laid.values, begin)
-    return cast(T, _Filling(schema, laid).fill(laid.values, schema))
+    origins = {key: begin for begin, layer in layers for key in _paths(layer)}
+    laid = _Laid(layers[-1][0] if where is None else where, origins)
+    return cast(T, _Filling(schema, laid).fill(_merged(layers), schema))
+
+
+def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
+    """Mappings laid over one another; interpolations are not resolved, they are text."""
+    try:
+        merged = OmegaConf.merge(*(OmegaConf.create(layer) for _, layer in layers))
+        return cast(Mapped, OmegaConf.to_container(merged, resolve=False))
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{layers[-1][0]}{' '.join(str(error).split())}") from error
+
+
+def _paths(layer: Mapped, prefix: str = "") -> Iterator[str]:
+    """Full names of everything that a mapping holds."""
+    for name, value in layer.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")
 
 
 @dataclass(frozen=True)
 class _Laid:
-    """Mappings laid over one another."""
+    """Which of some mappings said what."""
 
     where: str
     """Begins messages about what none of them says."""
 
-    values: Mapped = field(default_factory=dict[str, Any])
-    origins: dict[str, str] = field(default_factory=dict[str, str])
+    origins: dict[str, str]
     """What messages about a key begin with."""
-
-    def add(self, over: Mapped, under: Mapped, where: str, prefix: str = "") -> None:
-        """Lay one mapping over what lies there."""
-        for name, value in over.items():
-            key = f"{prefix}{name}"
-            self.origins.setdefault(key, where)
-            if isinstance(value, dict) and isinstance(under.setdefault(name, {}), dict):
-                self.add(value, under[name], where, f"{key}.")
-            else:
-                self.origins[key] = where
-                under[name] = deepcopy(value)
 
     def origin(self, key: str) -> str:
         """What a message about a key, or about what it holds, begins with."""
