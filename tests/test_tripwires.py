@@ -12,13 +12,17 @@ from tiny_suite import prepare
 
 from benchmark.data import tripwires as module
 from benchmark.data.corpora import CorpusConfig, Splits
-from benchmark.data.tripwires import WINDOW, Bytes, fingerprints, overlap, tripwires
+from benchmark.data.tripwires import WINDOW, Bytes, fingerprints, overlaps, tripwires
 from benchmark.plan.config import load_corpus, load_suite
 from benchmark.session.session import Session
 
 
 def random_text(n: int, seed: int) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, n, dtype=np.uint8)
+
+
+def overlap(train: Bytes, held_out: Bytes) -> dict[str, float]:
+    return overlaps(train, {"val": held_out})["val"]
 
 
 def as_bytes(text: bytes) -> Bytes:

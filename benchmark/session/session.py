@@ -107,9 +107,9 @@ class Session:
         with self._mirrored(on_change) as mirrored, locked(self.results):
             self._write_published()
             self._hold_plan()
-            self.recorder.write_corpus()
             tracks = self._run(self._executor(), mirrored)
             mirrored(tracks)
+            self.recorder.write_corpus()  # no GPU waits for this, minutes for a gigabyte
             return tracks
 
     def _hold_plan(self) -> None:
