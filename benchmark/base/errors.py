@@ -29,6 +29,10 @@ class RecordError(BenchmarkError):
     """A record or a results folder is damaged, locked, unwritable or from another version."""
 
 
+class MethodError(BenchmarkError):
+    """The code of a method has failed, or has changed what it shares with others."""
+
+
 class DivergenceError(BenchmarkError):
     """Training left the finite numbers; the run is recorded as diverged, not lost."""
 

@@ -112,12 +112,16 @@ def display(console: Console, runs: Sequence[Run]) -> Lines:
 
 
 def troubles(tracks: Sequence[Track], cache: Path) -> Iterator[str]:
-    """One line for every run that failed or diverged."""
+    """One line for every reason why runs failed or diverged, with the first of these runs."""
+    reasons: dict[tuple[str, str], list[Track]] = {}
     for track in tracks:
-        if track.error is None:
-            continue
-        line = f"{track.run.method.name} seed {track.run.seed} {track.status}: {track.error}"
-        stage = track.failed_at
+        if track.error is not None:
+            reasons.setdefault((track.status, track.error), []).append(track)
+    for (status, error), (first, *others) in reasons.items():
+        line = f"{first.run.method.name} seed {first.run.seed}"
+        line += f" and {len(others)} more" if others else ""
+        line += f" {status}: {error}"
+        stage = first.failed_at
         trace = StageStore(cache).folder(stage.id) / "traceback.txt" if stage else None
         yield f"{line} (see {trace})" if trace and trace.is_file() else line
 

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from benchmark.base.digest import code, science
-from benchmark.base.errors import ConfigError
+from benchmark.base.errors import BenchmarkError, ConfigError, MethodError
 from benchmark.base.plugins import PluginConfig, build, class_path
 from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import GrowthSchedule, Progress
@@ -141,7 +143,24 @@ class Run:
         }
 
     def next_stage(self, done: Done) -> StageSpec | None:
-        """The stage that follows `done`, or None when the budget is spent."""
+        """The stage that follows `done`, or None when the budget is spent.
+
+        Raises:
+            MethodError: the method's own code, such as its schedule, raises something.
+        """
+        try:
+            return self._next_stage(done)
+        except BenchmarkError:
+            raise
+        except (Exception, SystemExit) as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            raise MethodError(
+                f"method.{self.method.name}: {words} ({Path(place.filename).name}, "
+                f"line {place.lineno})"
+            ) from error
+
+    def _next_stage(self, done: Done) -> StageSpec | None:
         spent = done[-1][1].end.flops if done else 0.0
         rung = done[-1][0].rung if done else 0
         grows = rung < self.n_growths and self._is_due(spent, rung, done)

@@ -19,7 +19,8 @@ DESCRIBING = ("summary", "paper")
 def shared_compute(analysis: Analysis) -> list[str]:
     """How much training was shared, and how long evaluation took."""
     evaluating = analysis.frames.runs.eval_seconds.sum()
-    share = evaluating / (evaluating + analysis.frames.runs.seconds.sum())
+    seconds = evaluating + analysis.frames.runs.seconds.sum()
+    share = evaluating / seconds if seconds else 0.0
     by_kind = {row["what"]: row for row in rows(analysis.tables["shared_compute"])}
     shown = [
         {

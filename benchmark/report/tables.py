@@ -133,8 +133,8 @@ def shared_compute(frames: Frames) -> pd.DataFrame:
     charges = frames.charges[frames.charges.role != "tuning"]
     charged = charges[_TOTALS].sum()
     executed = charges.drop_duplicates(["stage_id", "what"])[_TOTALS].sum()
-    table = pd.DataFrame([charged, executed], index=["charged", "executed"])
-    table.loc["ratio"] = charged / executed
+    table = pd.DataFrame([charged, executed], index=["charged", "executed"]).astype(float)
+    table.loc["ratio"] = table.loc["charged"] / table.loc["executed"]
     return table.rename_axis("what").reset_index()
 
 
