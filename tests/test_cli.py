@@ -185,6 +185,20 @@ def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_where_nothing_reached_a_step_rows_have_failed_and_each_reason_is_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = growbench(capsys, "run", "tiny.yaml", "run.timeout_seconds=0.001")
+    assert code == 1
+    assert "2 of 2 runs: stacking seed 0 timeout at 0 FLOPs" in out
+    assert err == (
+        "growbench: scratch seed 0 and 1 more timeout: the stage took longer than 0.001 seconds\n"
+    )
+    assert "timeout: seed 0" in Path("results/tiny/report.md").read_text()
+
+
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_renders_the_same_bytes(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_suite import prepare
 
-from benchmark.executors.executor import Limits
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Track
-from benchmark.plan.config import load_suite
+from benchmark.plan.config import ExecutionConfig, load_suite
 from benchmark.records.folder import RunRecord
 from benchmark.records.folder import load_suite as load_records
 from benchmark.report.files import write as write_report
@@ -148,9 +147,13 @@ def test_a_process_that_dies_takes_no_other_stage_along() -> None:
 def test_a_stage_whose_process_died_is_tried_again() -> None:
     session = session_of(["KillsOnce"])
     context = Context(corpus=session.suite.workload.corpus, cache=session.cache)
-    executor = LocalExecutor(context, workers=1, limits=Limits(retries=1))
-    assert outcome(executor.run(session.runs, quiet, quiet)) == {"KillsOnce": "done"}
-    assert sorted(executor.attempts.values())[-1] == 2
+    executor = LocalExecutor(context, ExecutionConfig(retries=1), workers=1)
+    (track,) = executor.run(session.runs, quiet, quiet)
+    assert track.status == "done"
+    assert track.setbacks == [
+        "its process was ended by SIGKILL, as systems do that run out of memory; trying again, "
+        "1 of 1"
+    ]
 
 
 @pytest.mark.usefixtures("here")

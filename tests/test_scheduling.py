@@ -1,79 +1,73 @@
 """Who goes next, who tries again, and where: the same for every executor."""
 
 import os
+import re
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 from tiny_suite import prepare
 from typing_extensions import override
 
-from benchmark.base.errors import RecordError
-from benchmark.executors.executor import Executor, Limits
+from benchmark.executors.executor import Executor, Message, Train
 from benchmark.executors.local import LocalExecutor
-from benchmark.executors.track import Failure
+from benchmark.executors.track import Failure, Track
 from benchmark.executors.transfer import CHECKPOINT, RECORDS, pack, unpack
-from benchmark.executors.worker import Worker
-from benchmark.plan.config import load_suite
+from benchmark.growth.schedule import GrowthSchedule, Point, Progress
+from benchmark.plan.config import ExecutionConfig, load_suite
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context
 from tools.perf.stub_stage import sleep
 
+RAISES = """
+name: raises
+target: "baselines.stacking:Stacking"
+ladder: {shrink: {n_layer: 2}, n_growths: 1}
+schedule: {target: "test_scheduling:RaisesLater"}
+"""
 
-@dataclass
-class Here:
-    """Executes stages in this process, when it is asked for news."""
 
-    context: Context
-    begun: list[StageSpec]
-    is_ready: bool = True
-    is_dead: bool = False
-    spec: StageSpec | None = None
-    stopped: list[bool] = field(default_factory=list)
+class Inside(Executor):
+    """Executes stages in this process, one at a time, when it is asked for news."""
 
+    def __init__(self, session: Session, *failures: str, retries: int = 1) -> None:
+        super().__init__(context_of(session), ExecutionConfig(retries=retries))
+        self.begun, self.failures = list[StageSpec](), list(failures)
+        self.waiting: StageSpec | None = None
+
+    n_slots = 1
+
+    @override
     def begin(self, spec: StageSpec) -> None:
-        """Take a stage."""
-        self.spec = spec
+        assert self.waiting is None
+        self.waiting = spec
         self.begun.append(spec)
 
-    def news(self) -> Iterator[StageResult | Failure]:
-        """Execute it."""
-        if self.is_dead:
-            yield Failure("failed", "no such place")
-        elif self.spec is not None:
-            yield sleep(self.spec, self.context)
+    @override
+    def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:
+        if (spec := self.waiting) is not None:
+            self.waiting = None
+            yield spec, self._end(spec)
 
+    def _end(self, spec: StageSpec) -> StageResult | Failure:
+        if self.failures:
+            return Failure("failed", self.failures.pop(0))
+        result = sleep(spec, self.context)
+        result = replace(result, points=(Point(result.end.flops, 8.0, spec.rung),))
+        self.store.write_result(spec.id, result)
+        return result
+
+    @override
     def stop(self) -> None:
-        """Note that this was called."""
-        self.stopped.append(True)
-
-
-class Inside(Executor[Here]):
-    """An executor without processes."""
-
-    def __init__(self, context: Context, kinds: Sequence[Callable[..., Here]]) -> None:
-        super().__init__(context)
-        self.kinds, self.begun, self.hired = list(kinds), list[StageSpec](), list[Here]()
-
-    @property
-    @override
-    def n_workers(self) -> int:
-        return len(self.kinds)
-
-    @override
-    def hire(self) -> Here:
-        kind = self.kinds[len(self.hired) % len(self.kinds)]
-        self.hired.append(kind(self.context, self.begun))
-        return self.hired[-1]
-
-    @override
-    def wait(self, seconds: float) -> list[Here]:
-        return list(self.workers)
+        self.waiting = None
 
 
 def quiet(_: object) -> None:
@@ -92,8 +86,18 @@ def context_of(session: Session) -> Context:
     return Context(corpus=session.suite.workload.corpus, cache=session.cache)
 
 
+def local(session: Session, train: Train, gpus: Sequence[str] = ()) -> LocalExecutor:
+    return LocalExecutor(context_of(session), ExecutionConfig(), 2, gpus=gpus, train=train)
+
+
+def first_stage(session: Session) -> StageSpec:
+    spec = session.runs[0].next_stage([])
+    assert spec is not None
+    return spec
+
+
 def test_controls_go_first_and_a_run_that_has_begun_ends_before_the_next(session: Session) -> None:
-    executor = Inside(context_of(session), [Here])
+    executor = Inside(session)
     runs = session.runs[::-1]
     tracks = executor.run(runs, quiet, quiet)
     assert {track.status for track in tracks} == {"done"}
@@ -103,20 +107,43 @@ def test_controls_go_first_and_a_run_that_has_begun_ends_before_the_next(session
     assert begun == list(dict.fromkeys([*half, *small, *stacking]))
 
 
-def test_a_worker_that_is_still_coming_up_keeps_no_stage_waiting(session: Session) -> None:
-    executor = Inside(context_of(session), [partial(Here, is_ready=False), Here])
+def test_an_attempt_that_failed_is_told_by_one_run_and_tried_again(session: Session) -> None:
+    executor = Inside(session, "killed", retries=1)
     tracks = executor.run(session.runs, quiet, quiet)
     assert {track.status for track in tracks} == {"done"}
-    late, ready = executor.hired
-    assert not late.is_ready
-    assert late.spec is None
-    assert late.stopped == ready.stopped == [True]
+    assert [words for track in tracks for words in track.setbacks] == [
+        "killed; trying again, 1 of 1"
+    ]
+    assert executor.begun[0] == executor.begun[1]
 
 
-def test_workers_that_only_ever_die_end_the_command_in_one_line(session: Session) -> None:
-    executor = Inside(context_of(session), [partial(Here, is_ready=False, is_dead=True)])
-    with pytest.raises(RecordError, match="before they are given anything to do: no such place"):
-        executor.run(session.runs, quiet, quiet)
+def test_when_no_attempt_is_left_the_run_has_failed_and_the_others_go_on(session: Session) -> None:
+    executor = Inside(session, "killed", "killed again", retries=1)
+    ended = list[Track]()
+    tracks = executor.run(session.runs, quiet, ended.append)
+    assert [track.status for track in tracks] == ["failed", "done", "done"]
+    assert tracks[0].error == "killed again"
+    assert sorted(map(id, ended)) == sorted(map(id, tracks))
+
+
+class RaisesLater(GrowthSchedule):
+    """Not when a suite is planned, as nothing is evaluated then."""
+
+    @override
+    def due(self, progress: Progress) -> bool:
+        return sys.exit("no idea") if progress.history else progress.spent > 0.5
+
+
+def test_a_schedule_that_raises_costs_its_own_runs_only(session: Session) -> None:
+    Path("raises.yaml").write_text(RAISES)
+    suite = replace(session.suite, methods=["scratch", "raises.yaml"])
+    for _ in range(2):  # the second time what is finished is looked at, and planned again
+        session = Session(suite)
+        scratch, raises = Inside(session).run(session.runs, quiet, quiet)
+        assert (scratch.status, raises.status) == ("done", "failed")
+        assert raises.error is not None
+        place = r"\(test_scheduling\.py, line \d+\)"
+        assert re.fullmatch(rf"method\.raises: SystemExit: no idea {place}", raises.error)
 
 
 def tell_gpu(spec: StageSpec, context: Context) -> StageResult:
@@ -124,31 +151,71 @@ def tell_gpu(spec: StageSpec, context: Context) -> StageResult:
     raise ValueError(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
-def last_word(worker: Worker) -> Failure:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        for message in worker.news():
+def first_words(executor: LocalExecutor, n: int) -> list[str]:
+    """The errors of so many stages."""
+    until, errors = time.monotonic() + 60, list[str]()
+    while len(errors) < n:
+        assert time.monotonic() < until
+        for _, message in executor.news(1.0):
             assert isinstance(message, Failure)
-            return message
-        time.sleep(0.01)
-    raise TimeoutError
+            errors.append(message.error)
+    return errors
 
 
 @pytest.mark.slow
 def test_each_process_of_a_machine_with_gpus_sees_one_of_its_own(session: Session) -> None:
-    executor = LocalExecutor(context_of(session), 2, Limits(), gpus=["3", "5"], train=tell_gpu)
-    spec = session.runs[0].next_stage([])
-    assert spec is not None
+    executor = local(session, tell_gpu, gpus=["3", "5"])
+    spec = first_stage(session)
     try:
-        for gpu in ("3", "5"):
-            executor.workers.append(executor.hire())
-            executor.workers[-1].begin(spec)
-            assert executor.workers[-1].gpu == gpu
-        errors = [last_word(worker).error for worker in executor.workers]
-        assert errors == ["ValueError: 3", "ValueError: 5"]
+        executor.begin(spec)
+        executor.begin(spec)
+        assert sorted(first_words(executor, 2)) == ["ValueError: 3", "ValueError: 5"]
     finally:
-        for worker in executor.workers:
-            worker.stop()
+        executor.stop()
+
+
+def leave(spec: StageSpec, context: Context) -> StageResult:
+    """End the process, as a method may that thinks itself a script."""
+    sys.exit(0)
+
+
+@pytest.mark.slow
+def test_a_method_that_exits_and_a_traceback_that_cannot_be_written_are_told(
+    session: Session,
+) -> None:
+    executor = local(session, leave)
+    session.cache.mkdir(exist_ok=True)
+    (session.cache / "stages").write_text("not a folder")
+    try:
+        executor.begin(first_stage(session))
+        assert first_words(executor, 1) == ["SystemExit: 0"]
+    finally:
+        executor.stop()
+
+
+def look_around(spec: StageSpec, context: Context) -> StageResult:
+    """Say in an error what the process has inherited."""
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    server = psutil.Process().parent()
+    assert server is not None
+    raise ValueError(
+        f"{blocked} {server.num_threads()} {torch.cuda.is_initialized()} "
+        f"{os.environ['SET_JUST_NOW']} {Path.cwd()}"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are copies of a server on Linux only")
+def test_a_worker_is_a_copy_of_one_thread_that_used_no_gpu_and_hears_no_interrupt(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SET_JUST_NOW", "yes")
+    executor = local(session, look_around)
+    try:
+        executor.begin(first_stage(session))
+        assert first_words(executor, 1) == [f"ValueError: True 1 False yes {Path.cwd()}"]
+    finally:
+        executor.stop()
 
 
 def test_what_a_stage_leaves_travels_and_the_result_comes_last(tmp_path: Path) -> None:

@@ -1,8 +1,18 @@
-"""What a process and those that it starts have to know of each other's end."""
+"""How processes are started, and what they have to know of each other's end."""
 
 import multiprocessing
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+if sys.platform == "linux":
+    CONTEXT = multiprocessing.get_context("forkserver")
+else:  # a process with threads of the system's own cannot be copied
+    CONTEXT = multiprocessing.get_context("spawn")
+"""Starts processes; on Linux as copies of a server that has imported what they need."""
 
 
 def follow_parent() -> None:
@@ -11,6 +21,17 @@ def follow_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Let SIGINT wait; processes that start meanwhile never get it: the parent decides."""
+    resource_tracker.ensure_running()  # whose start lets SIGINT through, so it comes before
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def death(code: int | None) -> str:

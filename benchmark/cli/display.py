@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,7 @@ class Lines(ExitStack):
         self.console, self.progress = console, Progress(runs)
         self.started = self.last_line = time.monotonic()
         self.ended: set[str] | None = None
+        self.n_setbacks = Counter[str]()
 
     def show(self, tracks: Sequence[Track]) -> None:
         """Show how things are now; called a few times a second, and once at the end."""
@@ -42,6 +44,10 @@ class Lines(ExitStack):
             n_published = sum(track.status == PUBLISHED for track in ended)
             before = "finished before" + f", {n_published} of them published" * bool(n_published)
             self._say(f"{len(ended)} of {len(tracks)} runs were {before}; {self.sentence()}")
+        for track in tracks:
+            for setback in track.setbacks[self.n_setbacks[track.run.id] :]:
+                self._say(f"{track.run.method.name} seed {track.run.seed}: {setback}")
+            self.n_setbacks[track.run.id] = len(track.setbacks)
         for track in ended:
             if track.run.id not in self.ended:
                 self.ended.add(track.run.id)

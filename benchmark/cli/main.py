@@ -112,7 +112,11 @@ def run(
     The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
     has a row in the report.
     """
+    from benchmark.executors.preload import start_server
+
     try:
+        if executor != "ray":
+            start_server()  # it imports what workers need while this process plans
         named = {"executor": executor, "address": address}
         settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
         code = _run(_load(suite, [*(overrides or ()), *settings], method, again=again))

@@ -1,104 +1,112 @@
-"""Runs a suite on a Ray cluster: one actor for each core or GPU, with a process to train in.
+"""Runs a suite on a Ray cluster: a task of Ray's for each stage, on cores, and GPUs, of its own.
 
-What a stage needs and leaves lies in a folder that all machines share, or travels with the calls.
+What a stage needs and leaves lies in a folder that all machines share, or travels as Ray's objects.
+Ray finds the machine, tells of signs of life as they are yielded, and notices what is lost. It
+tries nothing again by itself: attempts are counted, limited and told in one place (`executor.py`).
 """
 
-import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 from typing_extensions import override
 
-from benchmark.data.corpora import Corpus, load
+from benchmark.base.errors import BenchmarkError, RecordError
+from benchmark.data.corpora import load
 from benchmark.executors import connection
-from benchmark.executors.actor import Site, Text, versions
-from benchmark.executors.executor import Executor, Limits, Train
-from benchmark.executors.ray_worker import Actor, RayWorker
-from benchmark.stage.context import Context
+from benchmark.executors.executor import Executor, Message, Train
+from benchmark.executors.remote import Site, run_stage
+from benchmark.executors.track import Failure
+from benchmark.executors.transfer import CHECKPOINT, RECORDS, Files, pack, unpack
+from benchmark.plan.config import ExecutionConfig
+from benchmark.plan.spec import StageSpec
+from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
 
-COUNT_SECONDS = 1.0
-"""How long the size of the cluster is taken to stay what it was."""
+_TASK: Any = ray.remote(num_returns="streaming", max_retries=0)(run_stage)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Which cluster, and what of it a stage takes."""
-
-    address: str = ""
-    """HOST:PORT or auto; empty for what RAY_ADDRESS says, or else a cluster of this machine."""
-
-    cpus: int = 1
-    """Cores of each stage."""
-
-    gpus: int = 0
-    """GPUs of each stage."""
-
-    workers: int = 0
-    """Most stages that run at once; 0 for as many as there are cores, or GPUs, for."""
-
-    node_cache: Path | None = None
-    """Folder of each machine to train in; None if all share the working folder."""
-
-
-class RayExecutor(Executor[RayWorker]):
+class RayExecutor(Executor):
     """Executes stages in a Ray cluster, each on cores, and GPUs, of its own.
 
     Args:
         context: where stages are gathered.
-        limits: what stages may take; the loss of a machine ends an attempt.
-        place: which cluster, and how it is used.
+        settings: which cluster, what of it a stage takes, and how often stages are tried again;
+            the loss of a machine ends an attempt. The device is "cpu" or "cuda".
         train: what is done with a stage.
     """
 
-    site: Site
-    text: object
-    """The corpus in Ray's store, or None if a folder is shared; both are set once connected."""
-
     def __init__(
-        self,
-        context: Context,
-        limits: Limits | None = None,
-        *,
-        place: Place | None = None,
-        train: Train = execute,
+        self, context: Context, settings: ExecutionConfig, *, train: Train = execute
     ) -> None:
-        super().__init__(context, limits, train)
-        self.place = place or Place()
-        self.n_found, self.counted = 0, -math.inf
+        super().__init__(context, settings, train=train)
+        n = settings.devices
+        self.resources = {"CPU": n, "GPU": n} if settings.device == "cuda" else {"CPU": n}
+        self.streams: dict[Any, StageSpec] = {}
 
     @property
     @override
-    def n_workers(self) -> int:
-        if time.monotonic() - self.counted > COUNT_SECONDS:
-            there = ray.cluster_resources()
-            wanted = {"CPU": self.place.cpus, "GPU": self.place.gpus}
-            self.n_found = min(int(there.get(kind, 0) // n) for kind, n in wanted.items() if n)
-            self.counted = time.monotonic()
-        return min(self.place.workers or self.n_found, self.n_found)
+    def n_slots(self) -> int:
+        there = ray.cluster_resources()
+        n_found = min(int(there.get(kind, 0) // n) for kind, n in self.resources.items())
+        return min(self.settings.workers or n_found, n_found)
 
     @override
-    def hire(self) -> RayWorker:
-        cache = self.context.cache if self.place.node_cache is not None else None
-        actor = Actor.options(num_cpus=self.place.cpus, num_gpus=self.place.gpus)
-        return RayWorker(actor.remote(self.site, self.text), cache)
+    def begin(self, spec: StageSpec) -> None:
+        needed: Files = {}
+        if self.settings.node_cache:
+            needed = pack(self.context.cache, spec.id, RECORDS)
+            needed |= pack(self.context.cache, spec.parent or "", [CHECKPOINT])
+        task = _TASK.options(num_cpus=self.resources["CPU"], num_gpus=self.resources.get("GPU", 0))
+        self.streams[task.remote(self.site, spec, needed)] = spec
 
     @override
-    def wait(self, seconds: float) -> list[RayWorker]:
-        asked = {worker.reply: worker for worker in self.workers if worker.reply is not None}
-        if not asked:
+    def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:
+        if not self.streams:  # no machine is left; one may join
             time.sleep(seconds)
-            return []
-        ray.wait(list(asked), num_returns=1, timeout=seconds)
-        there, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-        return [asked[reply] for reply in there]
+            return
+        ray.wait(list(self.streams), timeout=seconds)
+        there, _ = ray.wait(list(self.streams), num_returns=len(self.streams), timeout=0)
+        for stream in there:
+            spec, message = self.streams[stream], self._next(stream)
+            if not isinstance(message, Tick):
+                del self.streams[stream]
+            yield spec, message
+
+    def _next(self, stream: Any) -> Message:  # noqa: ANN401 - Ray's
+        """What a stage says; files are in place before anybody learns that it is over.
+
+        Raises:
+            RecordError: a machine refuses to work for this command.
+        """
+        try:
+            said = ray.get(next(stream))
+        except RayTaskError as error:
+            if isinstance(error.cause, BenchmarkError):
+                raise RecordError(str(error.cause)) from error
+            return Failure("failed", f"{type(error.cause).__name__}: {error.cause}")
+        except RayError as error:
+            reason = str(error).partition("\n")[0]
+            return Failure("failed", f"its place in the cluster was lost: {reason}")
+        if isinstance(said, Tick):
+            return said
+        end, files = said
+        unpack(self.context.cache, files)
+        return end
+
+    @override
+    def stop(self) -> None:
+        for stream in self.streams:
+            ray.cancel(stream, force=True)
+        self.streams.clear()
 
     @contextmanager
     @override
@@ -112,32 +120,27 @@ class RayExecutor(Executor[RayWorker]):
         cache.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.NamedTemporaryFile(dir=cache, prefix=".shared-") as mark,
-            connection.connected(self.place.address),
+            connection.connected(self.settings.address),
         ):
-            self._prepare(Path(mark.name).resolve())
+            self.site = ray.put(self._site(Path(mark.name).resolve()))
             yield
 
-    def _prepare(self, mark: Path) -> None:
-        """Say what the machines have to know; in caches of their own, the text is a file."""
-        context, self.text, nodes = self.context, None, self.place.node_cache
-        if nodes is not None:
+    def _site(self, mark: Path) -> Site:
+        """What the machines have to know; in caches of their own, the text is a file."""
+        context, text = self.context, None
+        if self.settings.node_cache:
+            cache = Path(self.settings.node_cache).expanduser()
             corpus = load(context.corpus, context.cache / "corpora")
-            file = nodes / "corpora" / f"{corpus.sha256}.bin"
-            text = replace(
-                context.corpus, kind="file", path=str(file), size=0, sha256=corpus.sha256
-            )
-            context, self.text = replace(context, cache=nodes, corpus=text), ray.put(_text(corpus))
-        self.site = Site(
+            text = ray.put(torch.cat([corpus.train, corpus.val, corpus.test]).numpy())
+            path = str(cache / "corpora" / f"{corpus.sha256}.bin")
+            there = replace(context.corpus, kind="file", path=path, size=0, sha256=corpus.sha256)
+            context = replace(context, cache=cache, corpus=there)
+        return Site(
             context=context,
-            shares_folder=nodes is None,
             folder=Path.cwd(),
             mark=mark,
+            text=text,
             path=[str(Path(entry).resolve()) for entry in sys.path],
-            versions=versions(),
-            limits=self.limits,
+            settings=self.settings,
             train=self.train,
         )
-
-
-def _text(corpus: Corpus) -> Text:
-    return torch.cat([corpus.train, corpus.val, corpus.test]).numpy()

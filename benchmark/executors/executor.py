@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
 
-from benchmark.base.errors import RecordError
+from benchmark.base.errors import BenchmarkError
 from benchmark.executors.track import Failure, Track
+from benchmark.plan.config import ExecutionConfig
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.stage.checkpoint import StageStore
@@ -18,83 +18,50 @@ from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
 
 REFRESH_SECONDS = 0.25
-MAX_IN_VAIN = 5
-"""Workers that may end one after another before they are given a stage."""
 
 Train = Callable[[StageSpec, Context], StageResult]
-"""What a worker does with a stage: `runner.execute`, but when the scheduler itself is measured."""
+"""What is done with a stage: `stage.execute`, but when the scheduler itself is measured."""
+
+Message = Tick | StageResult | Failure
+"""What comes from a stage at work; its last is a result or a failure."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What stages may take."""
-
-    retries: int = 1
-    """Attempts at a stage after the first, unless that took too long."""
-
-    timeout: float = math.inf
-    """Seconds that an attempt may take."""
-
-    cache_bytes: float = math.inf
-    """What checkpoints of finished stages may take on disk; what is needed stays."""
-
-
-class AnyWorker(Protocol):
-    """This side of something that executes one stage at a time, here or elsewhere."""
-
-    spec: StageSpec | None
-    """The stage it works on."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has come up; a stage is given to no other."""
-
-    def begin(self, spec: StageSpec) -> None:
-        """Start on a stage; `news` tells what becomes of it."""
-
-    def news(self) -> Iterator[Tick | StageResult | Failure]:
-        """What has come since the last time; a result or a failure is the stage's last."""
-
-    def stop(self) -> None:
-        """End it, whatever it does; a stage goes on from its checkpoint some day."""
-
-
-Worker = TypeVar("Worker", bound=AnyWorker)
-
-
-class Executor(ABC, Generic[Worker]):
+class Executor(ABC):
     """Trains every stage of the runs once; several runs may wait for the same one.
 
     Args:
         context: where the records and checkpoints of stages are gathered.
-        limits: what stages may take.
+        settings: what stages may take, how often they are tried again, and where they run.
         train: what is done with a stage.
     """
 
     def __init__(
-        self, context: Context, limits: Limits | None = None, train: Train = execute
+        self, context: Context, settings: ExecutionConfig, *, train: Train = execute
     ) -> None:
-        self.context, self.limits, self.train = context, limits or Limits(), train
+        self.context, self.settings, self.train = context, settings, train
         self.store = StageStore(context.cache)
         self.attempts = Counter[str]()
-        self.workers: list[Worker] = []
-        self.in_vain = 0
+        self.at_work = set[str]()
 
     @property
     @abstractmethod
-    def n_workers(self) -> int:
+    def n_slots(self) -> int:
         """Stages that may run at once, now."""
 
     @abstractmethod
-    def hire(self) -> Worker:
-        """One more worker, which may take its time to come up."""
+    def begin(self, spec: StageSpec) -> None:
+        """Start on a stage; `news` tells what becomes of it."""
 
     @abstractmethod
-    def wait(self, seconds: float) -> Iterable[Worker]:
-        """Workers that may have news, as soon as there is one, or after so many seconds."""
+    def news(self, seconds: float) -> Iterable[tuple[StageSpec, Message]]:
+        """What stages at work have said, as soon as one has, or nothing after so many seconds."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all that is at work; a stage goes on from its checkpoint some day."""
 
     def connected(self) -> AbstractContextManager[object]:
-        """What has to be held while there are workers."""
+        """What has to be held while stages run."""
         return nullcontext()
 
     def run(
@@ -109,9 +76,6 @@ class Executor(ABC, Generic[Worker]):
             runs: what to train.
             on_change: called about four times a second while stages run.
             on_finished: called once for every run that reached its end, whatever that was.
-
-        Raises:
-            RecordError: no worker comes up.
         """
         self.tracks, self.on_finished = [Track(run) for run in runs], on_finished
         for track in self.tracks:
@@ -124,98 +88,76 @@ class Executor(ABC, Generic[Worker]):
         return self.tracks
 
     def _work(self, on_change: Callable[[list[Track]], None]) -> None:
-        shown, tidied = -math.inf, self.attempts.total()
+        last_change, tidied = -math.inf, self.attempts.total()
         try:
             while any(track.waiting_for for track in self.tracks):
-                self._assign()
+                self._fill_slots()
                 if self.attempts.total() > tidied:  # only now, when nobody waits for a stage
                     self._make_room()
                     tidied = self.attempts.total()
-                for worker in self.wait(REFRESH_SECONDS):
-                    self._hear(worker)
-                if time.monotonic() - shown >= REFRESH_SECONDS:
+                for spec, message in self.news(REFRESH_SECONDS):
+                    self._take(spec, message)
+                if time.monotonic() - last_change >= REFRESH_SECONDS:
                     on_change(self.tracks)
-                    shown = time.monotonic()
+                    last_change = time.monotonic()
         finally:
-            for worker in self.workers:
-                worker.stop()
-            self.workers.clear()
+            self.stop()
+            self.at_work.clear()
 
     def _advance(self, track: Track) -> None:
-        """Take every stage that is already finished, up to the first that is not."""
-        track.tick, track.done = None, self.store.usable(track.run)
-        has_stopped = track.done and track.done[-1][1].status != "done"
-        track.waiting_for = None if has_stopped else track.run.next_stage(track.done)
+        """Take every stage that is already finished, up to the first that is not.
+
+        What comes next may be for the method's own code to say; if that fails, so has the run.
+        """
+        track.tick = track.waiting_for = None
+        try:
+            track.done = self.store.usable(track.run)
+            if not track.done or track.done[-1][1].status == "done":
+                track.waiting_for = track.run.next_stage(track.done)
+        except BenchmarkError as error:
+            track.fail(Failure("failed", str(error)))
         if track.waiting_for is None:
             self.on_finished(track)
 
-    def _assign(self) -> None:
-        """Give every worker something to do; one that is still to come up keeps nothing waiting."""
-        free = [worker for worker in self.workers if worker.spec is None]
-        free.sort(key=lambda worker: worker.is_ready)
-        for spec in self._to_begin():
-            if free:
-                worker = free.pop()
-            elif len(self.workers) < self.n_workers:
-                worker = self.hire()
-                self.workers.append(worker)
-            else:
-                return
-            if worker.is_ready:
-                worker.begin(spec)
+    def _fill_slots(self) -> None:
+        n_free = max(0, self.n_slots - len(self.at_work))
+        for spec in islice(self._to_begin(), n_free):
+            self.at_work.add(spec.id)
+            self.begin(spec)
 
     def _to_begin(self) -> Iterator[StageSpec]:
         """Stages that nobody works on, the most urgent first."""
-        taken = {worker.spec.id for worker in self.workers if worker.spec is not None}
         waiting = (track for track in self.tracks if track.waiting_for is not None)
         for track in sorted(waiting, key=_urgency):
             spec = track.waiting_for
-            if spec is not None and spec.id not in taken:
-                taken.add(spec.id)
+            if spec is not None and spec.id not in self.at_work:
                 yield spec
 
-    def _hear(self, worker: Worker) -> None:
-        """Take what a worker says; after a failure a fresh one takes its place."""
-        for message in worker.news():
-            if isinstance(message, Tick):
-                for track in self._waiting_for(message.stage):
-                    track.tick = message
-                continue
-            spec, worker.spec = worker.spec, None
-            if isinstance(message, Failure):
-                worker.stop()
-                self.workers.remove(worker)
-            if spec is not None:
-                self._settle(spec, message)
-            elif isinstance(message, Failure):
-                self._count_in_vain(message)
+    def _take(self, spec: StageSpec, message: Message) -> None:
+        """Let the runs that wait for a stage know of it; at its end they go on, or have failed."""
+        waiting = [track for track in self.tracks if track.waiting_for == spec]
+        if isinstance(message, Tick):
+            for track in waiting:
+                track.tick = message
             return
-
-    def _count_in_vain(self, failure: Failure) -> None:
-        self.in_vain += 1
-        if self.in_vain > MAX_IN_VAIN:
-            raise RecordError(f"workers end before they are given anything to do: {failure.error}")
-
-    def _waiting_for(self, stage: str) -> list[Track]:
-        return [t for t in self.tracks if t.waiting_for is not None and t.waiting_for.id == stage]
-
-    def _settle(self, spec: StageSpec, outcome: StageResult | Failure) -> None:
-        """Let the runs that waited for a stage go on, try again or fail."""
-        self.in_vain = 0
+        self.at_work.discard(spec.id)
         self.attempts[spec.id] += 1
-        can_retry = self.attempts[spec.id] <= self.limits.retries
-        for track in self._waiting_for(spec.id):
-            if isinstance(outcome, StageResult) or (can_retry and outcome.status != "timeout"):
-                self._advance(track)
-            else:
-                track.fail(outcome)
+        n, retries = self.attempts[spec.id], self.settings.retries
+        if isinstance(message, Failure) and (n > retries or message.status == "timeout"):
+            for track in waiting:
+                track.fail(message)
                 self.on_finished(track)
+            return
+        if isinstance(message, Failure) and waiting:
+            waiting[0].setbacks.append(f"{message.error}; trying again, {n} of {retries}")
+        for track in waiting:
+            self._advance(track)
 
     def _make_room(self) -> None:
         """Drop checkpoints that no run of this suite goes on from."""
         waiting = (track.waiting_for for track in self.tracks)
         needed = {spec.parent for spec in waiting if spec is not None and spec.parent is not None}
-        self.store.evict(self.limits.cache_bytes, needed)
+        self.store.evict(self.settings.cache_gigabytes * 1e9, needed)
 
 
 def _urgency(track: Track) -> tuple[bool, float]:

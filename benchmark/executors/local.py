@@ -1,25 +1,31 @@
 """Runs a suite on this machine: single-threaded processes work through the stages."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
 import torch
 from typing_extensions import override
 
-from benchmark.executors.executor import Executor, Limits, Train
+from benchmark.executors.executor import Executor, Message, Train
+from benchmark.executors.track import Failure
 from benchmark.executors.worker import Worker
-from benchmark.stage.context import Context
+from benchmark.plan.config import ExecutionConfig
+from benchmark.plan.spec import StageSpec
+from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
 
 
-class LocalExecutor(Executor[Worker]):
+class LocalExecutor(Executor):
     """Executes stages in processes of this machine, each on a core, or on a GPU, of its own.
+
+    A process goes from stage to stage; after one that fails, a fresh process takes its place.
 
     Args:
         context: where stages run.
+        settings: what stages may take, and how often they are tried again.
         workers: stages that run at once.
-        limits: what stages may take.
         gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one.
         train: what is done with a stage.
     """
@@ -27,30 +33,58 @@ class LocalExecutor(Executor[Worker]):
     def __init__(
         self,
         context: Context,
+        settings: ExecutionConfig,
         workers: int,
-        limits: Limits | None = None,
         *,
         gpus: Sequence[str] = (),
         train: Train = execute,
     ) -> None:
-        super().__init__(context, limits, train)
+        super().__init__(context, settings, train=train)
         self.most, self.gpus = workers, gpus
+        self.busy: dict[Worker, StageSpec] = {}
+        self.idle: list[Worker] = []
 
     @property
     @override
-    def n_workers(self) -> int:
+    def n_slots(self) -> int:
         return self.most
 
     @override
-    def hire(self) -> Worker:
-        used = [worker.gpu for worker in self.workers]
-        gpu = min(self.gpus, key=used.count, default=None)
-        return Worker(self.context, self.limits.timeout, gpu=gpu, train=self.train)
+    def begin(self, spec: StageSpec) -> None:
+        worker = self.idle.pop() if self.idle else self._start_worker()
+        self.busy[worker] = spec
+        worker.begin(spec, self.context)
 
     @override
-    def wait(self, seconds: float) -> Sequence[Worker]:
-        wait([worker.pipe for worker in self.workers], timeout=seconds)
-        return list(self.workers)  # one that says nothing may have taken too long
+    def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:
+        wait([worker.pipe for worker in self.busy], timeout=seconds)
+        for worker, spec in list(self.busy.items()):  # one that says nothing may take too long
+            for message in worker.news():
+                if isinstance(message, Tick):
+                    yield spec, message
+                    continue
+                self._release(worker, message)
+                yield spec, message
+                break
+
+    @override
+    def stop(self) -> None:
+        for worker in (*self.busy, *self.idle):
+            worker.stop()
+        self.busy.clear()
+        self.idle.clear()
+
+    def _start_worker(self) -> Worker:
+        used = [worker.gpu for worker in (*self.busy, *self.idle)]
+        gpu = min(self.gpus, key=used.count, default=None)
+        return Worker(self.train, self.settings.timeout_seconds or math.inf, gpu)
+
+    def _release(self, worker: Worker, message: Message) -> None:
+        del self.busy[worker]
+        if isinstance(message, Failure):
+            worker.stop()
+        else:
+            self.idle.append(worker)
 
 
 def visible_gpus() -> list[str]:

@@ -35,6 +35,9 @@ class Track:
     record: RunRecord | None = None
     """Of a run that is published: nothing is left to do."""
 
+    setbacks: list[str] = field(default_factory=list[str])
+    """Failed attempts at its stages that were tried again; of a shared one, one run tells."""
+
     @property
     def status(self) -> str:
         """One of waiting, running, done, published, diverged, failed, timeout, out of memory."""

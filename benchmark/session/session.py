@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmark.base.digest import science
 from benchmark.base.errors import ConfigError
 from benchmark.data.corpora import Corpus, load
 from benchmark.data.stream import ByteStream
-from benchmark.executors.executor import Executor, Limits
+from benchmark.executors.executor import Executor
 from benchmark.executors.local import LocalExecutor, visible_gpus
 from benchmark.executors.track import Track
 from benchmark.model.compiled import require_compiler
@@ -146,7 +147,7 @@ class Session:
         finally:
             mirror.close()
 
-    def _run(self, executor: Executor[Any], on_change: OnChange) -> list[Track]:
+    def _run(self, executor: Executor, on_change: OnChange) -> list[Track]:
         """All runs whose settings are known, and then those whose settings these have chosen."""
         known = [run for run in self.runs if not tuning.is_open(run.method)]
         later = [Track(run, waiting_for=run.next_stage([])) for run in self.runs
@@ -161,7 +162,7 @@ class Session:
         rest = [run for run in self.runs if run.id not in ended]
         return tracks + self._train(rest, executor, lambda now: on_change([*tracks, *now]))
 
-    def _train(self, runs: list[Run], executor: Executor[Any], on_change: OnChange) -> list[Track]:
+    def _train(self, runs: list[Run], executor: Executor, on_change: OnChange) -> list[Track]:
         """Runs as they end; none that is published is trained."""
         before = [Track(run, record=self.published[run.id]) for run in runs
                   if run.id in self.published]  # fmt: skip
@@ -194,37 +195,25 @@ class Session:
         self.published |= self._published([run for run in settled if run not in runs])
         return settled
 
-    def _executor(self) -> Executor[Any]:
+    def _executor(self) -> Executor:
         """What runs the stages.
 
         Raises:
             ConfigError: Ray is asked for, and not installed.
         """
-        execution = self.suite.run
+        settings = replace(self.suite.run, device=self.device)
         context = Context(
             corpus=self.suite.workload.corpus,
             cache=self.cache,
-            checkpoint_seconds=execution.checkpoint_seconds,
+            checkpoint_seconds=settings.checkpoint_seconds,
         )
-        limits = Limits(
-            retries=execution.retries,
-            timeout=execution.timeout_seconds or math.inf,
-            cache_bytes=execution.cache_gigabytes * 1e9,
-        )
-        if execution.executor == "local":
-            return LocalExecutor(context, self.workers, limits, gpus=self.gpus)
+        if settings.executor == "local":
+            return LocalExecutor(context, settings, self.workers, gpus=self.gpus)
         try:
-            from benchmark.executors.cluster import Place, RayExecutor  # noqa: PLC0415 - an extra
+            from benchmark.executors.cluster import RayExecutor  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise ConfigError(
                 f"run.executor is ray, but it is not installed ({error}): "
                 "pip install 'growbench[ray]'"
             ) from error
-        place = Place(
-            address=execution.address,
-            cpus=execution.devices,
-            gpus=execution.devices if self.device == "cuda" else 0,
-            workers=execution.workers,
-            node_cache=Path(execution.node_cache).expanduser() if execution.node_cache else None,
-        )
-        return RayExecutor(context, limits, place=place)
+        return RayExecutor(context, settings)

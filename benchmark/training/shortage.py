@@ -12,7 +12,7 @@ _CUDA_SAYS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of what is not PyTorch's to allocate on a GPU: contexts, work spaces of libraries."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out, on a GPU or on the machine."""
     is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return is_known or any(words in str(error) for words in (*_ALLOCATOR_SAYS, *_CUDA_SAYS))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import typer
@@ -75,13 +74,14 @@ def runs(n_stages: int) -> list[Run]:
     return found
 
 
-def executor_of(name: str, context: Context, workers: int) -> Executor[Any]:
+def executor_of(name: str, context: Context, workers: int) -> Executor:
     """An executor whose stages sleep."""
+    settings = ExecutionConfig(workers=workers, device="cpu")
     if name == "local":
-        return LocalExecutor(context, workers, train=sleep)
-    from benchmark.executors.cluster import Place, RayExecutor  # noqa: PLC0415 - an extra
+        return LocalExecutor(context, settings, workers, train=sleep)
+    from benchmark.executors.cluster import RayExecutor  # noqa: PLC0415 - an extra
 
-    return RayExecutor(context, place=Place(workers=workers), train=sleep)
+    return RayExecutor(context, settings, train=sleep)
 
 
 def measure(name: str, workers: int, n_stages: int) -> Timing:
