@@ -195,7 +195,7 @@ def test_where_nothing_reached_a_step_rows_have_failed_and_each_reason_is_a_line
     assert err == (
         "growbench: scratch seed 0 and 1 more timeout: the stage took longer than 0.001 seconds\n"
     )
-    assert "timeout: seed 0" in Path("results/tiny/report.md").read_text()
+    assert "timeout: seed 0" in Path("results/local/tiny/report.md").read_text()
 
 
 @pytest.mark.slow
@@ -313,11 +313,14 @@ def test_a_terminal_shows_the_runs_that_end_and_below_them_the_stages_at_work(
 ) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, height=24, highlight=False)
+    tracks[1].setbacks.append("its process was killed; trying again, 1 of 2")
     with LiveTable(console, [track.run for track in tracks]) as shown:
+        shown.show(tracks)
         shown.show(tracks)
         console.print(shown.table([tracks[1]], tracks))
     text = file.getvalue()
     assert "1 of 2 runs ended" in text
+    assert text.count("scratch seed 1: its process was killed; trying again, 1 of 2") == 1
     row = next(line for line in text.splitlines() if line.startswith(" scratch"))
     assert row.split()[:2] == ["scratch", "1"]
     assert "4.2500" in row

@@ -163,7 +163,7 @@ def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor
     two_nodes.add_node()
     assert [f for f in audit(tmp_path / "results" / "local" / "tiny") if f.status == "failed"] == []
     there = records(tmp_path / "results" / "local" / "tiny")
-    assert len(there) == 6 * 4
+    assert len(there) == 6
     assert there == records(local)
 
 
