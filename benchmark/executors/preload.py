@@ -9,10 +9,13 @@ from multiprocessing import forkserver
 
 from benchmark.base.processes import CONTEXT, interrupts_held_back
 
+MODULES = ["benchmark.executors.worker", "lightning_fabric", "torch._inductor.config"]
+"""What workers are made of, and what they import for their first step."""
+
 
 def start_server() -> None:
     """Let the server begin to import, unless it has; returns at once."""
     if sys.platform == "linux":
-        CONTEXT.set_forkserver_preload(["benchmark.executors.worker"])
+        CONTEXT.set_forkserver_preload(MODULES)
         with interrupts_held_back():
             forkserver.ensure_running()
