@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
-from benchmark.base.errors import BenchmarkError
+from benchmark.base.errors import BenchmarkError, RecordError
 from benchmark.executors.track import Failure, Track
 from benchmark.plan.config import ExecutionConfig
 from benchmark.plan.run import Run
@@ -76,6 +76,9 @@ class Executor(ABC):
             runs: what to train.
             on_change: called about four times a second while stages run.
             on_finished: called once for every run that reached its end, whatever that was.
+
+        Raises:
+            RecordError: what lies in the cache is damaged.
         """
         self.tracks, self.on_finished = [Track(run) for run in runs], on_finished
         for track in self.tracks:
@@ -114,6 +117,8 @@ class Executor(ABC):
             track.done = self.store.usable(track.run)
             if not track.done or track.done[-1][1].status == "done":
                 track.waiting_for = track.run.next_stage(track.done)
+        except RecordError:  # of a damaged cache, which nobody should go on with
+            raise
         except BenchmarkError as error:
             track.fail(Failure("failed", str(error)))
         if track.waiting_for is None:
