@@ -40,23 +40,29 @@ class RayExecutor(Executor):
     Args:
         context: where stages are gathered.
         settings: which cluster, what of it a stage takes, and how often stages are tried again;
-            the loss of a machine ends an attempt. The device is "cpu" or "cuda".
+            the loss of a machine ends an attempt.
+        n_gpus: of each stage.
         train: what is done with a stage.
     """
 
     def __init__(
-        self, context: Context, settings: ExecutionConfig, *, train: Train = execute
+        self,
+        context: Context,
+        settings: ExecutionConfig,
+        *,
+        n_gpus: int = 0,
+        train: Train = execute,
     ) -> None:
         super().__init__(context, settings, train=train)
-        n = settings.devices
-        self.resources = {"CPU": n, "GPU": n} if settings.device == "cuda" else {"CPU": n}
+        self.task = _TASK.options(num_cpus=settings.devices, num_gpus=n_gpus)
+        self.wanted = {"CPU": settings.devices, "GPU": n_gpus}
         self.streams: dict[Any, StageSpec] = {}
 
     @property
     @override
     def n_slots(self) -> int:
         there = ray.cluster_resources()
-        n_found = min(int(there.get(kind, 0) // n) for kind, n in self.resources.items())
+        n_found = min(int(there.get(kind, 0) // n) for kind, n in self.wanted.items() if n)
         return min(self.settings.workers or n_found, n_found)
 
     @override
@@ -65,8 +71,7 @@ class RayExecutor(Executor):
         if self.settings.node_cache:
             needed = pack(self.context.cache, spec.id, RECORDS)
             needed |= pack(self.context.cache, spec.parent or "", [CHECKPOINT])
-        task = _TASK.options(num_cpus=self.resources["CPU"], num_gpus=self.resources.get("GPU", 0))
-        self.streams[task.remote(self.site, spec, needed)] = spec
+        self.streams[self.task.remote(self.site, spec, needed)] = spec
 
     @override
     def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:

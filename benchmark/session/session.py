@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from benchmark.base.digest import science
@@ -200,7 +199,7 @@ class Session:
         Raises:
             ConfigError: Ray is asked for, and not installed.
         """
-        settings = replace(self.suite.run, device=self.device)
+        settings = self.suite.run
         context = Context(
             corpus=self.suite.workload.corpus,
             cache=self.cache,
@@ -215,4 +214,5 @@ class Session:
                 f"run.executor is ray, but it is not installed ({error}): "
                 "pip install 'growbench[ray]'"
             ) from error
-        return RayExecutor(context, settings)
+        n_gpus = settings.devices if self.device == "cuda" else 0
+        return RayExecutor(context, settings, n_gpus=n_gpus)

@@ -76,7 +76,7 @@ def runs(n_stages: int) -> list[Run]:
 
 def executor_of(name: str, context: Context, workers: int) -> Executor:
     """An executor whose stages sleep."""
-    settings = ExecutionConfig(workers=workers, device="cpu")
+    settings = ExecutionConfig(workers=workers)
     if name == "local":
         return LocalExecutor(context, settings, workers, train=sleep)
     from benchmark.executors.cluster import RayExecutor  # noqa: PLC0415 - an extra
