@@ -8,7 +8,7 @@ import pytest
 from test_plan import DATA, PLENTY, TARGET, suite_of
 
 from benchmark.base.errors import ConfigError
-from benchmark.cli.listing import totals
+from benchmark.cli.listing import outlooks_of, totals
 from benchmark.plan.config import FactorsConfig, SuiteConfig, load_method, load_suite
 from benchmark.plan.factors import design
 from benchmark.plan.run import Run
@@ -119,7 +119,7 @@ def test_refuses_levels_that_do_not_exist(changes: dict[str, Any], message: str)
 @pytest.mark.parametrize("name", ["cpu_factors", "cpu_tuned"])
 def test_the_suites_that_come_with_it_plan(name: str, tmp_path: Path) -> None:
     session = Session(load_suite(name, [f"run.cache={tmp_path}"]))
-    lines = list(totals(session, with_time=False))
+    lines = list(totals(session, outlooks_of(session), with_time=False))
     assert not any("left out" in line for line in lines)
     cells = [run for run in session.runs if run.method.levels]
     assert len(cells) == (96 if name == "cpu_factors" else 0)
@@ -128,6 +128,8 @@ def test_the_suites_that_come_with_it_plan(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_plan_says_what_is_left_out(tmp_path: Path) -> None:
     suite = load_suite("cpu_factors", [f"run.cache={tmp_path}", "factors.factor=[2,3]"])
-    lines = [line for line in totals(Session(suite), with_time=False) if "left out" in line]
+    session = Session(suite)
+    said = totals(session, outlooks_of(session), with_time=False)
+    lines = [line for line in said if "left out" in line]
     assert len(lines) == 3 * 2 * 2 * 2
     assert "stacking+scaled+none+at0.25+x3: ladder.shrink.n_layer=3.0 does not divide" in lines[0]

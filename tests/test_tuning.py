@@ -14,7 +14,7 @@ from tiny_suite import prepare
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
-from benchmark.cli.listing import totals
+from benchmark.cli.listing import outlooks_of, totals
 from benchmark.executors.track import Track
 from benchmark.plan import tuning
 from benchmark.plan.config import (
@@ -395,7 +395,7 @@ def test_an_interrupted_suite_goes_on_to_the_same_choice(
 
 def test_the_ledger_lists_tuning_beside_the_runs(tmp_path: Path) -> None:
     session = tiny(tmp_path)
-    lines = list(totals(session, with_time=False))
+    lines = list(totals(session, outlooks_of(session), with_time=False))
     trials = of_role(session, "tuning")
     finals = [run for run in session.runs if run.method.role != "tuning"]
     budget = session.suite.protocol.budget_flops

@@ -117,7 +117,7 @@ class Outlook:
             step = result.end.step
 
 
-def matrix(session: Session) -> FittedTable:
+def matrix(session: Session, outlooks: Sequence[Outlook]) -> FittedTable:
     """One row per method of a suite: what its runs would spend, and what is trained already.
 
     All trials of a method are one row; FLOPs, bytes and epochs are those of one run.
@@ -129,7 +129,6 @@ def matrix(session: Session) -> FittedTable:
         prose=("seeds", "tuned", "sizes that change", "parameters"),
         spare=("tuned", "epochs", "bytes read", "role", "seeds", "parameters", "FLOPs"),
     )
-    outlooks = _outlooks(session)
     for name, group in groupby(outlooks, key=lambda outlook: _row_of(outlook.run.method)):
         seeds = list(group)
         run, end = seeds[0].run, seeds[0].stages[-1][1].end
@@ -152,9 +151,8 @@ def matrix(session: Session) -> FittedTable:
     return table
 
 
-def totals(session: Session, *, with_time: bool) -> Iterator[str]:
+def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) -> Iterator[str]:
     """What the suite costs as a whole, in sentences."""
-    outlooks = _outlooks(session)
     trials = [run for run in session.runs if run.method.role == tuning.ROLE]
     later = [run for run in session.runs if tuning.is_open(run.method)]
     known = [run for run in session.runs if run not in trials and run not in later]
@@ -188,9 +186,9 @@ def totals(session: Session, *, with_time: bool) -> Iterator[str]:
         )
 
 
-def on_machine(session: Session, machine: Machine) -> Iterator[str]:
+def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:
     """What the stages that are left would take and cost on a machine, and what that assumes."""
-    outlooks, config = _outlooks(session), machine.config
+    config = machine.config
     left = {spec.id: (spec, steps) for outlook in outlooks for spec, steps in outlook.left()}
     seconds = _duration(outlooks, machine.seconds, config.workers)
     flops = sum(spec.step_flops * steps for spec, steps in left.values())
@@ -253,7 +251,8 @@ def _duration(
     )
 
 
-def _outlooks(session: Session) -> list[Outlook]:
+def outlooks_of(session: Session) -> list[Outlook]:
+    """What every run of a suite has ahead."""
     store = StageStore(session.cache)
     return [
         Outlook(run, stages, len(stages))

@@ -87,9 +87,10 @@ def plan(
     elsewhere = None if machine is None else Machine(load_machine(machine))
     session = Session(_load(suite, overrides, method))
     out = console()
-    out.print(listing.matrix(session))
-    lines = list(listing.totals(session, with_time=probe and elsewhere is None))
-    lines += [] if elsewhere is None else listing.on_machine(session, elsewhere)
+    outlooks = listing.outlooks_of(session)
+    out.print(listing.matrix(session, outlooks))
+    lines = list(listing.totals(session, outlooks, with_time=probe and elsewhere is None))
+    lines += [] if elsewhere is None else listing.on_machine(session, outlooks, elsewhere)
     for line in lines:
         out.print(line, soft_wrap=True)
 

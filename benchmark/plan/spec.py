@@ -7,9 +7,9 @@ is trained once and charged to every run it belongs to.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -108,7 +108,7 @@ class StageSpec:
     def step_flops(self) -> float:
         """Charge of one optimizer step."""
         cls = import_class(self.model_class, Transformer, "model_class")
-        return step_flops(cls, ModelConfig(**self.model), self.batch_size, self.frozen)
+        return step_flops(cls, ModelConfig(**self.model), self.batch_size, tuple(self.frozen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +173,16 @@ def step_flops(
     model_class: type[Transformer],
     config: ModelConfig,
     batch_size: int,
-    frozen: Collection[str] = (),
+    frozen: tuple[str, ...] = (),
 ) -> float:
     """Training FLOPs of one step."""
-    tokens = batch_size * config.seq_len
-    return training_flops_per_token(model_class.shell(config), frozen) * tokens
+    key: Any = model_class  # mypy takes a class of modules for unhashable
+    return _token_flops(key, config, frozen) * batch_size * config.seq_len
+
+
+@cache
+def _token_flops(
+    model_class: type[Transformer], config: ModelConfig, frozen: tuple[str, ...]
+) -> float:
+    """Known from then on: a plan asks thousands of times for a few dozen."""
+    return training_flops_per_token(model_class.shell(config), frozen)
