@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_suite import prepare
+from typing_extensions import override
 
-from benchmark.base.errors import ConfigError
+from benchmark.base.errors import BenchmarkError, ConfigError
 from benchmark.base.plugins import PluginConfig, build
-from benchmark.growth.schedule import GrowthSchedule
+from benchmark.growth.schedule import GrowthSchedule, Progress
 from benchmark.plan.config import (
     SuiteConfig,
     available,
@@ -18,6 +20,8 @@ from benchmark.plan.config import (
 )
 from benchmark.plan.guard import build_method
 from benchmark.plan.reading import parse, read
+from benchmark.plan.suite import plan
+from benchmark.session.session import Session
 
 SUITE = """\
 name: tiny
@@ -311,3 +315,148 @@ def test_a_manifest_is_read_like_a_suite(tmp_path: Path) -> None:
 
 def test_every_suite_of_the_project_is_what_its_schema_says() -> None:
     assert all(isinstance(load_suite(name), SuiteConfig) for name in available("suite"))
+
+
+@pytest.mark.parametrize(
+    "text", ["costs ${x}", "${oc.env:HOME}", "???", "costs ${", "a\\b {c}", "#5", "010"]
+)
+def test_nothing_in_a_text_means_anything_else(tmp_path: Path, text: str) -> None:
+    assert load_suite(suite(tmp_path), [f"purpose={text}"]).purpose == text
+    path = method(tmp_path, a=f"defaults: stacking\nname: a\nsummary: '{text}'\n")
+    assert load_method(path).summary == text
+
+
+def test_a_mistake_is_blamed_on_the_file_that_made_it(tmp_path: Path) -> None:
+    path = method(
+        tmp_path, a="defaults: b\nname: a\n", b="defaults: stacking\nladder: {n_growths: 1.5}\n"
+    )
+    with pytest.raises(ConfigError, match=r"b\.yaml: ladder\.n_growths must be a whole number"):
+        load_method(path)
+    method(tmp_path, a="defaults: [b]\nname: a\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: defaults must name a preset or a method"):
+        load_method(path)
+    method(tmp_path, a="summary: a\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: name is missing"):
+        load_method(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seeds=[1]", "unknown key seeds; did you mean protocol.seeds or protocol.tuning.seeds?"),
+        ("corpus.path=010", "unknown key corpus; did you mean workload.corpus?"),
+        ("protocol.device=cpu", "unknown key protocol.device; did you mean run.device?"),
+        ("run.cache=", "run.cache must not be empty"),
+        ("run.results= ", "run.results must not be empty"),
+        ("version=", "version must not be empty"),
+        ("hull=[{}]", "each fixed size must name what differs"),
+        ("run.device=gpu", "run.device must be one of ['auto', 'cpu', 'cuda'], got 'gpu'"),
+        ("protocol.seeds=???", "protocol.seeds must be a list, each a whole number, got '???'"),
+        (
+            "factors={operator: [stacking], state_policy: [reset], rewarm: {../x: {which: none}}, "
+            "at: [0.5], factor: [2]}",
+            "a level of factors.rewarm must be letters",
+        ),
+    ],
+)
+def test_an_override_that_cannot_be_meant_is_answered_by_what_can(
+    tmp_path: Path, override: str, words: str
+) -> None:
+    assert words in refusal(tmp_path, override)
+
+
+def test_defaults_are_a_preset_or_the_method_of_which_a_file_is_a_variant() -> None:
+    parents = {name: read(find("method", name)).get("defaults") for name in available("method")}
+    for name, parent in parents.items():
+        if parent is not None and parent not in available("preset"):
+            assert load_method(name).target == load_method(parent).target
+
+
+class Never(GrowthSchedule):
+    """A schedule that waits for ever."""
+
+    @override
+    def due(self, progress: Progress) -> bool:
+        return False
+
+
+class Failing(GrowthSchedule):
+    """A schedule that fails when it is asked."""
+
+    @override
+    def due(self, progress: Progress) -> bool:
+        raise KeyError("gone")
+
+
+class Nowhen(GrowthSchedule):
+    """A schedule whose times are no numbers."""
+
+    @override
+    def times(self, n_growths: int) -> tuple[float, ...]:
+        return (float("nan"),) * n_growths
+
+    @override
+    def due(self, progress: Progress) -> bool:
+        return False
+
+
+def no_way(progress: float) -> float:
+    """A ladder's path that fails."""
+    raise KeyError(progress)
+
+
+GROWTH = """\
+name: x
+target: baselines.stacking:Stacking
+ladder: {shrink: {n_layer: 2}, n_growths: 1}
+schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.5]}}
+"""
+AT = '"benchmark.schedule:AtFractions", args: {at: [0.5]}'
+LADDER = "ladder: {shrink: {n_layer: 2}, n_growths: 1}\n"
+ROWS = {
+    "never": (AT, "test_config:Never", "it has grown 0 times of the 1 that ladder.n_growths"),
+    "too late": (AT, '"benchmark.schedule:OnSlope", args: {latest: 2}', "it has grown 0 times"),
+    "at the end": ("0.5", "0.9999999", "growths being due at [0.9999999] of it"),
+    "failing": (AT, "test_config:Failing", "method.x: KeyError: 'gone' ("),
+    "nowhen": (AT, "test_config:Nowhen", "rise within [0, 1), got [nan]"),
+    "no way": ("n_growths: 1", 'n_growths: 2, path: "test_config:no_way"', "KeyError: 0.5"),
+    "no ladder": (LADDER, "", "schedule is set, but method.x.ladder.n_growths is 0"),
+    "nothing grows": ("n_layer: 2", "n_layer: 1", "method.x never grows: set ladder"),
+    "no sizes": ("{shrink: {n_layer: 2}, n_growths: 1}", "{n_growths: 1}", "never grows"),
+    "not a number": ("n_layer: 2", "n_layer: .nan", "must be at least 1"),
+    "no operators": ("stacking:Stacking", "scratch:Scratch", "cannot grow n_layer from 1 to 2"),
+    "no such control": ("name: x", "name: x\ncontrols: [scrath]", "did you mean scratch"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), ROWS.values(), ids=ROWS)
+def test_a_row_that_would_never_grow_is_refused_with_its_reason(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    path = method(tmp_path, x=GROWTH.replace(old, new))
+    config = load_suite(suite(tmp_path), added=[path])
+    data = {"name": "none", "sha256": "", "train": 1, "val": 1, "test": 1}
+    with pytest.raises(BenchmarkError) as caught:
+        plan(config, data, 10**9)
+    assert words in str(caught.value)
+
+
+def test_a_vocabulary_without_a_byte_of_the_corpus_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepare(tmp_path / "here"))
+    assert Session(load_suite("tiny.yaml", ["workload.target.vocab_size=123"])).runs
+    with pytest.raises(ConfigError, match="vocab_size must be above 122, the largest byte of"):
+        Session(load_suite("tiny.yaml", ["workload.target.vocab_size=122"]))
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(prepare(tmp_path / "home")))
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    places = ["run.cache=~/cache", "run.results=~/found", "workload.corpus.path=~/letters.txt"]
+    session = Session(load_suite("~/tiny.yaml", places))
+    assert session.cache == tmp_path / "home/cache"
+    assert session.results.parent == tmp_path / "home/found"
+    assert session.corpus.name == "letters"
+    assert list(Path.cwd().iterdir()) == []

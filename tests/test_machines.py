@@ -12,7 +12,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.cli.main import app
 from benchmark.model.cost import training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
-from benchmark.plan.config import MachineConfig, available, load_machine, load_suite
+from benchmark.plan.config import MachineConfig, available, find, load_machine, load_suite
 from benchmark.session.machines import Machine
 from benchmark.session.session import Session
 
@@ -60,9 +60,15 @@ def test_a_precision_that_the_machine_has_no_figure_for_is_refused() -> None:
         Machine(CONFIG).step(1.0, 1, "bf16-mixed")
 
 
-def test_a_machine_without_any_speed_is_refused() -> None:
-    with pytest.raises(ConfigError, match="utilisation must be above 0"):
-        replace(CONFIG, utilisation=0.0)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("utilisation", "0"), ("workers", "0"), ("layer_seconds", "-1"), ("dollars_per_hour", ".nan")],
+)
+def test_a_machine_without_any_speed_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    text = re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}", find("machine", "cpu").read_text())
+    (tmp_path / "machine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"machine\.yaml: {key} must be .* in .*, got"):
+        load_machine(str(tmp_path / "machine.yaml"))
 
 
 @pytest.mark.parametrize("name", available("machine"))

@@ -24,7 +24,7 @@ MOST_ROWS = 8
 WIDTH = 16
 TOP = {
     "baselines": "the contestants: one published method per file",
-    "configs": "suites, methods, corpora, machines, as YAML",
+    "configs": "suites, methods, presets, corpora, machines, as YAML",
     "docs": "protocol, suites, methods (generated), results, scaling; decisions in adr/",
     "results": "published results, one folder per suite; yours go to results/local",
     "tests": "one file per module, and rules of the repository",

@@ -9,7 +9,7 @@ from typing import final
 from typing_extensions import override
 
 from benchmark.base.errors import ConfigError
-from benchmark.base.plugins import import_function
+from benchmark.base.plugins import failures, import_function
 from benchmark.model.transformer import ModelConfig
 
 ORDERS = ("together", "sequential", "alternating")
@@ -127,7 +127,8 @@ class Ladder:
             return round(small + (large - small) * progress)
         if self.path == "exponential":
             return round(small * (large / small) ** progress)
-        return round(small + (large - small) * self._function()(progress))
+        with failures(f"ladder.path {self.path}"):
+            return round(small + (large - small) * self._function()(progress))
 
     def _function(self) -> Callable[[float], float]:
         return import_function(self.path, f"ladder.path must be one of {list(PATHS)}, or it")
@@ -176,6 +177,22 @@ class GrowthSchedule(ABC):
     @abstractmethod
     def due(self, progress: Progress) -> bool:
         """Whether to grow before the next step."""
+
+
+def check_times(times: Sequence[float] | None, n_growths: int) -> None:
+    """Refuse times at which so many growths cannot be made; None, if only `due` knows, is fine.
+
+    Raises:
+        ConfigError: too few or too many, not rising, or outside [0, 1).
+    """
+    if times is None:
+        return
+    rises = list(times) == sorted(set(times)) and all(0 <= time < 1 for time in times)
+    if len(times) != n_growths or not rises:
+        raise ConfigError(
+            f"times must be as many as ladder.n_growths={n_growths} and rise within [0, 1), "
+            f"got {list(times)}"
+        )
 
 
 class FixedSchedule(GrowthSchedule):

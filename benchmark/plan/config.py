@@ -410,6 +410,8 @@ def _check(suite: SuiteConfig) -> None:
         _check_name(level, "a level of factors.rewarm", reserved=())
     run = suite.run
     values = {"version": suite.version, "run.cache": run.cache, "run.results": run.results}
+    if {} in suite.hull:
+        raise ConfigError("hull: each fixed size must name what differs from the target, got {}")
     if empty := [key for key, value in values.items() if not value.strip()]:
         raise ConfigError(f"{empty[0]} must not be empty")
     if suite.workload.batch_size % run.devices:

@@ -5,7 +5,6 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from benchmark.base.annotations import described, fits, hints, inner, options
 from benchmark.base.errors import ConfigError
@@ -32,12 +31,25 @@ def filled(schema: type[T], *layers: tuple[str, Mapped], where: str | None = Non
 
 
 def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
-    """Mappings laid over one another; interpolations are not resolved, they are text."""
-    try:
-        merged = OmegaConf.merge(*(OmegaConf.create(layer) for _, layer in layers))
-        return cast(Mapped, OmegaConf.to_container(merged, resolve=False))
-    except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(f"{layers[-1][0]}{' '.join(str(error).split())}") from error
+    """Mappings laid over one another by OmegaConf.
+
+    It is given each leaf's number in place of the leaf: `${...}` and `???` are text to us.
+    """
+    leaves = list[object]()
+
+    def numbered(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
+        if isinstance(value, dict):
+            return {key: numbered(inside) for key, inside in value.items()}
+        leaves.append(value)
+        return len(leaves) - 1
+
+    def restored(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
+        if isinstance(value, dict):
+            return {key: restored(inside) for key, inside in value.items()}
+        return leaves[value]
+
+    merged = OmegaConf.merge(*(OmegaConf.create(numbered(layer)) for _, layer in layers))
+    return cast(Mapped, restored(OmegaConf.to_container(merged)))
 
 
 def _paths(layer: Mapped, prefix: str = "") -> Iterator[str]:
@@ -109,10 +121,10 @@ class _Filling:
     def _unknown(self, name: str, prefix: str, known: Iterable[str]) -> str:
         """Message about a name that a dataclass does not have: where it is, or a near one."""
         elsewhere = [key for key in _keys(self.schema) if key.endswith(f".{name}")]
-        near = did_you_mean(name, known, prefix)
-        if elsewhere and "did you mean" not in near:
-            near = f"; did you mean {' or '.join(elsewhere)}?"
-        return f"unknown key {prefix}{name}{near}"
+        near = f"; did you mean {' or '.join(elsewhere)}?"
+        return (
+            f"unknown key {prefix}{name}{near if elsewhere else did_you_mean(name, known, prefix)}"
+        )
 
     def _error(self, key: str, text: str) -> ConfigError:
         return ConfigError(f"{self.laid.origin(key)}{text}")

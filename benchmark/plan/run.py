@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmark.base.digest import code, science
 from benchmark.base.errors import BenchmarkError, ConfigError, MethodError
-from benchmark.base.plugins import PluginConfig, build, class_path
+from benchmark.base.plugins import PluginConfig, build, class_path, failures
 from benchmark.growth.operator import StatePolicy
-from benchmark.growth.schedule import GrowthSchedule, Progress
+from benchmark.growth.schedule import GrowthSchedule, Progress, check_times
 from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
@@ -53,30 +53,28 @@ class Run:
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
         self.rewarm = method.rewarm or self.baseline.rewarm
-        self._check_budget()
+        self._check_budget(where)
 
-    def _check_budget(self) -> None:
-        """Refuse a budget that leaves no step for a size or for the decay."""
+    def _check_budget(self, where: str) -> None:
+        """Refuse a schedule that never fires, and a budget that lacks a step somewhere."""
         stages = self.predicted()
-        is_whole = stages and stages[-1][0].is_last and stages[-1][0].rung == self.n_growths
-        if stages and stages[-1][0].is_last and self._waits_for_ever(stages):
+        is_spent = bool(stages) and stages[-1][0].is_last
+        n_grown = stages[-1][0].rung if stages else 0
+        times = self.schedule.times(self.n_growths) if self.schedule else None
+        if is_spent and n_grown < self.n_growths and times is None:
             raise ConfigError(
-                f"method.{self.method.name}.schedule does not grow at all before the budget is "
-                f"spent, for the {stages[-1][0].rung + 1}. of {self.n_growths} times"
+                f"{where}.schedule: by the end of the budget it has grown {n_grown} times of the "
+                f"{self.n_growths} that ladder.n_growths asks for"
             )
-        if not is_whole or self._grows_late(stages):
+        if not is_spent or n_grown < self.n_growths or self._grows_late(stages):
             decay = self.protocol.learning_rate.decay
+            growths = f", growths being due at {list(times)} of it" if times else ""
             raise ConfigError(
                 f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
                 f"{self.method.name}, which needs a step at every size and one in the decay, the "
-                f"last {100 * decay:g} %; a step of its largest model takes "
+                f"last {100 * decay:g} %{growths}; a step of its largest model takes "
                 f"{self._step_flops(self.n_growths):.3g}"
             )
-
-    def _waits_for_ever(self, stages: Done) -> bool:
-        """Whether a schedule that is asked as it goes never says that it is time."""
-        is_asked = self.schedule is not None and self.schedule.times(self.n_growths) is None
-        return is_asked and stages[-1][0].rung < self.n_growths
 
     def _grows_late(self, stages: Done) -> bool:
         """Whether two growths are so close that no step fits between them."""
@@ -94,7 +92,8 @@ class Run:
         if self.method.schedule is None:
             raise ConfigError(f"{where}.schedule is missing: when does it grow?")
         schedule = build(self.method.schedule, GrowthSchedule, f"{where}.schedule")
-        schedule.times(self.n_growths)
+        with failures(f"{where}.schedule"):
+            check_times(schedule.times(self.n_growths), self.n_growths)
         return schedule
 
     def _policy(self, where: str) -> StatePolicy:

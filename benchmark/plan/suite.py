@@ -6,10 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import did_you_mean
 from benchmark.plan import tuning
 from benchmark.plan.config import (
     MethodConfig,
     SuiteConfig,
+    available,
     load_method,
 )
 from benchmark.plan.factors import design
@@ -41,6 +43,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
         raise ConfigError(f"methods: {twice} appear more than once")
     if not names:
         raise ConfigError("methods: a suite needs at least one")
+    _check_controls(methods)
     seeds = protocol.seeds
     if len(seeds) > MAX_SEEDS:
         raise ConfigError(f"protocol.seeds may hold at most {MAX_SEEDS}, got {len(seeds)}")
@@ -53,14 +56,30 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
         for trial in tuning.trials(protocol, method)
         for seed in protocol.tuning.seeds
     ]
-    if still := [m.name for m in methods if m.role == "method" and m.ladder.n_growths == 0]:
-        raise ConfigError(
-            f"method.{still[0]} never grows: set ladder (with n_growths) and schedule, or role: "
-            "control"
-        )
+    _check_growth(runs)
     if not protocol.allow_repeats:
         _check_one_epoch(runs, n_train_tokens)
     return runs
+
+
+def _check_growth(runs: Iterable[Run]) -> None:
+    """Refuse what is compared as a method and is scratch under another name."""
+    for run in runs:
+        if run.method.role == "method" and run.rungs[0] == run.rungs[-1]:
+            raise ConfigError(
+                f"method.{run.method.name} never grows: set ladder (n_growths, and shrink or "
+                "start) and schedule, or role: control"
+            )
+
+
+def _check_controls(methods: list[MethodConfig]) -> None:
+    """Refuse controls that no method has as its name; one may be left out of a suite."""
+    known = {*available("method"), *(method.name for method in methods)}
+    for method in methods:
+        for name in method.controls:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise ConfigError(f"method.{method.name}.controls: no method {name!r}{near}")
 
 
 def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
