@@ -42,7 +42,7 @@ def run_of(folder: Path, method: str, devices: int, cache: str = "") -> tuple[Ru
     """A run that grows, if it does, where the decay begins; so it has two stages at most."""
     if method[0].isupper():
         path = folder / f"{method}.yaml"
-        path.write_text(f"name: {method}\ntarget: 'greedy_methods:{method}'\n")
+        path.write_text(f"name: {method}\ntarget: 'greedy_methods:{method}'\nrole: control\n")
         method = str(path)
     overrides = [
         f"methods=[{method}]",

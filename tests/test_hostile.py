@@ -6,8 +6,6 @@ some forge records, with checksums and report made to fit, as somebody would who
 
 import gzip
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from hostile_methods import FollowsItsBatches
 from tiny_suite import finish, prepare, run_of
-from trained_suite import ROOT, Events, faults, forge, last, replan, run_log
+from trained_suite import Events, faults, forge, last, replan, run_log
 
 from benchmark.audit import audit
 from benchmark.base.errors import ConfigError
@@ -24,7 +22,6 @@ from benchmark.contract import CHECKS, subject
 from benchmark.data.corpora import load
 from benchmark.plan.config import load_suite as load_config
 from benchmark.plan.suite import plan
-from benchmark.records.folder import load_suite
 from benchmark.records.sums import SUMS, checksums
 from benchmark.report import files
 
@@ -80,29 +77,6 @@ def test_training_batches_do_not_lead_to_held_out_text(tmp_path: Path) -> None:
     splits = (corpus.train, corpus.val, corpus.test)
     addresses = {split.untyped_storage().data_ptr() for split in splits}
     assert len(addresses) == 3
-
-
-def test_a_method_that_opens_the_corpus_in_a_run_has_failed_by_name(tmp_path: Path) -> None:
-    """No contract is needed for this: the run itself is refused."""
-    prepare(tmp_path)
-    method = METHOD.format(target="hostile_methods:ReadsTheHeldOutText", more="")
-    (tmp_path / "hostile.yaml").write_text(method)
-    command = ["run", "tiny.yaml", "methods=[scratch,scratch_small]", "--method", "hostile.yaml"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmark", *command],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    runs = {run.method: run for run in load_suite(tmp_path / "results/local/tiny").runs}
-    assert {name: run.status for name, run in runs.items()} == {
-        "scratch": "done", "scratch_small": "done", "hostile": "failed",
-    }  # fmt: skip
-    assert runs["hostile"].events[-1]["error"] == (
-        "DataError: hostile_methods opens the corpus, letters.txt: a method is given training "
-        "batches only"
-    )
 
 
 # A method that leaks future tokens

@@ -1,12 +1,16 @@
 """A stage trains what its spec says, records it, and forgets every interruption."""
 
+import gc
+import hashlib
 import json
 import math
 import os
 import random
-from collections.abc import Callable
+import resource
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +25,8 @@ from benchmark.base.plugins import PluginConfig
 from benchmark.base.seeding import generator
 from benchmark.data.corpora import CorpusConfig, Splits, load
 from benchmark.data.stream import ByteStream
+from benchmark.executors import worker
+from benchmark.executors.track import Failure
 from benchmark.growth.depth import DepthOperator
 from benchmark.growth.operator import is_residual_write
 from benchmark.growth.schedule import Ladder
@@ -36,7 +42,7 @@ from benchmark.plan.config import (
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import Event, read_events
-from benchmark.stage import recorder
+from benchmark.stage import meter, recorder
 from benchmark.stage.checkpoint import StageStore, load_state, save_state
 from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
@@ -153,7 +159,8 @@ def run_of(
         workload=WorkloadConfig(corpus=corpus, target=TARGET, batch_size=BATCH),
         run=ExecutionConfig(device="cpu"),
     )  # fmt: skip
-    return Run(suite, config, seed, {"corpus": corpus.name})
+    sha256 = hashlib.sha256(Path(corpus.path).read_bytes()).hexdigest()
+    return Run(suite, config, seed, {"corpus": corpus.name, "sha256": sha256})
 
 
 Done = list[tuple[StageSpec, StageResult]]
@@ -551,7 +558,119 @@ def test_room_is_made_of_what_was_used_longest_ago_and_nobody_needs(tmp_path: Pa
         store.take("newer")
 
 
+def test_a_checkpoint_that_another_command_deletes_is_no_longer_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look into the folder and that at the file."""
+    store = StageStore(tmp_path)
+    for name in ("a", "b"):
+        store.folder(name).mkdir(parents=True)
+        store.checkpoint(name).write_bytes(bytes(100))
+    there = sorted(tmp_path.glob("stages/*/checkpoint.safetensors"))
+    there[0].unlink()
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(there))
+    assert store.evict(0.0, needed=[]) == ["b"]
+
+
+# Damage, and a full disk
+
+
+@pytest.mark.parametrize("left", [0.5, 0.0])
+def test_a_finished_stage_whose_events_are_damaged_is_trained_again(
+    corpus: CorpusConfig, context: Context, left: float
+) -> None:
+    run = run_of(corpus, "Deeper")
+    done = finish(run, context)
+    whole = events_of(done, context)
+    events = StageStore(context.cache).events(done[1][0].id)
+    content = events.read_bytes()
+    events.write_bytes(content[: int(left * len(content))])
+    again = finish(run, context)
+    assert [timeless(event) for event in events_of(again, context)] == [
+        timeless(event) for event in whole
+    ]
+
+
+def test_a_disk_that_is_full_is_what_a_stage_says_it_failed_of(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    """Files may grow to 10 kB, its checkpoint has more; then there is room again."""
+    run = run_of(corpus, "Fixed", at=())
+    spec = run.next_stage([])
+    assert spec is not None
+    store, (soft, hard) = StageStore(context.cache), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(Exception, match=r"[Ff]ile too large") as caught:
+            execute(spec, context)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert not list(context.cache.rglob("*.partial"))
+    assert not store.checkpoint(spec.id).exists()
+    assert finish(run, context)[-1][1].status == "done"
+
+
+def test_the_first_error_is_told_though_its_traceback_cannot_be_written(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    def fail(_: StageSpec, __: Context) -> StageResult:
+        raise OSError(28, "No space left on device")
+
+    spec = run_of(corpus, "Fixed", at=()).next_stage([])
+    assert spec is not None
+    (StageStore(context.cache).folder(spec.id) / "traceback.txt" / "in the way").mkdir(parents=True)
+    failure = worker._attempt(fail, spec, context)
+    assert failure == Failure("failed", "OSError: [Errno 28] No space left on device")
+
+
 # Provenance and memory
+
+
+def tensor_bytes(known: Collection[int] = ()) -> dict[int, int]:
+    """Size of every storage of float tensors that is alive, by its address."""
+    gc.collect()
+    alive = [x for x in gc.get_objects() if issubclass(type(x), Tensor) and x.is_floating_point()]
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in alive}
+    return {address: size for address, size in storages.items() if address not in known}
+
+
+@pytest.mark.slow
+def test_between_steps_a_parameter_takes_twelve_bytes(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    """Four for itself and four for each moment, also right after a growth; no gradient waits."""
+    known, seen, ticks = tensor_bytes(), list[int](), count()
+
+    def measure(_: Tick) -> None:
+        if next(ticks) % 16 == 4:
+            seen.append(sum(tensor_bytes(known).values()))
+
+    run = run_of(corpus, "Deeper", protocol=protocol(**BUSY))
+    done = finish(run, replace(context, on_tick=measure))
+    sizes = [event["n_params"] for event in of_kind("stage", done, context)]
+    assert len(seen) >= 2
+    assert max(seen) < 12.5 * max(sizes)
+    assert min(seen) > 11.5 * min(sizes)
+
+
+def test_a_save_that_takes_long_is_not_made_often(
+    corpus: CorpusConfig, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saving takes a twentieth of the time at most, however often it is asked for."""
+    saves = list[float]()
+    spec = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY)).next_stage([])
+    assert spec is not None
+
+    def slow(_: Path, __: object) -> None:
+        started = time.perf_counter()
+        time.sleep(0.02)
+        saves.append(started)
+
+    monkeypatch.setattr(meter, "save_state", slow)
+    execute(spec, replace(context, checkpoint_seconds=1e-6, on_tick=lambda _: time.sleep(0.05)))
+    assert len(saves) >= 2
+    assert all(later - earlier > 0.4 for earlier, later in pairwise(saves))
 
 
 def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(

@@ -29,6 +29,10 @@ class RecordError(BenchmarkError):
     """A record or a results folder is damaged, locked, unwritable or from another version."""
 
 
+class ChangedError(BenchmarkError):
+    """A corpus or code is no longer what a run was planned with, so its id would vouch for else."""
+
+
 class MethodError(BenchmarkError):
     """The code of a method has failed, or has changed what it shares with others."""
 

@@ -1,7 +1,7 @@
 """Corpora: a manifest in, checked and memory-mapped bytes out; text is never decoded.
 
-The text of a corpus is prepared once, as `<cache>/<name>/<sha256>.bin`, and hashed again whenever
-it is loaded (about a second per gigabyte): a damaged or foreign file never reaches a run.
+The text of a corpus is prepared once, as `<cache>/<name>/<sha256>.bin`, and hashed by every process
+that loads it (about a second per gigabyte): a damaged or foreign file never reaches a run.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from benchmark.base.errors import ArchiveError, ConfigError, DataError
+from benchmark.base.errors import ArchiveError, ChangedError, ConfigError, DataError
 from benchmark.base.paths import display_path
 from benchmark.data.archive import require_text, unpacked
 from benchmark.data.download import fetch
@@ -120,9 +121,29 @@ class Corpus:
 
     name: str
     sha256: str
+    path: Path
+    signature: tuple[int, ...]
+    """What the system said of the file before it was hashed."""
+
     train: Tensor = field(repr=False)
     val: Tensor = field(repr=False)
     test: Tensor = field(repr=False)
+
+    def check(self) -> None:
+        """Check that the text is still that which was hashed; it is read from the file all along.
+
+        Raises:
+            ChangedError: the file has been replaced, written to or deleted.
+        """
+        try:
+            is_same = _signature(self.path) == self.signature
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise ChangedError(
+                f"corpus {self.name}: {display_path(self.path)} has changed while it was in use; "
+                "run again"
+            )
 
 
 def load(config: CorpusConfig, cache: Path) -> Corpus:
@@ -141,13 +162,27 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
             require_text(path, whose)
         else:
             path, whose = _prepared(config, cache / config.name), "delete it to prepare it again"
+        signature = _signature(path)
         digest = _checked(path, config, f"{display_path(path)} ({whose})")
     except OSError as error:
         raise DataError(f"cannot read or prepare corpus {config.name}: {error}") from error
     size = path.stat().st_size
     val, test = config.splits.offsets(size)
     parts = [_mapped(path, *ends) for ends in pairwise((0, val, test, size))]
-    return Corpus(config.name, digest, *parts)
+    return Corpus(config.name, digest, path, signature, *parts)
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+@cache
+def _sha256(path: Path, _: tuple[int, ...]) -> str:
+    """Of a file of this signature: hashed once per process."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _mapped(path: Path, start: int, end: int) -> Tensor:
@@ -158,9 +193,8 @@ def _mapped(path: Path, start: int, end: int) -> Tensor:
 
 def _checked(path: Path, config: CorpusConfig, what: str) -> str:
     """SHA-256 of a file that agrees with the manifest; `what` names the file in the error."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
+    signature = _signature(path)
+    size, digest = signature[0], _sha256(path.resolve(), signature)
     for key, found in {"size": size, "sha256": digest}.items():
         expected = getattr(config, key)
         if expected and found != expected:

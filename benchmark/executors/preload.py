@@ -9,7 +9,12 @@ from multiprocessing import forkserver
 
 from benchmark.base.processes import CONTEXT, interrupts_held_back
 
-MODULES = ["benchmark.executors.worker", "lightning_fabric", "torch._inductor.config"]
+MODULES = [
+    "benchmark.executors.worker",
+    "benchmark.executors.preloaded",
+    "lightning_fabric",
+    "torch._inductor.config",
+]
 """What workers are made of, and what they import for their first step."""
 
 

@@ -20,7 +20,6 @@ from benchmark.records.events import atomic_write_text
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context
 from benchmark.stage.process import prepare_process
-from benchmark.stage.watch import corpus_closed
 from benchmark.training.shortage import is_out_of_memory
 
 
@@ -94,8 +93,7 @@ def _serve(pipe: "Connection[Any, Any]", environment: dict[str, str], train: Tra
 def _attempt(train: Train, spec: StageSpec, context: Context) -> StageResult | Failure:
     """Execute a stage; what it raises becomes text, as not all can be pickled."""
     try:
-        with corpus_closed(context.corpus, context.cache):
-            return train(spec, context)
+        return train(spec, context)
     except BaseException as error:  # noqa: BLE001 - a method that exits, too, ends its run alone
         trace = StageStore(context.cache).folder(spec.id) / "traceback.txt"
         with suppress(OSError):  # such as a full disk, which the error itself may come from

@@ -199,6 +199,9 @@ class ExecutionConfig:
     each new model; what was compiled is kept in CACHE/compiled."""
 
     checkpoint_seconds: NotNegative = 60.0
+    """Least time between two saves of an unfinished stage, also 20 times what a save takes; 0 saves
+    after every step."""
+
     retries: Count = 2
     """Attempts at a stage after one that failed."""
 

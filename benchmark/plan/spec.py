@@ -126,6 +126,9 @@ class StageResult:
     executed_seconds: float = 0.0
     """Wall-clock of the stage itself, evaluation included."""
 
+    log_bytes: int = 0
+    """Size of its event log, by which one that was damaged later is noticed."""
+
 
 def without_modules(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings, in which classes have lost the modules that they are imported from."""

@@ -1,9 +1,9 @@
-"""The state of a stage on disk, and the store of finished stages."""
+"""The state of a stage on disk, and the store of stages in the cache."""
 
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,10 +75,13 @@ def save_state(path: Path, state: State) -> None:
         "loss_count": state.loss_count,
     }
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"state": json.dumps(header)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={"state": json.dumps(header)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a full disk it would take what is left
 
 
 def load_state(path: Path, model_class: type[Transformer], device: str | torch.device) -> State:
@@ -111,7 +114,7 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turn what a damaged file makes its reader raise into one line."""
+    """Raise one error for all that reading a damaged file can raise."""
     try:
         yield
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -124,7 +127,7 @@ def _damage(path: Path) -> Iterator[None]:
 class StageStore:
     """Stages on disk, by id: specification, events, checkpoint, and the result once finished.
 
-    Checkpoints may go, oldest use first, when they take too much room; the rest is small and stays.
+    Where checkpoints take too much room, those used longest ago are deleted; the rest is small.
     """
 
     def __init__(self, root: Path) -> None:
@@ -134,12 +137,16 @@ class StageStore:
         """Folder of a stage."""
         return self.root / "stages" / stage
 
+    def events(self, stage: str) -> Path:
+        """Records of a finished stage."""
+        return self.folder(stage) / "events.jsonl"
+
     def checkpoint(self, stage: str) -> Path:
-        """Where the last state of a finished stage lies, unless it had to go."""
+        """Where the last state of a finished stage is, unless it was deleted for room."""
         return self.folder(stage) / "checkpoint.safetensors"
 
     def take(self, stage: str) -> Path:
-        """The checkpoint of a stage, noting that it was needed.
+        """The checkpoint of a stage; its time of use is set, for `evict`.
 
         Raises:
             RecordError: it is not there.
@@ -168,7 +175,7 @@ class StageStore:
     def usable(self, run: Run) -> list[tuple[StageSpec, StageResult]]:
         """The finished stages that a run can go on from; all of them if it has ended.
 
-        If more is to come, those at the end whose checkpoint is gone have to be trained again.
+        Otherwise those at its end that have lost their checkpoint are left out.
         """
         done = self.finished(run)
         if done and done[-1][1].status == "done" and run.next_stage(done) is not None:
@@ -186,7 +193,10 @@ class StageStore:
         Returns:
             Ids of the stages whose checkpoints are gone.
         """
-        found = [(path, path.stat()) for path in self.root.glob("stages/*/checkpoint.safetensors")]
+        found = list[tuple[Path, os.stat_result]]()
+        for path in self.root.glob("stages/*/checkpoint.safetensors"):
+            with suppress(FileNotFoundError):  # another command has deleted it meanwhile
+                found.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in found)
         gone: list[str] = []
         for path, stat in sorted(found, key=lambda entry: entry[1].st_mtime_ns):
@@ -199,14 +209,16 @@ class StageStore:
         return gone
 
     def result(self, stage: str) -> StageResult | None:
-        """What a finished stage left, or None."""
-        path = self.folder(stage) / "result.json"
+        """What a finished stage left; None if there is nothing, or its events are damaged."""
+        path, events = self.folder(stage) / "result.json", self.events(stage)
         if not path.is_file():
             return None
         with _damage(path):
             raw = json.loads(path.read_text())
             points = tuple(Point(**point) for point in raw["points"])
-            return StageResult(**raw | {"end": Position(**raw["end"]), "points": points})
+            result = StageResult(**raw | {"end": Position(**raw["end"]), "points": points})
+        n_bytes = events.stat().st_size if events.is_file() else 0
+        return result if n_bytes == result.log_bytes else None
 
     def write_result(self, stage: str, result: StageResult) -> None:
         """Mark a stage as finished."""

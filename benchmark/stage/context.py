@@ -21,7 +21,7 @@ class Tick:
 
 
 def unobserved(_: Tick) -> None:
-    """Nobody watches."""
+    """Default callback: does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +31,6 @@ class Context:
     corpus: CorpusConfig
     cache: Path
     checkpoint_seconds: float = 60.0
+    """Least time between two saves of an unfinished stage; 0 saves after every step."""
+
     on_tick: Callable[[Tick], None] = unobserved

@@ -6,31 +6,32 @@ from dataclasses import asdict, replace
 
 from filelock import FileLock
 
+from benchmark.model.compiled import keep_code
+from benchmark.model.kernels import set_float32_products
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import EventLog, atomic_write, atomic_write_text
 from benchmark.stage.batches import Share
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context, unobserved
 from benchmark.stage.fitting import Fitting
-from benchmark.stage.process import prepare_process
+from benchmark.stage.process import ProcessState, import_fabric, prepare_process
 from benchmark.stage.ranks import Meeting, run_on_ranks
 from benchmark.stage.recorder import last_that_fitted
 from benchmark.stage.stage import Stage
 from benchmark.stage.steps import Steps
-from benchmark.stage.watch import corpus_closed
 from benchmark.training.shortage import first_that_fits, micro_batches
 
 
 def execute(spec: StageSpec, context: Context) -> StageResult:
-    """Run a stage to its end, from wherever it stands; a finished one is only read.
+    """Train a stage to its end, from its last saved state; return the result of a finished one.
 
-    One that is finished but has lost its checkpoint is trained again for that alone: its records
-    and its result stay as they are.
-
-    Divergence is a result; any other exception is the caller's to record.
+    A finished stage without its checkpoint is trained again to restore that; its records and its
+    result stay as they are. Divergence is a result; any other exception is the caller's to record.
 
     Raises:
-        RecordError: trained again, it comes to other losses than are recorded.
+        ChangedError: corpus or code are not what the specification was hashed from.
+        MethodError: the method has changed settings of the process.
+        RecordError: trained again, the stage comes to other losses than are recorded.
     """
     store = StageStore(context.cache)
     folder = store.folder(spec.id)
@@ -41,16 +42,17 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
             return recorded
         atomic_write_text(folder / "spec.json", json.dumps(asdict(spec), indent=1))
         log = folder / "progress.jsonl"
-        told = folder if recorded is not None else store.folder(spec.parent or "")
-        before = log if log.is_file() else told / "events.jsonl"
+        previous = store.events(spec.id if recorded is not None else spec.parent or "")
+        n_micro = last_that_fitted(
+            log if log.is_file() else previous, "training", "n_micro", default=1
+        )
         result = first_that_fits(
-            micro_batches(
-                spec.batch_size // spec.devices, last_that_fitted(before, "training", "n_micro", 1)
-            ),
+            micro_batches(spec.batch_size // spec.devices, n_micro),
             lambda n_micro: _attempt(spec, context, recorded, n_micro),
         )
         if recorded is None:
-            atomic_write(folder / "events.jsonl", log.read_bytes())
+            result = replace(result, log_bytes=log.stat().st_size)
+            atomic_write(store.events(spec.id), log.read_bytes())
             store.write_result(spec.id, result)
         for name in ("progress.safetensors", "progress.jsonl"):
             (folder / name).unlink(missing_ok=True)
@@ -60,7 +62,7 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
 def _attempt(
     spec: StageSpec, context: Context, recorded: StageResult | None, n_micro: int
 ) -> StageResult:
-    """Go on from where the stage stands, on as many devices as it is to have."""
+    """Train the stage from its last saved state, on one device or several."""
     if spec.devices == 1:
         return _lead(spec, context, recorded, Share(n_micro=n_micro))
     args = (spec, replace(context, on_tick=unobserved), recorded, n_micro)
@@ -71,19 +73,18 @@ def _attempt(
 
 def _on_rank(
     meeting: Meeting,
-    say: Callable[[object], None],
+    send: Callable[[object], None],
     spec: StageSpec,
     context: Context,
     recorded: StageResult | None,
     n_micro: int,
 ) -> StageResult | None:
-    """What one of several processes does for a stage: all train, rank 0 does everything else."""
+    """Do the part of one of several processes: all train, rank 0 does everything else."""
     prepare_process(threads=1)
     share = Share(rank=meeting.rank, n_ranks=meeting.n_ranks, n_micro=n_micro)
-    with corpus_closed(context.corpus, context.cache):
-        if share.rank == 0:
-            return _lead(spec, replace(context, on_tick=say), recorded, share, meeting)
-        _follow(spec, context, share, meeting)
+    if share.rank == 0:
+        return _lead(spec, replace(context, on_tick=send), recorded, share, meeting)
+    _follow(spec, context, share, meeting)
     return None
 
 
@@ -94,14 +95,28 @@ def _lead(
     share: Share,
     meeting: Meeting | None = None,
 ) -> StageResult:
-    with EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl") as log:
-        return Stage(spec, context, log, share, meeting).run(recorded)
+    _configure_process(spec, context)
+    log = EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl")
+    with ProcessState() as process, log:
+        return Stage(Fitting(spec, context, share, process), log, meeting).run(recorded)
 
 
 def _follow(spec: StageSpec, context: Context, share: Share, meeting: Meeting) -> None:
     """Train beside rank 0, from the state that it has saved."""
     meeting.await_first()
-    fitting = Fitting(spec, context, share)
-    state = fitting.saved_state()
-    meeting.join()
-    fitting.fit(state, Steps(spec, state, share))
+    _configure_process(spec, context)
+    with ProcessState() as process:
+        fitting = Fitting(spec, context, share, process)
+        state = fitting.saved_state()
+        meeting.join()
+        steps = Steps(fitting, state)
+        fitting.fit(state, steps.left, steps.on_step)
+        fitting.check()
+
+
+def _configure_process(spec: StageSpec, context: Context) -> None:
+    """Set what the stage asks of the process that it runs in."""
+    import_fabric()
+    set_float32_products(spec.precision)
+    if spec.is_compiled:
+        keep_code(context.cache / "compiled")

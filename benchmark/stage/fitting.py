@@ -1,20 +1,22 @@
 """What every process needs that trains a stage: its corpus, its method, and how to train it."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import Tensor
 
 from benchmark.base.errors import DivergenceError
 from benchmark.base.plugins import PluginConfig, build, import_class
 from benchmark.data.corpora import load
 from benchmark.data.stream import ByteStream
-from benchmark.model.compiled import keep_code
 from benchmark.model.cost import Position
-from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import Transformer
 from benchmark.plan.spec import StageSpec
 from benchmark.stage.batches import Batches, Share
 from benchmark.stage.checkpoint import StageStore, State, load_state
 from benchmark.stage.context import Context
-from benchmark.stage.steps import Steps
+from benchmark.stage.loaded import check_loaded
+from benchmark.stage.process import ENVIRONMENT, WARNINGS, ProcessState
 from benchmark.training.baseline import Baseline, Fit
 from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm
@@ -23,17 +25,29 @@ from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm
 class Fitting:
     """A stage as every process sees it that trains it."""
 
-    def __init__(self, spec: StageSpec, context: Context, share: Share) -> None:
-        self.spec, self.context, self.share = spec, context, share
+    def __init__(
+        self, spec: StageSpec, context: Context, share: Share, process: ProcessState
+    ) -> None:
+        self.spec, self.context, self.share, self.process = spec, context, share, process
         self.store = StageStore(context.cache)
         self.folder = self.store.folder(spec.id)
         self.corpus = load(context.corpus, context.cache / "corpora")
         self.model_class = import_class(spec.model_class, Transformer, "model_class")
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
-        set_float32_products(spec.precision)
-        if spec.is_compiled:
-            keep_code(context.cache / "compiled")
+        process.put_back(ENVIRONMENT, WARNINGS)  # libraries set these when they are imported
+        check_loaded(spec, self.corpus, self.baseline, self.model_class)
+        self.check()
+
+    def check(self) -> None:
+        """Check that the stage still runs as it was planned; before anything of it is kept.
+
+        Raises:
+            ChangedError: the corpus has changed.
+            MethodError: the method has changed the process.
+        """
+        self.corpus.check()
+        self.process.check(self.spec.baseline)
 
     @property
     def progress(self) -> Path:
@@ -47,20 +61,28 @@ class Fitting:
             device = f"cuda:{share.rank}"  # to safetensors "cuda" is the first, for every process
         return load_state(self.progress, self.model_class, device)
 
-    def fit(self, state: State, steps: Steps) -> str | None:
-        """Train from a state to the end of the stage; what ended it early, if something did."""
+    def fit(
+        self, state: State, steps: range, on_step: Callable[[Tensor, float], None]
+    ) -> str | None:
+        """Take steps of the stage; what ended them early, if something did.
+
+        Args:
+            state: before the first of them.
+            steps: their numbers in the stage.
+            on_step: called after each with its loss and the time when it started.
+        """
         spec = self.spec
-        self.baseline.begin(self._settings(state, steps))
-        if n_left := steps.n_steps - steps.n_done:
+        self.baseline.begin(self._settings(state, steps.start, on_step))
+        if steps:
             fabric = make_fabric(spec.device, spec.precision, self.share.n_ranks)
-            batches = Batches(self.stream(state.position), n_left, self.share)
+            batches = Batches(self.stream(state.position), len(steps), self.share)
             try:
                 train(self.baseline, batches, fabric)
             except DivergenceError as error:
                 return str(error)
         return None
 
-    def _settings(self, state: State, steps: Steps) -> Fit:
+    def _settings(self, state: State, n_done: int, on_step: Callable[[Tensor, float], None]) -> Fit:
         spec = self.spec
         decay, rewarm = spec.rate["decay"], spec.rewarm
         return Fit(
@@ -74,10 +96,10 @@ class Fitting:
             budget_flops=spec.budget_flops,
             grown_at=state.grown_at,
             start_flops=state.start.flops,
-            n_done=steps.n_done,
+            n_done=n_done,
             step_flops=spec.step_flops,
             is_compiled=spec.is_compiled,
-            on_step=steps.on_step,
+            on_step=on_step,
         )
 
     def stream(self, position: Position) -> ByteStream:

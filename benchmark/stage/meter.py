@@ -15,15 +15,19 @@ from benchmark.stage.recorder import Recorder
 from benchmark.stage.steps import Steps
 from benchmark.training.optim import moments_of
 
+SPACING_PER_SAVE = 20
+"""Least time between two saves in units of what the last took, so that they take 5 % at most."""
+
 
 class Meter(Steps):
     """Steps that are recorded, evaluated and saved."""
 
     def __init__(self, fitting: Fitting, recorder: Recorder, state: State) -> None:
-        super().__init__(fitting.spec, state, fitting.share)
-        self.fitting, self.recorder, self.state = fitting, recorder, state
+        super().__init__(fitting, state)
+        self.recorder, self.state = recorder, state
         self.evaluations = self.steps_at(fitting.spec.marks)
         self.last_saved = self.last_tick = time.perf_counter()
+        self.save_seconds = 0.0
 
     @override
     def after_step(self, started: float) -> None:
@@ -38,14 +42,24 @@ class Meter(Steps):
         if now - self.last_tick > TICK_SECONDS:
             self.tick()
         if is_due:
-            save_state(self.fitting.progress, self.snapshot())
-            self.last_saved = time.perf_counter()
+            self.fitting.check()
+            self.save()
 
     @property
     def is_due(self) -> bool:
         """Whether to save after this step; the losses of other ranks are known at records alone."""
-        is_late = time.perf_counter() - self.last_saved > self.fitting.context.checkpoint_seconds
-        return is_late and (self.share.n_ranks == 1 or self.n_done in self.records)
+        spacing = self.fitting.context.checkpoint_seconds
+        if spacing > 0:
+            spacing = max(spacing, SPACING_PER_SAVE * self.save_seconds)
+        is_late = time.perf_counter() - self.last_saved > spacing
+        return is_late and (self.fitting.share.n_ranks == 1 or self.n_done in self.records)
+
+    def save(self) -> None:
+        """Keep the state of training, to go on from after an interruption."""
+        started = time.perf_counter()
+        save_state(self.fitting.progress, self.snapshot())
+        self.last_saved = time.perf_counter()
+        self.save_seconds = self.last_saved - started
 
     @override
     def on_loss(self, loss: float) -> None:
@@ -58,14 +72,14 @@ class Meter(Steps):
         self.tick()
 
     def tick(self) -> None:
-        """Show that the stage is alive."""
+        """Report the position and the newest score."""
         points = self.state.points
         bpb = points[-1].bpb if points else None
         self.fitting.context.on_tick(Tick(self.spec.id, self.position, bpb))
         self.last_tick = time.perf_counter()
 
     def snapshot(self) -> State:
-        """The state of training now."""
+        """The present state, with the event log on disk."""
         return replace(
             self.state,
             moments=moments_of(self.state.model, self.fitting.baseline.optimizer),

@@ -1,7 +1,7 @@
 """Processes that train stages together, one for each device; when one dies, all end.
 
-They are kept from stage to stage by the process that started them, and meet in a store of its own.
-Rank 0 speaks for all; the others only tell when they are done, or that they failed.
+The process that starts them keeps them from stage to stage, and keeps the store in which they meet.
+Rank 0 sends messages and the result; the others send only that they are done, or have failed.
 """
 
 import multiprocessing
@@ -32,6 +32,8 @@ PATIENCE = timedelta(minutes=30)
 GRACE_SECONDS = 1.0
 """How long after an error to look for a death that may have caused it."""
 
+OnMessage = Callable[[Any], None]
+
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -49,11 +51,11 @@ class Meeting:
     """Number of the task they are at."""
 
     def await_first(self) -> None:
-        """Wait until rank 0 joins, however long that takes."""
+        """Wait until rank 0 joins, without a time limit."""
         self._store().wait([self._sign], FOREVER)
 
     def join(self) -> None:
-        """Begin what all do together; rank 0 does so first, and lets the others come."""
+        """Enter the process group; rank 0 comes first and thereby releases the others."""
         store = self._store()
         if self.rank == 0:
             store.set(self._sign, "ready")
@@ -77,23 +79,23 @@ class Meeting:
 
 
 class Work(Protocol):
-    """What every rank does; importable by name, as its process is another one."""
+    """What every rank does; importable by name, as it runs in another process."""
 
-    def __call__(self, meeting: Meeting, say: Callable[[object], None], *args: Any) -> object:  # noqa: ANN401 - any work
-        """Do a rank's part; what rank 0 returns is the result of all."""
+    def __call__(self, meeting: Meeting, send: Callable[[object], None], *args: Any) -> object:  # noqa: ANN401 - any work
+        """Do a rank's part; what rank 0 returns is the result."""
 
 
 def run_on_ranks(
-    n_ranks: int, device: str, work: Work, args: Sequence[object], hear: Callable[[Any], None]
+    n_ranks: int, device: str, work: Work, args: Sequence[object], on_message: OnMessage
 ) -> object:
-    """Let so many processes work together, and return what rank 0 does.
+    """Call `work` in several processes that train together, and return rank 0's result.
 
     Args:
-        n_ranks: how many.
+        n_ranks: number of processes.
         device: kind of device, "cpu" or "cuda".
         work: what each does.
         args: of the work.
-        hear: called with whatever rank 0 says on the way.
+        on_message: called with every message that rank 0 sends.
 
     Raises:
         ConfigError: there are not as many GPUs.
@@ -104,7 +106,7 @@ def run_on_ranks(
         raise ConfigError(f"run.devices is {n_ranks}, GPUs found: {found}")
     team = _team(n_ranks, device)
     try:
-        return team.do(work, args, hear)
+        return team.do(work, args, on_message)
     except BaseException:
         _team.cache_clear()
         team.stop()
@@ -112,8 +114,8 @@ def run_on_ranks(
 
 
 @dataclass(frozen=True)
-class _Said:
-    what: object
+class _Message:
+    content: object
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Result:
 
 
 @dataclass(frozen=True)
-class _Trouble:
+class _Failure:
     words: str
     trace: str = ""
     is_out_of_memory: bool = False
@@ -138,16 +140,16 @@ class _Rank:
         self.process.start()
         there.close()
 
-    def message(self) -> _Said | _Result | _Trouble:
-        """The next thing that it says; how it died, if it says no more."""
+    def message(self) -> _Message | _Result | _Failure:
+        """The next thing that it sends; a failure if it is dead."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            return _Trouble(f"{self.name}: {death(self.process.exitcode)}")
+            return _Failure(f"{self.name}: {death(self.process.exitcode)}")
 
     def stop(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -161,11 +163,11 @@ class _Team:
     ranks: list[_Rank] = field(default_factory=list[_Rank])
     n_tasks: int = 0
 
-    def do(self, work: Work, args: Sequence[object], hear: Callable[[Any], None]) -> object:
-        """Let every rank work, until the last one is done."""
+    def do(self, work: Work, args: Sequence[object], on_message: OnMessage) -> object:
+        """Call `work` in every rank and wait for all."""
         self.n_tasks += 1
         for rank in self.ranks:
-            with suppress(OSError):  # that it is dead is told by `message`
+            with suppress(OSError):  # `message` reports that it is dead
                 rank.pipe.send((work, self.n_tasks, args))
         results = dict[_Rank, object]()
         while busy := [rank for rank in self.ranks if rank not in results]:
@@ -174,12 +176,12 @@ class _Team:
                 if rank.pipe not in there:
                     continue
                 match rank.message():
-                    case _Said(what):
-                        hear(what)
+                    case _Message(content):
+                        on_message(content)
                     case _Result(value):
                         results[rank] = value
-                    case _Trouble() as trouble:
-                        raise _cause(self.ranks, trouble)
+                    case _Failure() as failure:
+                        raise _cause(self.ranks, failure)
         return results[self.ranks[0]]
 
     def stop(self) -> None:
@@ -190,31 +192,31 @@ class _Team:
 
 @cache
 def _team(n_ranks: int, device: str) -> _Team:
-    """The processes of this one; they are ended with it."""
+    """The processes that this one keeps; they end when it does."""
     team = _Team(TCPStore(HOST, 0, is_master=True, wait_for_workers=False))
     port = team.store.port
     team.ranks.extend(_Rank(Meeting(rank, n_ranks, device, port)) for rank in range(n_ranks))
     return team
 
 
-def _cause(ranks: Iterable[_Rank], trouble: _Trouble) -> Exception:
-    """What to raise; the death of a rank comes before what the others say of it."""
-    if trouble.is_out_of_memory:
-        error: Exception = MemoryError(trouble.words)
+def _cause(ranks: Iterable[_Rank], failure: _Failure) -> Exception:
+    """The exception to raise: the death of a rank explains the errors of the others."""
+    if failure.is_out_of_memory:
+        error: Exception = MemoryError(failure.words)
     else:
         wait([rank.process.sentinel for rank in ranks], timeout=GRACE_SECONDS)
         deaths = [f"{rank.name}: {death(code)}" for rank in ranks
                   if (code := rank.process.exitcode) is not None]  # fmt: skip
-        error = RankError(*deaths[:1] or [trouble.words])
-    error.add_note(trouble.trace)
+        error = RankError(*deaths[:1] or [failure.words])
+    error.add_note(failure.trace)
     return error
 
 
 def _serve(pipe: "Connection[Any, Any]", meeting: Meeting) -> None:
-    """Work, and tell how it ended; one that fails stays, so that no other one misses it first."""
+    """Work on request and send the outcome; stay after a failure."""
     threading.Thread(target=follow_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(meeting.rank)  # so Lightning starts no processes of its own
-    with suppress(EOFError, OSError):  # nobody is at the other end any more
+    with suppress(EOFError, OSError):  # the process at the other end is gone
         while True:
             _work_once(pipe, meeting)
 
@@ -224,9 +226,11 @@ def _work_once(pipe: "Connection[Any, Any]", meeting: Meeting) -> None:
     try:
         if meeting.device == "cuda":
             torch.cuda.set_device(meeting.rank)
-        result = work(replace(meeting, task=task), lambda what: pipe.send(_Said(what)), *args)
-    except Exception as error:  # noqa: BLE001 - told to the process that started this one
+        result = work(
+            replace(meeting, task=task), lambda content: pipe.send(_Message(content)), *args
+        )
+    except Exception as error:  # noqa: BLE001 - sent to the process that started this one
         words = " ".join(f"rank {meeting.rank}: {type(error).__name__}: {error}".split())
-        pipe.send(_Trouble(words, traceback.format_exc(), is_out_of_memory(error)))
+        pipe.send(_Failure(words, traceback.format_exc(), is_out_of_memory(error)))
     else:
         pipe.send(_Result(result if meeting.rank == 0 else None))

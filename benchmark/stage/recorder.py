@@ -48,7 +48,7 @@ class Recorder:
         return self._score(model, split, position)
 
     def _score(self, model: Transformer, text: Tensor, position: Position) -> Score:
-        """Held-out score, in batches that fit into memory from the first time on that one did."""
+        """Held-out score; where memory is short, in smaller batches from here on."""
         result = score(model, text, self.eval_batch_size)
         if result.batch_size != self.eval_batch_size:
             self.eval_batch_size = result.batch_size
@@ -56,7 +56,7 @@ class Recorder:
         return result
 
     def record_provenance(self) -> None:
-        """Say what this process computes with, unless another one of its kind has said so."""
+        """Record what this process computes with, unless that is in the log already."""
         spec = self.spec
         made_with = process_provenance(
             spec.device, spec.precision, spec.devices, is_compiled=spec.is_compiled
@@ -66,7 +66,7 @@ class Recorder:
             self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)
 
     def record_micro_batch(self, position: Position, share: Share) -> None:
-        """Say into how many micro-batches each batch is cut from here on, unless it is known."""
+        """Record into how many micro-batches each batch is cut from here on, if that changes."""
         if share.n_micro != last_that_fitted(self.log.path, "training", "n_micro", 1):
             size = self.spec.batch_size // share.n_pieces
             self._record_shortage("training", position, n_micro=share.n_micro, n_windows=size)
@@ -116,7 +116,7 @@ class Recorder:
         self.log.append("train", loss=loss, lr=rate, **where(position))
 
     def record_compilation(self, seconds: float, position: Position) -> None:
-        """Say what compiling took since the stage started, or was resumed."""
+        """Record what compiling took since the stage started, or was resumed."""
         self.log.append("compilation", compile_seconds=seconds, **where(position))
 
     def record_evaluation(self, model: Transformer, position: Position) -> Point:
@@ -183,7 +183,14 @@ def where(position: Position) -> dict[str, int | float]:
 
 
 def last_that_fitted(log: Path, what: str, field: str, default: int) -> int:
-    """What a log says last of the batches that fit into memory for training or evaluation."""
+    """The newest record of a log about the batches that fit into memory.
+
+    Args:
+        log: event log, which need not exist.
+        what: "training" or "evaluation".
+        field: of that record.
+        default: what to return if there is no such record.
+    """
     events = read_events(log) if log.is_file() else []
     found = (e for e in reversed(events) if e["kind"] == "micro_batch" and e["what"] == what)
     return next((event[field] for event in found), default)
@@ -205,7 +212,7 @@ def _counts(model: Transformer) -> dict[str, int]:
 def process_provenance(
     device: str, precision: str, devices: int, *, is_compiled: bool
 ) -> dict[str, Any]:
-    """What this process computes with; its code is what it was when this was first asked."""
+    """What this process computes with; asked once, as its code stays what it has loaded."""
     made_with = provenance(
         device,
         precision,

@@ -15,11 +15,10 @@ from benchmark.growth.grow import grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.transformer import ModelConfig, Transformer
-from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.plan.spec import StageResult
 from benchmark.records.events import EventLog
-from benchmark.stage.batches import GrowthBatches, Share
+from benchmark.stage.batches import GrowthBatches
 from benchmark.stage.checkpoint import State, load_state, save_state
-from benchmark.stage.context import Context
 from benchmark.stage.fitting import Fitting
 from benchmark.stage.meter import Meter
 from benchmark.stage.process import wait_for
@@ -28,37 +27,41 @@ from benchmark.stage.recorder import Recorder
 from benchmark.training.memory import PeakMemory
 
 
-class Stage(Fitting):
-    """One stage while it runs, in the process that grows, evaluates, records and saves."""
+class Stage:
+    """One stage while it runs, in the process that grows, evaluates, records and saves.
 
-    def __init__(
-        self,
-        spec: StageSpec,
-        context: Context,
-        log: EventLog,
-        share: Share,
-        meeting: Meeting | None = None,
-    ) -> None:
-        super().__init__(spec, context, share)
+    Args:
+        fitting: what is trained.
+        log: of the stage's events.
+        meeting: where other processes wait for the first state, if there are any.
+    """
+
+    def __init__(self, fitting: Fitting, log: EventLog, meeting: Meeting | None = None) -> None:
+        self.fitting, self.spec = fitting, fitting.spec
         self.log, self.meeting = log, meeting
-        self.recorder = Recorder(spec, log, self.corpus)
+        self.recorder = Recorder(fitting.spec, log, fitting.corpus)
 
     def run(self, recorded: StageResult | None) -> StageResult:
-        """To the end of the stage, which must be the one that is recorded, if one is."""
+        """Train to the end of the stage.
+
+        Args:
+            recorded: the result of the stage if it was finished before; it must come out again.
+        """
         started, memory = time.perf_counter(), PeakMemory(self.spec.device)
         resumed = self._resume()
         self.recorder.record_provenance()
         state = resumed or self._begin()
-        self.recorder.record_micro_batch(state.position, self.share)
+        self.recorder.record_micro_batch(state.position, self.fitting.share)
         if self.meeting is not None:
-            save_state(self.progress, replace(state, log_bytes=self.log.sync()))
+            save_state(self.fitting.progress, replace(state, log_bytes=self.log.sync()))
             self.meeting.join()
         state, error = self._train(state)
         if error is None and self.spec.is_last:
             self.recorder.record_final(state)
         if recorded is not None:
             state = self._as_recorded(state, recorded)
-        save_state(self.store.checkpoint(self.spec.id), state)
+        self.fitting.check()
+        save_state(self.fitting.store.checkpoint(self.spec.id), state)
         return StageResult(
             status="diverged" if error else "done",
             error=error,
@@ -70,7 +73,7 @@ class Stage(Fitting):
         )
 
     def _as_recorded(self, state: State, recorded: StageResult) -> State:
-        """The state with the clock of the record, so that the run's time goes on from there."""
+        """The state with the recorded time, from which the run's clock goes on."""
         state = replace(state, position=replace(state.position, seconds=recorded.end.seconds))
         if (state.position, state.points) != (recorded.end, recorded.points):
             raise RecordError(
@@ -81,10 +84,10 @@ class Stage(Fitting):
         return state
 
     def _resume(self) -> State | None:
-        if not self.progress.is_file():
+        if not self.fitting.progress.is_file():
             self.log.truncate_to(0)
             return None
-        state = self.saved_state()
+        state = self.fitting.saved_state()
         self.log.truncate_to(state.log_bytes)
         return state
 
@@ -102,7 +105,7 @@ class Stage(Fitting):
             spec.grows_from_class or spec.model_class, Transformer, "model_class"
         )
         if spec.parent is not None:
-            return load_state(self.store.take(spec.parent), first_class, device)
+            return load_state(self.fitting.store.take(spec.parent), first_class, device)
         config = ModelConfig(**(spec.grows_from or spec.model))
         model = first_class(config, generator=generator(spec.seed, "init")).to(device)
         return State(
@@ -115,23 +118,24 @@ class Stage(Fitting):
 
     def _grow(self, small: State) -> State:
         spec, before = self.spec, self.recorder.score_curve(small.model, small.position)
-        batches = GrowthBatches(self.stream(small.position))
+        batches = GrowthBatches(self.fitting.stream(small.position))
         resources = Resources(
             generator(spec.seed, "growth", spec.rung),
             batches,
-            self.model_class,
-            self.share.n_pieces,
+            self.fitting.model_class,
+            self.fitting.share.n_pieces,
         )
         started = time.perf_counter()
         grown = grow(
             small.model,
             small.moments,
             ModelConfig(**spec.model),
-            self.baseline.operators,
+            self.fitting.baseline.operators,
             StatePolicy(spec.state_policy),
             resources,
         )
         batches.close()
+        self.fitting.check()
         wait_for(grown.model.device)
         end = small.position.after(
             windows=batches.n_windows,
@@ -162,7 +166,7 @@ class Stage(Fitting):
             )
 
     def _train(self, state: State) -> tuple[State, str | None]:
-        meter = Meter(self, self.recorder, state)
-        if error := self.fit(state, meter):
+        meter = Meter(self.fitting, self.recorder, state)
+        if error := self.fitting.fit(state, meter.left, meter.on_step):
             return meter.charged(), error
         return meter.finish(), None

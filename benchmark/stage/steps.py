@@ -8,9 +8,8 @@ from torch import Tensor
 
 from benchmark.base.errors import DivergenceError
 from benchmark.model.cost import Position, affordable_steps
-from benchmark.plan.spec import StageSpec
-from benchmark.stage.batches import Share
 from benchmark.stage.checkpoint import State
+from benchmark.stage.fitting import Fitting
 
 N_TRAIN_RECORDS = 50
 """Records of the training loss per C*."""
@@ -19,8 +18,9 @@ N_TRAIN_RECORDS = 50
 class Steps:
     """Counts the steps of a fit and adds up their losses, in every process alike."""
 
-    def __init__(self, spec: StageSpec, state: State, share: Share) -> None:
-        self.spec, self.start, self.share = spec, state.start, share
+    def __init__(self, fitting: Fitting, state: State) -> None:
+        spec = fitting.spec
+        self.fitting, self.spec, self.start = fitting, spec, state.start
         self.n_steps = affordable_steps(self.start.flops, spec.until, spec.step_flops)
         self.n_done = state.position.step - self.start.step
         spacing = spec.budget_flops / N_TRAIN_RECORDS
@@ -29,6 +29,11 @@ class Steps:
         self.loss = torch.tensor(state.loss_sum, device=state.model.device)
         self.n_losses = state.loss_count
         self.seconds = state.position.seconds
+
+    @property
+    def left(self) -> range:
+        """Numbers of the steps that are still to be taken."""
+        return range(self.n_done, self.n_steps)
 
     @property
     def position(self) -> Position:
@@ -56,7 +61,7 @@ class Steps:
         self.after_step(started)
 
     def after_step(self, started: float) -> None:
-        """What follows a step that started then."""
+        """Called after a step that started then."""
         if self.n_done in self.records:
             self.settle()
 
@@ -64,11 +69,15 @@ class Steps:
         """Agree on the mean loss since the last time, and begin anew.
 
         Raises:
+            ChangedError: the corpus has changed.
             DivergenceError: it is not finite.
+            MethodError: the method has changed the process.
         """
-        if self.share.n_ranks > 1:
+        self.fitting.check()
+        n_ranks = self.fitting.share.n_ranks
+        if n_ranks > 1:
             torch.distributed.all_reduce(self.loss)
-        loss = float(self.loss) / self.share.n_ranks / self.n_losses
+        loss = float(self.loss) / n_ranks / self.n_losses
         self.loss.zero_()
         self.n_losses = 0
         self.on_loss(loss)
@@ -77,4 +86,4 @@ class Steps:
             raise DivergenceError(f"the training loss is {loss} after {n} steps")
 
     def on_loss(self, loss: float) -> None:
-        """What becomes of a mean loss: nothing here, as rank 0 alone records it."""
+        """Called with every mean loss; does nothing here, as rank 0 alone records it."""

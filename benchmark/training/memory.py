@@ -19,7 +19,7 @@ _LARGEST = 2**25
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, up to blocks of 32 MiB.
+    """Keep the memory that this process frees, up to blocks of 32 MiB, for its next use.
 
     Otherwise glibc gives part of it back after every training step, and asking for it anew costs a
     page fault for each 4 KiB. Does nothing where the C library is another one.
@@ -34,7 +34,7 @@ def _glibc(name: str) -> Callable[..., int] | None:
 
 
 class PeakMemory:
-    """Watches from its creation on; one at a time per process.
+    """The peak since this was made; one at a time per process.
 
     On a GPU it counts what tensors take; on a CPU what the process holds, interpreter and libraries
     included. Where the system cannot lower the high-water mark of a process, the peak is that of
@@ -55,7 +55,7 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 
     def _lower(self) -> bool:
-        """Forget earlier peaks, if that is possible."""
+        """Reset the peak; returns whether the system can do that."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return True

@@ -7,39 +7,39 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-_ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory")
-_CUDA_SAYS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Of what is not PyTorch's to allocate on a GPU: contexts, work spaces of libraries."""
+_ALLOCATOR_ERRORS = ("can't allocate memory", "not enough memory")
+_CUDA_ERRORS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Messages about memory that PyTorch does not allocate: contexts, work spaces of libraries."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out, on a GPU or on the machine."""
+    """Whether an error means that memory ran out, on a GPU or on the machine."""
     is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_known or any(words in str(error) for words in (*_ALLOCATOR_SAYS, *_CUDA_SAYS))
+    return is_known or any(words in str(error) for words in (*_ALLOCATOR_ERRORS, *_CUDA_ERRORS))
 
 
 def first_that_fits(sizes: Iterable[int], attempt: Callable[[int], T]) -> T:
-    """What `attempt` returns for the first of the sizes for which there is memory enough.
+    """The result of `attempt` for the first of the sizes for which there is enough memory.
 
     Args:
-        sizes: in the order to try them, such that each takes less memory than the one before.
+        sizes: in the order to try them, each taking less memory than the one before.
         attempt: leaves nothing behind if it fails.
 
     Raises:
-        MemoryError: none of them fits; what the last attempt was told.
+        MemoryError: none of them fits; with the message of the last attempt.
     """
-    said = ""
+    message = ""
     for size in sizes:
         try:
             return attempt(size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-        gc.collect()  # the error has kept what the attempt had in memory until here
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+        gc.collect()  # the error kept alive what the attempt had in memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    raise MemoryError(f"even one window at a time is too much: {said}")
+    raise MemoryError(f"even one window at a time is too much: {message}")
 
 
 def halvings(size: int) -> Iterator[int]:

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from benchmark.data.corpora import load
 from benchmark.growth.operator import Moments
 from benchmark.model.cost import training_flops_per_token
 from benchmark.model.kernels import cross_entropy, linear
@@ -153,6 +154,7 @@ def _plain_turn(shape: Shape, run: Callable[[Sequence[Tensor]], None]) -> Turn:
 def harness_steps(shape: Shape, cache: Path, precision: Precision = "32-true") -> Turn:
     """Train our model as `growbench run` does: a stage with its stream, ledger and records."""
     corpus = load_corpus("synthetic")
+    data = {"sha256": load(corpus, cache / "corpora").sha256}
     workload = WorkloadConfig(corpus=corpus, target=shape.config, batch_size=shape.batch_size)
     protocol = ProtocolConfig(budget_flops=BUDGET_FLOPS, curve_bytes=1024, precision=precision)
     suite = SuiteConfig(
@@ -165,7 +167,7 @@ def harness_steps(shape: Shape, cache: Path, precision: Precision = "32-true") -
     seeds = count()
 
     def turn(n_steps: int) -> float:
-        stage = Run(suite, load_method("scratch"), next(seeds), data={}).next_stage([])
+        stage = Run(suite, load_method("scratch"), next(seeds), data).next_stage([])
         assert stage is not None
         short = replace(
             stage,
