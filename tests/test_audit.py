@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,7 +252,10 @@ def test_a_run_that_has_no_records_yet_is_no_crash(results: Path) -> None:
 def test_the_formula_written_again_agrees_with_the_harness(
     cls: type[Transformer], more: dict[str, int], causal: bool
 ) -> None:
-    config = ModelConfig(d_model=24, n_head=3, d_head=16, d_ff=40, n_layer=3, **more)  # type: ignore[arg-type]
+    config = ModelConfig(d_model=24, n_head=3, d_head=16, d_ff=40, n_layer=3)
+    sizes = {name: n for name, n in more.items() if name in cls.own_sizes}
+    variant = {name: x for name, x in more.items() if name not in sizes}
+    config = replace(config, **variant).resized(sizes)  # type: ignore[arg-type]
     model = cls.shell(config)
     keys = (config.seq_len + 1) / 2 if causal else config.seq_len
     found = training_flops_per_token(config.sizes(), config.activation, keys)

@@ -31,8 +31,8 @@ ARCHITECTURES = [
     (Transformer, SHALLOW),
     (Transformer, OTHER),
     (MaskedTransformer, SHALLOW),
-    (LowRankTransformer, replace(SHALLOW, d_model=16, rank=2)),
-    *((cls, replace(SHALLOW, n_token=6)) for cls in MODELS.values()),
+    (LowRankTransformer, replace(SHALLOW, d_model=16, own=(("rank", 2),))),
+    *((cls, replace(SHALLOW, own=(("n_token", 6),))) for cls in MODELS.values()),
 ]
 
 

@@ -74,7 +74,7 @@ def test_the_formula_is_what_torch_counts_whatever_rests(config: ModelConfig, ch
 @each_choice
 @pytest.mark.parametrize("cls", [TokenFormer, LowRankTransformer, MaskedTransformer])
 def test_so_it_is_for_other_architectures(cls: type[Transformer], choice: str) -> None:
-    model = trained_like(replace(DEEP, n_token=5, rank=2), cls=cls)
+    model = trained_like(replace(DEEP, own=(("n_token", 5), ("rank", 2))), cls=cls)
     frozen = frozen_of(model, choice)
     formula = training_flops_per_token(cls.shell(model.config), frozen, causal=False)
     assert counted(model, frozen) == formula
@@ -206,7 +206,7 @@ def test_two_stages_are_a_stage_of_the_top_and_a_stage_of_all(tmp_path: Path) ->
 @pytest.mark.parametrize("frozen", ["read", "write", "both"])
 def test_the_fast_product_of_groups_takes_only_the_gradients_that_are_needed(frozen: str) -> None:
     """In float32 on a CPU, where the kernel is the harness's own."""
-    model = TokenFormer(replace(DEEP, n_token=5), generator=generator(0))
+    model = TokenFormer(replace(DEEP, own=(("n_token", 5),)), generator=generator(0))
     pairs = [name for name, _ in model.named_parameters() if "qkv" in name]
     for name in pairs:
         model.get_parameter(name).requires_grad_(not name.endswith(frozen) and frozen != "both")

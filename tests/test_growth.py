@@ -401,7 +401,7 @@ def test_growth_keeps_the_precision_and_the_epsilon_of_the_model() -> None:
         ({"norm": "layernorm"}, "cannot change norm from 'rmsnorm' to 'layernorm'"),
         ({"tied": True}, "cannot change tied"),
         ({"norm_eps": 1e-6}, "cannot change norm_eps"),
-        ({"rank": 4}, "rank"),
+        ({"own": (("rank", 4),)}, "cannot change rank from None to 4"),
     ],
 )
 def test_refuses_what_no_operator_does(changes: dict[str, Any], message: str) -> None:

@@ -1,7 +1,8 @@
 """The model computes what its formulas say, and names the axes of everything it holds."""
 
+import copy
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -330,7 +331,8 @@ def test_a_size_may_be_a_multiple_of_another() -> None:
     }
     config = TINY.resized(sizes)
     assert (config.n_token, config.rank, config.d_ff, config.n_head) == (3, 6, 24, 5)
-    assert TINY.size_names() - TINY.sizes().keys() == {"n_token", "rank"}
+    assert config.sizes().keys() - TINY.size_names() == {"n_token", "rank"}
+    assert copy.deepcopy(config) == config == ModelConfig(**asdict(config))
 
 
 @pytest.mark.parametrize(
@@ -352,4 +354,4 @@ def test_sizes_are_the_integers_and_nothing_else() -> None:
         "d_model": 6, "n_layer": 2, "n_head": 3, "d_head": 4, "d_ff": 10,
         "vocab_size": 13, "seq_len": 7,
     }  # fmt: skip
-    assert "rank" in replace(TINY, rank=3).sizes()
+    assert "rank" in TINY.resized({"rank": 3}).sizes()

@@ -14,10 +14,10 @@ from benchmark.base.errors import ConfigError
 from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.cost import training_flops_per_token
-from benchmark.model.transformer import Axes, ModelConfig, Transformer
+from benchmark.model.transformer import QKV, Axes, ModelConfig, Transformer
 from benchmark.plan.config import load_method
 
-SMALL = replace(TINY, d_model=12, n_head=3, d_head=4, d_ff=30, rank=2)
+SMALL = replace(TINY, d_model=12, n_head=3, d_head=4, d_ff=30).resized({"rank": 2})
 """Dense at rank 6 in attention (12 x 12) and at rank 9 in the MLP (12 x 30)."""
 
 RANKS = [2, 4, 6, 9]
@@ -68,7 +68,7 @@ def test_factors_are_a_matrix_for_every_query_key_value_gate_and_up(dtype: torch
 
 
 def test_initial_factors_are_balanced_and_the_nearest_to_a_dense_map() -> None:
-    part = LowRankLinear(replace(SMALL, rank=5), Axes(("qkv", "n_head", "d_head"), ("d_model",)))
+    part = LowRankLinear(SMALL.resized({"rank": 5}), Axes((QKV, "n_head", "d_head"), ("d_model",)))
     part.init_weights(generator(2), 1)
     dense = torch.empty(36, 12)
     torch.nn.init.normal_(dense, std=12**-0.5, generator=generator(2))
@@ -92,7 +92,7 @@ def test_residual_writes_start_smaller_with_depth() -> None:
 
 @pytest.mark.parametrize("rank", range(1, 13))
 def test_a_map_is_thin_exactly_as_long_as_that_is_cheaper(rank: int) -> None:
-    model = LowRankTransformer.shell(replace(SMALL, rank=rank))
+    model = LowRankTransformer.shell(SMALL.resized({"rank": rank}))
     thin = {name.removeprefix("blocks.0.") for name in factors(model) if ".0." in name}
     assert thin == ({"qkv", "o"} if rank < 6 else set()) | ({"up", "down"} if rank < 9 else set())
     assert model.linear_macs <= Transformer.shell(SMALL).linear_macs
@@ -101,8 +101,8 @@ def test_a_map_is_thin_exactly_as_long_as_that_is_cheaper(rank: int) -> None:
 def test_training_takes_six_flops_per_rank_and_side_of_every_map() -> None:
     d, n_layer, rank = 32, 3, 8
     config = ModelConfig(
-        d_model=d, n_layer=n_layer, n_head=4, d_head=8, d_ff=4 * d, seq_len=16, rank=rank
-    )
+        d_model=d, n_layer=n_layer, n_head=4, d_head=8, d_ff=4 * d, seq_len=16
+    ).resized({"rank": rank})
     maps = 4 * [(d, d)] + [(4 * d, d), (d, 4 * d)]
     in_blocks = n_layer * sum(6 * rank * (m + n) for m, n in maps)
     assert in_blocks == 6 * 18 * d * rank * n_layer
@@ -111,7 +111,7 @@ def test_training_takes_six_flops_per_rank_and_side_of_every_map() -> None:
 
 
 def test_at_rank_d_model_the_model_is_the_plain_one_bit_for_bit() -> None:
-    config = replace(SMALL, rank=12)
+    config = SMALL.resized({"rank": 12})
     ours, plain = (cls(config, generator=generator(4)) for cls in (LowRankTransformer, Transformer))
     assert list(ours.state_dict()) == list(plain.state_dict())
     assert all(map(torch.equal, ours.state_dict().values(), plain.state_dict().values()))
@@ -144,7 +144,7 @@ def test_growth_raises_the_rank_of_every_map_within_one_step() -> None:
 
 
 def test_new_rows_are_orthogonal_to_the_old_ones_and_of_their_median_length() -> None:
-    small = low_rank(replace(SMALL, rank=3))
+    small = low_rank(SMALL.resized({"rank": 3}))
     for name, part in factors(grown_to(5, small).model).items():
         old = factors(small)[name].read.unflatten(0, (-1, 3))
         rows = part.read.detach().unflatten(0, (-1, 5))

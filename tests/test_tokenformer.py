@@ -6,7 +6,6 @@ growth steps of the paper and of the released configurations and at a doubling.
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +23,8 @@ from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.transformer import ModelConfig, Transformer
 
-SMALL = replace(TINY, n_token=5)
-LARGE = replace(TINY, n_token=10)
+SMALL = TINY.resized({"n_token": 5})
+LARGE = TINY.resized({"n_token": 10})
 EXACT_UNDER = {
     "paper": set[str](),
     "exact": {"l2_norm_gelu", "gelu_l2_norm"},
@@ -106,7 +105,9 @@ def test_every_map_of_a_block_attends_to_tokens_of_its_own(theta: str, dtype: to
 
 
 def test_a_block_has_16_d_n_weights_and_three_quarters_of_d_make_it_a_dense_one() -> None:
-    config = ModelConfig(d_model=32, n_layer=3, n_head=2, d_head=16, d_ff=128, n_token=24)
+    config = ModelConfig(d_model=32, n_layer=3, n_head=2, d_head=16, d_ff=128).resized(
+        {"n_token": 24}
+    )
     shell, dense = TokenFormer.shell(config), Transformer.shell(config)
     maps = sum(part.read.numel() + part.write.numel() for part in tokens(shell))
     assert maps == 16 * 3 * 32 * 24

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmark.model import FIXED_AXES, Axes, ModelConfig, Part
+from benchmark.model import Axes, FixedAxis, ModelConfig, Part
 from benchmark.model.kernels import grouped_linear, linear
 
 
@@ -27,7 +27,7 @@ class Pair(Part):
 
     def __init__(self, config: ModelConfig, ends: Axes, hidden: tuple[str, ...]) -> None:
         super().__init__()
-        groups = tuple(axis for axis in ends.out if axis in FIXED_AXES)
+        groups = tuple(axis for axis in ends.out if isinstance(axis, FixedAxis))
         self.n_group = math.prod(map(config.size, groups))
         self.axes = {"read": Axes(groups + hidden, ends.into), "write": Axes(ends.out, hidden)}
         for name, axes in self.axes.items():

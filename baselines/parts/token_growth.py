@@ -26,7 +26,7 @@ from benchmark.growth import (
     WidthOperator,
     WidthTransfer,
 )
-from benchmark.model import Kind, ModelConfig, Transformer
+from benchmark.model import ModelConfig, Transformer
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class _TokenTransfer(WidthTransfer):
     @override
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
         n_old, n_new = self.small.size("n_token"), self.shell.config.size("n_token")
-        if self.axes[name].kind is Kind.TEMPERATURE and self.operator.scales_tau2:
-            return small[name] * n_new // n_old
+        if name.endswith(".tau2"):
+            return small[name] * n_new // n_old if self.operator.scales_tau2 else small[name]
         weight = super().weight(name, small, fresh)
         if self.axes[name].out[-1:] != ("n_token",):
             return weight

@@ -18,7 +18,10 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from baselines.parts.pairs import Pair
-from benchmark.model import Axes, Block, Kind, ModelConfig, Part, Transformer, draw_map
+from benchmark.model import Axes, Block, FixedAxis, Kind, ModelConfig, Part, Transformer, draw_map
+
+TOKEN_GROUP = FixedAxis("token_group", 4)
+"""The MLP has this many times the tokens of another map."""
 
 EPS = 1e-6
 """Added to the mean square of a row of scores; the paper divides by its root as it is."""
@@ -114,7 +117,7 @@ class Pattention(Pair):
     ) -> None:
         super().__init__(config, ends, tokens)
         self.theta = THETAS[theta]
-        self.axes["tau2"] = Axes(kind=Kind.TEMPERATURE)
+        self.axes["tau2"] = Axes(kind=Kind.CONSTANT)
         self.squared = math.prod(map(config.size, tokens))  # tau2, read without a device sync
         self.register_buffer("tau2", torch.tensor(self.squared))
         self.register_load_state_dict_post_hook(Pattention._read_tau2)  # type: ignore[no-untyped-call]
@@ -139,7 +142,7 @@ class TokenBlock(Block):
         super().__init__(make, config)
         del self.up, self.down
         stream = Axes(("d_model",), ("d_model",))
-        self.mlp = Pattention(config, stream, ("token_group", "n_token"), make.theta)
+        self.mlp = Pattention(config, stream, (TOKEN_GROUP, "n_token"), make.theta)
 
     @override
     def forward(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
@@ -150,6 +153,7 @@ class TokenBlock(Block):
 class TokenFormer(Transformer):
     """Token ids to logits through `l2_norm_gelu`, which every released configuration uses."""
 
+    own_sizes = {"n_token": 6}  # noqa: RUF012 - a mapping that nobody changes
     theta: ClassVar[str] = "l2_norm_gelu"
 
     @override

@@ -13,7 +13,10 @@ NOTHING_TO_CHECK = (
 def declarations(subject: Subject) -> Verdict:
     """Operators say what they grow, a method grows no more than they do, and some growth works."""
     try:
-        declared, grown = subject.baseline.grows, grown_sizes(subject.baseline.operators)
+        declared, grown = (
+            subject.baseline.grows,
+            grown_sizes(subject.baseline.operators, subject.baseline.own_sizes),
+        )
         if nobody := sorted(declared - grown):
             fault = f"declares to grow {nobody}, but its operators grow {sorted(grown)}"
             return Verdict(False, f"{type(subject.baseline).__name__} {fault}")

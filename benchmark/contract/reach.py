@@ -9,7 +9,8 @@ def refusals(subject: Subject) -> Verdict:
     """Shrinking any size, and enlarging one that is not declared, are errors that name it."""
     small, large = subject.pairs[0]
     undeclared = [name for name in small.sizes() if name not in subject.baseline.grows]
-    asked = {f"shrink {n}": (n, large.resized({n: small.size(n) // 2})) for n in small.sizes()}
+    halves = {name: size // 2 for name, size in small.sizes().items() if size > 1}
+    asked = {f"shrink {n}": (n, large.resized({n: half})) for n, half in halves.items()}
     asked |= {f"enlarge {n}": (n, large.resized({n: 2 * small.size(n)})) for n in undeclared}
     for request, (name, target) in asked.items():
         if fault := _fault(subject, small, target, name):

@@ -31,9 +31,6 @@ SIZES = {
     "vocab_size": 13,
     "seq_len": 10,
 }
-OPTIONAL_SIZES = {"n_token": 6, "rank": 4}
-"""Sizes that only some architectures have; a method that grows one has it."""
-
 FACTORS = (2.0, 3.0, 1.5)
 """Growth factors to try; a method may refuse some of them, but not all."""
 
@@ -75,8 +72,8 @@ class Subject:
 
     def config(self, **changes: int | str | bool) -> ModelConfig:
         """A small model's config."""
-        optional = {k: v for k, v in OPTIONAL_SIZES.items() if k in self.baseline.grows}
-        return ModelConfig(**{**SIZES, **optional, **changes})  # type: ignore[arg-type]
+        own = tuple(self.baseline.own_sizes.items())
+        return ModelConfig(own=own, **{**SIZES, **changes})  # type: ignore[arg-type]
 
     @cached_property
     def variants(self) -> list[ModelConfig]:

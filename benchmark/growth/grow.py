@@ -170,13 +170,19 @@ def _addresses(*groups: Weights) -> set[int]:
     return {address(tensor) for group in groups for tensor in group.values()}
 
 
-def grown_sizes(operators: Iterable[GrowthOperator]) -> frozenset[str]:
+def grown_sizes(
+    operators: Iterable[GrowthOperator], own_sizes: Iterable[str] = ()
+) -> frozenset[str]:
     """Sizes that some of the operators may enlarge.
+
+    Args:
+        operators: of a method.
+        own_sizes: names of the sizes that only its architecture has.
 
     Raises:
         GrowthError: an operator does not say what it grows, or names no size of a model.
     """
-    known, grows = ModelConfig.size_names(), frozenset[str]()
+    known, grows = ModelConfig.size_names().union(own_sizes), frozenset[str]()
     for operator in operators:
         stated: frozenset[str] = getattr(operator, "grows", frozenset())
         if not stated or not known.issuperset(stated):
@@ -196,14 +202,15 @@ def check_reach(
     Raises:
         GrowthError: naming the size, both values and what the operators grow.
     """
-    grows = sorted(grown_sizes(operators))
-    for name, new in vars(target).items():
-        old = getattr(small, name)
-        if new == old:
-            continue
-        if name not in target.sizes() or old is None:
+    grows = sorted(grown_sizes(operators, dict(target.own)))
+    sizes = small.sizes().keys() & target.sizes().keys()
+    before, after = small.variant() | small.sizes(), target.variant() | target.sizes()
+    for name in [name for name in before | after if name not in sizes]:
+        if (old := before.get(name)) != (new := after.get(name)):
             raise GrowthError(f"growth cannot change {name} from {old!r} to {new!r}")
-        if new < old:
-            raise GrowthError(f"cannot shrink {name} from {old} to {new}")
-        if name not in grows:
-            raise GrowthError(f"cannot grow {name} from {old} to {new}: this grows {grows}")
+    for name in [name for name in target.sizes() if name in sizes]:
+        was, becomes = small.size(name), target.size(name)
+        if becomes < was:
+            raise GrowthError(f"cannot shrink {name} from {was} to {becomes}")
+        if becomes > was and name not in grows:
+            raise GrowthError(f"cannot grow {name} from {was} to {becomes}: this grows {grows}")

@@ -119,7 +119,7 @@ class GrowthOperator(ABC):
 
     def keeps_function(self, small: ModelConfig, large: ModelConfig) -> bool:
         """Whether exactness is claimed for this growth, in the sizes that the operator grows."""
-        grown = {size for size in self.grows if getattr(large, size) != getattr(small, size)}
+        grown = {n for n in self.grows & large.sizes().keys() if large.size(n) != small.size(n)}
         return not grown or (
             self.preserves_function
             and not any(

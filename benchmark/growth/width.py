@@ -80,7 +80,7 @@ class WidthTransfer(Transfer):
         old, source = small.config, resources.generator
         maps = {
             axis: operator.axis_map(axis, old.size(axis), target.size(axis), source)
-            for axis in sorted(operator.grows)
+            for axis in sorted(operator.grows & target.sizes().keys())
             if target.size(axis) > old.size(axis)
         }
         return cls(operator, maps, old, small.shell(target), source)

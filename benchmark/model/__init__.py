@@ -7,10 +7,11 @@ compiled.py     training through `torch.compile`
 """
 
 from benchmark.model.transformer import (
-    FIXED_AXES,
+    QKV,
     Axes,
     Block,
     Embedding,
+    FixedAxis,
     Kind,
     Linear,
     ModelConfig,
@@ -21,10 +22,11 @@ from benchmark.model.transformer import (
 )
 
 __all__ = [
-    "FIXED_AXES",
+    "QKV",
     "Axes",
     "Block",
     "Embedding",
+    "FixedAxis",
     "Kind",
     "Linear",
     "ModelConfig",

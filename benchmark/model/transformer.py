@@ -14,10 +14,10 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from functools import cache
-from typing import Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,6 @@ from typing_extensions import override
 
 from benchmark.base.errors import ConfigError
 from benchmark.model.kernels import attention, linear, rms_norm
-
-FIXED_AXES = {"qkv": 3, "gate_up": 2, "token_group": 4}
-"""Axes that no method grows, and their lengths."""
 
 MULTIPLE = re.compile(r"((?P<factor>\d+(\.\d+)?) ?\* ?)?(?P<of>[a-z_]+)")
 """A size that is a multiple of another one."""
@@ -40,9 +37,31 @@ CHOICES = {
 }
 
 
+class FixedAxis(str):
+    """Name of a parameter axis that no method grows, with its length."""
+
+    length: int
+
+    def __new__(cls, name: str, length: int) -> Self:
+        """The name, which is what the axis is compared by."""
+        axis = super().__new__(cls, name)
+        axis.length = length
+        return axis
+
+    def __getnewargs__(self) -> tuple[str, int]:  # type: ignore[override]
+        return str(self), self.length
+
+
+QKV, GATE_UP = FixedAxis("qkv", 3), FixedAxis("gate_up", 2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes and variant of one transformer; equal configs mean the same architecture."""
+    """Sizes and variant of one transformer; equal configs mean the same architecture.
+
+    Sizes that only some architectures have are in `own`; they are read like the others:
+    `config.size("n_token")`, `config.n_token`.
+    """
 
     d_model: int = 64
     n_layer: int = 2
@@ -51,11 +70,8 @@ class ModelConfig:
     d_ff: int = 256
     vocab_size: int = 256
     seq_len: int = 128
-    n_token: int | None = None
-    """Token-parameters per projection, for architectures that have them."""
-
-    rank: int | None = None
-    """Rank of every linear map of a block, for factorised architectures."""
+    own: tuple[tuple[str, int], ...] = ()
+    """Names and values of the sizes that a subclass of `Transformer` declares (`own_sizes`)."""
 
     norm: str = "rmsnorm"
     positions: str = "rotary"
@@ -64,6 +80,8 @@ class ModelConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        own = tuple(sorted((str(name), size) for name, size in dict(self.own).items()))
+        object.__setattr__(self, "own", own)
         for name, size in self.sizes().items():
             if size < 1:
                 raise ConfigError(f"model size {name} must be at least 1, got {size}")
@@ -78,9 +96,21 @@ class ModelConfig:
             raise ConfigError(f"d_head must be even for rotary positions, got {self.d_head}")
 
     def sizes(self) -> dict[str, int]:
-        """Every integer size by name, in declaration order; the variant flags left out."""
+        """Every integer size by name, in declaration order, then the architecture's own."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: v for name, v in values.items() if type(v) is int}
+        return {name: v for name, v in values.items() if type(v) is int} | dict(self.own)
+
+    def variant(self) -> dict[str, object]:
+        """Everything but the sizes."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: v for name, v in values.items() if type(v) is not int and name != "own"}
+
+    def __getattr__(self, name: str) -> int:
+        """A size of the architecture's own."""
+        for own, size in self.__dict__.get("own", ()):
+            if own == name:
+                return int(size)
+        raise AttributeError(f"{type(self).__name__} has no size {name!r}")
 
     def resized(self, sizes: Mapping[str, int | str]) -> "ModelConfig":
         """The same variant with some sizes changed, to numbers or to multiples of its own sizes.
@@ -89,7 +119,9 @@ class ModelConfig:
             ConfigError: a text that is not like "0.75*d_model", or not a whole number here.
         """
         numbers = {n: v if isinstance(v, int) else self._multiple(n, v) for n, v in sizes.items()}
-        return ModelConfig(**{**vars(self), **numbers})
+        shared = {name: v for name, v in numbers.items() if name in self.size_names()}
+        own = dict(self.own) | {name: v for name, v in numbers.items() if name not in shared}
+        return replace(self, own=tuple(own.items()), **cast(Any, shared))
 
     def _multiple(self, name: str, text: str) -> int:
         match = MULTIPLE.fullmatch(text)
@@ -105,8 +137,8 @@ class ModelConfig:
 
     @classmethod
     def size_names(cls) -> frozenset[str]:
-        """Names of all sizes, those included that a config may leave out."""
-        return frozenset(field.name for field in fields(cls) if field.type in (int, int | None))
+        """Names of the sizes that every architecture has."""
+        return frozenset(field.name for field in fields(cls) if field.type is int)
 
     def size(self, axis: str) -> int:
         """Length of a named parameter axis.
@@ -114,10 +146,11 @@ class ModelConfig:
         Raises:
             ConfigError: the size is left out, and this architecture has the axis.
         """
-        size = FIXED_AXES.get(axis) or getattr(self, axis)
-        if size is None:
+        if isinstance(axis, FixedAxis):
+            return axis.length
+        if axis not in (sizes := self.sizes()):
             raise ConfigError(f"this architecture needs the model size {axis}, got none")
-        return int(size)
+        return sizes[axis]
 
 
 class Kind(Enum):
@@ -127,7 +160,6 @@ class Kind(Enum):
     TABLE = "look-up table"
     GAIN = "elementwise gain of a norm"
     CONSTANT = "scalar that is no parameter, such as the epsilon of a norm"
-    TEMPERATURE = "squared temperature of an attention to parameters; no parameter either"
 
 
 @dataclass(frozen=True)
@@ -283,9 +315,9 @@ class Block(nn.Module):
     def __init__(self, make: "Transformer", config: ModelConfig) -> None:
         super().__init__()
         self.n_head, self.is_gated = config.n_head, config.activation == "swiglu"
-        up = ("gate_up", "d_ff") if self.is_gated else ("d_ff",)
+        up = (GATE_UP, "d_ff") if self.is_gated else ("d_ff",)
         self.norm_attn = make.norm(config)
-        self.qkv = make.linear(config, ("qkv", "n_head", "d_head"), ("d_model",))
+        self.qkv = make.linear(config, (QKV, "n_head", "d_head"), ("d_model",))
         self.o = make.linear(config, ("d_model",), ("n_head", "d_head"))
         self.norm_mlp = make.norm(config)
         self.up = make.linear(config, up, ("d_model",))
@@ -312,11 +344,19 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token ids (B, T) to next-token logits (B, T, V).
 
+    Another architecture subclasses this and replaces what `linear`, `norm` or `block` makes. Sizes
+    beyond those of `ModelConfig` are declared in `own_sizes`; a method's `sizes` and ladder may
+    then name them, and operators grow them like any axis.
+
     Args:
         config: sizes and variant.
         generator: draws the initial weights; without one they hold whatever the memory held, for a
             model that is about to be loaded.
     """
+
+    own_sizes: ClassVar[Mapping[str, int]] = {}
+    """Further sizes by name, each with a value that suits a tiny model (d_model 8, two heads of 4),
+    on which the contract tries methods."""
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()

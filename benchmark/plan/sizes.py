@@ -23,8 +23,9 @@ def rungs(target: ModelConfig, method: MethodConfig, baseline: Baseline) -> list
         SizeError: the ladder does not divide the target, or the operators cannot climb it.
     """
     where = f"method.{method.name}"
-    if unknown := sorted(method.sizes.keys() - target.size_names()):
-        raise ConfigError(f"{where}.sizes {unknown} are not among {sorted(target.size_names())}")
+    known = target.size_names().union(baseline.own_sizes)
+    if unknown := sorted(method.sizes.keys() - known):
+        raise ConfigError(f"{where}.sizes {unknown} are not among {sorted(known)}")
     try:
         found = method.ladder.rungs(target.resized(method.sizes))
         for small, large in pairwise(found):

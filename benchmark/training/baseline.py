@@ -96,9 +96,15 @@ class Baseline(nn.Module, ABC):
         """How weights grow, applied in order."""
 
     @property
+    def own_sizes(self) -> dict[str, int]:
+        """Sizes that only the method's architectures have, with values that suit a tiny model."""
+        classes = (self.source_class or self.model_class, self.model_class)
+        return {name: n for cls in classes for name, n in cls.own_sizes.items()}
+
+    @property
     def grows(self) -> frozenset[str]:
         """Config sizes the method may enlarge."""
-        return grown_sizes(self.operators)
+        return grown_sizes(self.operators, self.own_sizes)
 
     @property
     def preserves_function(self) -> bool:
