@@ -253,7 +253,7 @@ def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:
 
 def overlap(share: float) -> dict[str, object]:
     found = {"n_bytes": 1000, "windows_in_train": 200, "share_in_train": share}
-    return {"schema": 1, "entropy_rate_bits": None, "val": found, "test": found}
+    return {"schema": 1, "window": 128, "entropy_rate_bits": None, "val": found, "test": found}
 
 
 @pytest.mark.parametrize(("share", "is_leak"), [(0.0, False), (0.2, True)])
