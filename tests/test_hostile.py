@@ -159,9 +159,9 @@ def test_a_method_cannot_set_what_all_share(tmp_path: Path, more: str) -> None:
 def test_a_lower_weight_decay_in_one_run_is_named(results: Path) -> None:
     log = run_log(results, "stacking", 1)
     forge(log, config=lambda c: c["protocol"]["optimizer"].update(weight_decay=0.01))
-    said = found_by_audit(results, "shared settings")
+    said = found_by_audit(results, "plan")
     place = f"runs/{log.name} (stacking, seed 1)"
-    assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, scratch has 0.1"
+    assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, plan.lock says 0.1"
 
 
 # Edited results

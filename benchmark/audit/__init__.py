@@ -9,8 +9,7 @@ who forges all records consistently passes, and whether training took place cann
 
     evidence.py    what is looked at, and how findings are said
     files.py       checksums; the report against the records
-    plan.py        what was planned, and when
-    design.py      seeds and settings
+    plan.py        what was planned, and what of it has ended
     parameters.py  tensors of every model
     ledger.py      compute by formula; budget; epochs
     scores.py      bpb from nats; same text, same times
@@ -23,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.audit import band, design, files, headline, ledger, parameters, plan, scores
+from benchmark.audit import band, files, headline, ledger, parameters, plan, scores
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.errors import RecordError
+from benchmark.base.paths import display_path
+from benchmark.records.folder import SUITE
+from benchmark.records.sums import SUMS
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,
-    "seeds": design.seeds,
-    "shared settings": design.shared_settings,
+    "seeds": plan.seeds,
     "parameters": parameters.parameters,
     "charges": ledger.charges,
     "totals": ledger.totals,
@@ -62,15 +63,20 @@ def audit(folder: Path) -> list[Finding]:
 
     Returns:
         Findings in the order of the checks; the audit fails if one has failed.
+
+    Raises:
+        RecordError: the folder holds no results.
     """
+    if not any((folder / name).is_file() for name in (SUITE, SUMS)):
+        raise RecordError(f"{display_path(folder)}: nothing to check: no {SUITE} is there")
     findings = [_finding("checksums", files.checksums.__doc__, files.checksums(folder))]
     try:
         evidence = Evidence.of(folder)
     except RecordError as error:
         return [*findings, Finding("records", "failed", _line(str(error)))]
-    findings.append(Finding("records", "passed", f"{len(evidence.ran)} runs can be read"))
     if not evidence.ran:
-        return [*findings, Finding("seeds", "failed", "nothing to check: no run has records")]
+        return [*findings, Finding("records", "failed", "nothing to check: no run has records")]
+    findings.append(Finding("records", "passed", f"{len(evidence.ran)} runs can be read"))
     return findings + [_judge(name, check, evidence) for name, check in CHECKS.items()]
 
 

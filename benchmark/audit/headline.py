@@ -7,8 +7,7 @@ from statistics import fmean
 import pandas as pd
 from scipy import stats
 
-from benchmark.audit.design import is_headline
-from benchmark.audit.evidence import Evidence, Remark
+from benchmark.audit.evidence import Evidence, Remark, is_headline
 from benchmark.records.folder import RunRecord
 
 SAME = 1e-7

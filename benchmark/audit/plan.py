@@ -1,8 +1,6 @@
 """The comparison is the one that was planned: `plan.lock` with its amendments against records."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
@@ -17,7 +15,6 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
     if lock is None:
         yield Remark(f"{FILE}: there is none; nothing shows that the plan came before the results")
         return
-    yield from _dated(lock)
     yield from _judged(lock.current)
     yield from _late(lock)
     yield from _complete(evidence, lock.current)
@@ -26,14 +23,29 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
         yield from _kept(run, lock.current)
 
 
-def _dated(lock: Lock) -> Iterator[Remark]:
-    """Dates that cannot be: amendments before what they amend, or anything in the future."""
-    found = [("the plan", lock.date)]
-    found += [(f"amendment {n}", part.date) for n, part in enumerate(lock.amendments, start=1)]
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    for (before, earlier), (name, later) in pairwise([*found, ("today", now)]):
-        if datetime.fromisoformat(earlier) > datetime.fromisoformat(later):
-            yield Remark(f"{FILE}: {before} is of {earlier}, after {name}, {later}")
+def seeds(evidence: Evidence) -> Iterator[Remark]:
+    """Every planned run has ended, with its own seed; each method has those of the protocol."""
+    suite = evidence.suite
+    for run in suite.runs:
+        name = log_of(run)
+        if run.status in ("missing", "unfinished"):
+            yield Remark(f"{name}: {run.status}")
+        elif (right := (suite.name, suite.version, run.seed, run.method, run.role)) != _named(run):
+            yield Remark(f"{name}: its configuration is of {_named(run)}, not of {right}")
+    compared = [run for run in suite.runs if run.role != "tuning"]
+    every = {run.seed for run in compared}
+    if every != set(planned := evidence.shared["protocol"]["seeds"]):
+        yield Remark(f"suite.yaml: seeds {sorted(every)}, configurations say {planned}")
+    for method in dict.fromkeys(run.method for run in compared):
+        if lost := every - {run.seed for run in compared if run.method == method}:
+            yield Remark(f"suite.yaml: {method} lacks seeds {sorted(lost)} of the others")
+
+
+def _named(run: RunRecord) -> tuple[str, str, int, str, str]:
+    """Whose configuration a run has."""
+    config, method = run.config, run.config["method"]
+    version = str(config["suite_version"])
+    return config["suite"], version, config["seed"], method["name"], method["role"]
 
 
 def _judged(current: Plan) -> Iterator[Remark]:
