@@ -32,10 +32,7 @@ from benchmark.stage.recorder import _counts
 pytestmark = pytest.mark.slow
 
 
-def test_what_was_published_passes_every_check(
-    published: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(published.parent.parent)  # where its text is
+def test_what_was_published_passes_every_check(published: Path) -> None:
     found = {finding.name: finding for finding in audit(published)}
     assert set(found) == {"checksums", "records", *CHECKS}
     wrong = {name: finding.detail for name, finding in found.items() if finding.status == "failed"}
@@ -47,11 +44,10 @@ def test_what_was_published_passes_every_check(
 def test_a_stage_that_only_grows_passes(tmp_path: Path) -> None:
     """Learning the map costs more than what is left until the stage ends."""
     (tmp_path / "learned.yaml").write_text("defaults: ligo\nname: ligo\nargs: {n_steps: 3}\n")
-    settings = ("methods=[scratch,learned.yaml]", "protocol.seeds=[0]", "protocol.cuts=[0.51]")
+    settings = ("methods=[scratch,learned.yaml]", "protocol.seeds=[0]", "protocol.cuts=[0.55]")
     results = train(tmp_path, *settings)
     (grown,) = (run for run in load_suite(results).runs if run.method == "ligo")
-    trained = {event["stage_id"] for event in grown.of("charge") if event["what"] == "training"}
-    assert {event["stage_id"] for event in grown.of("stage")} - trained
+    assert 0 in [event["steps"] for event in grown.of("charge") if event["what"] == "train"]
     assert [f.name for f in audit(results) if f.status == "failed"] == []
 
 
@@ -312,7 +308,7 @@ def test_somebody_elses_architecture_is_noted_and_never_a_shipped_one(results: P
 
 
 def test_amendments_after_results_are_noted(published: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(published.parent.parent, tmp_path / "again"))
+    folder = Path(shutil.copytree(published.parents[2], tmp_path / "again"))
     results = train(folder, "protocol.seeds=[0,1]")
     assert len(load_suite(results).runs) == 8
     notes = [remark for remark in CHECKS["plan"](Evidence.of(results)) if not remark.is_fault]
