@@ -45,6 +45,7 @@ SCIENCE = (
     "stage.steps",
     "training.baseline",
     "training.evaluate",
+    "training.lightning",
     "training.loop",
     "training.optim",
 )

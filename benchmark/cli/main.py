@@ -1,4 +1,4 @@
-"""The command line: list, plan, run, report, publish, check, methods, audit and compare.
+"""The command line: list, plan, run, report, new, publish, check, methods, audit and compare.
 
 A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
 help and reports do not wait for torch.
@@ -153,6 +153,18 @@ def show(
     from benchmark.cli.verdicts import verdicts
 
     console().print(verdicts(results))
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="suite or method.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
+) -> None:
+    """Write commented files to start from: NAME.yaml, and NAME.py for a method."""
+    from benchmark.cli.new import write
+
+    for path in write(kind, name, Path.cwd()):
+        typer.echo(path.name)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from benchmark.base.processes import CONTEXT, interrupts_held_back
 MODULES = [
     "benchmark.executors.worker",
     "benchmark.executors.preloaded",
+    "benchmark.training.lightning",
     "lightning_fabric",
     "torch._inductor.config",
 ]

@@ -314,7 +314,7 @@ def load_method(name: str) -> MethodConfig:
     path = find("method", name)
     where = f"{display_path(path)}: "
     method = filled(MethodConfig, *_layers(path), where=where)
-    _check_name(method.name, f"{where}name")
+    check_name(method.name, f"{where}name")
     if method.role not in ROLES:
         raise ConfigError(f"{where}role must be one of {list(ROLES)}, got {method.role!r}")
     if method.budget < 1 and method.role != "rung":
@@ -408,9 +408,9 @@ def _expand_corpus(layer: Mapped, folder: Path) -> bool:
 
 def _check(suite: SuiteConfig) -> None:
     """Refuse names that nothing can carry, and places that other machines would not find."""
-    _check_name(suite.name, "name")
+    check_name(suite.name, "name")
     for level in suite.factors.rewarm if suite.factors else ():
-        _check_name(level, "a level of factors.rewarm", reserved=())
+        check_name(level, "a level of factors.rewarm", reserved=())
     run = suite.run
     values = {"version": suite.version, "run.cache": run.cache, "run.results": run.results}
     if {} in suite.hull:
@@ -426,7 +426,8 @@ def _check(suite: SuiteConfig) -> None:
         raise ConfigError(f"run.node_cache must be an absolute path, got {run.node_cache}")
 
 
-def _check_name(name: str, where: str, reserved: Sequence[str] = NO_NAMES) -> None:
+def check_name(name: str, where: str, reserved: Sequence[str] = NO_NAMES) -> None:
+    """Refuse a name that a page, a table or a folder cannot carry."""
     if not NAME.fullmatch(name) or name.lower() in reserved:
         raise ConfigError(
             f"{where} must be letters, digits, '_', '-' and '.', a letter or digit first, and no "

@@ -47,6 +47,7 @@ def prepare_process(threads: int) -> None:
 
 def import_fabric() -> None:
     """Import what trains, which takes seconds and changes filters of warnings."""
+    importlib.import_module("benchmark.training.lightning")
     importlib.import_module("lightning_fabric")
 
 

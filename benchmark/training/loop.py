@@ -51,7 +51,10 @@ def train(baseline: Baseline, batches: Iterable[Tensor], fabric: "Fabric") -> No
         batches: token ids, int64 (M, B, T + 1): M micro-batches, whose gradients add up.
         fabric: the device, the precision and the processes that share each batch.
     """
-    loss_of = fabric.setup_module(baseline)
+    # imports Lightning, for which nothing waits that only plans or lists
+    from benchmark.training.lightning import LightningMethod  # noqa: PLC0415
+
+    loss_of = fabric.setup_module(LightningMethod(baseline))
     loss_of.train()
     for batch in batches:
         started = time.perf_counter()

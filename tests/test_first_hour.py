@@ -1,0 +1,49 @@
+"""The first hour as the README has it: its own commands, copied from it, in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commands() -> list[list[str]]:
+    """What follows `growbench` in the section "Two minutes" of README.md, without comments."""
+    section = (ROOT / "README.md").read_text().partition("## Two minutes")[2].partition("\n## ")[0]
+    lines = re.findall(r"^growbench (.*?)(?:  .*)?$", section, re.MULTILINE)
+    return [line.split() for line in lines]
+
+
+def growbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_in_an_empty_folder(tmp_path: Path) -> None:
+    found = commands()
+    assert [command[0] for command in found] == ["new", "new", "check", "run"]
+    for command in found:
+        small = ["protocol.seeds=[0]", "protocol.budget_flops=2e9", "run.workers=1"]
+        done = growbench(tmp_path, *command, *(small if command[0] == "run" else ()))
+        assert done.returncode == 0, done.stdout + done.stderr
+    (results,) = (tmp_path / "results/local").iterdir()
+    shown = growbench(tmp_path, "show", str(results)).stdout
+    assert "mirror" in shown
+    assert all(len(line) <= 160 for line in shown.splitlines())
+
+
+def test_nothing_is_overwritten_and_names_are_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mine")
+    for name, words in (("mine", "mine.yaml: is there already"), ("../x", "must be letters")):
+        done = growbench(tmp_path, "new", "suite", name)
+        assert (done.returncode, words in done.stderr) == (2, True)
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert growbench(tmp_path, "new", "method", "a-b").returncode == 2
