@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.base.errors import ConfigError
+from benchmark.cli.new import write
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,8 +45,13 @@ def test_the_commands_of_the_readme_work_in_an_empty_folder(tmp_path: Path) -> N
 
 def test_nothing_is_overwritten_and_names_are_names(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mine")
-    for name, words in (("mine", "mine.yaml: is there already"), ("../x", "must be letters")):
-        done = growbench(tmp_path, "new", "suite", name)
-        assert (done.returncode, words in done.stderr) == (2, True)
-    assert (tmp_path / "mine.yaml").read_text() == "mine"
-    assert growbench(tmp_path, "new", "method", "a-b").returncode == 2
+    refused = {
+        ("suite", "mine"): "mine.yaml: is there already",
+        ("suite", "../x"): "must be letters",
+        ("method", "a-b"): "must be a Python name",
+        ("corpus", "x"): "there is suite and method",
+    }
+    for (kind, name), words in refused.items():
+        with pytest.raises(ConfigError, match=words):
+            write(kind, name, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

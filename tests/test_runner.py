@@ -630,7 +630,11 @@ def test_the_first_error_is_told_though_its_traceback_cannot_be_written(
 def tensor_bytes(known: Collection[int] = ()) -> dict[int, int]:
     """Size of every storage of float tensors that is alive, by its address."""
     gc.collect()
-    alive = [x for x in gc.get_objects() if type(x) in (Tensor, torch.nn.Parameter) and x.is_floating_point()]
+    alive = [
+        x
+        for x in gc.get_objects()
+        if type(x) in (Tensor, torch.nn.Parameter) and x.is_floating_point()
+    ]
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in alive}
     return {address: size for address, size in storages.items() if address not in known}
 
