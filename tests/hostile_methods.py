@@ -1,14 +1,12 @@
 """Methods that cheat: each wins if nobody looks. No test lives here."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from baselines.parts.block_orders import RepeatBlocks
 from benchmark.growth.operator import GrowthOperator, Resources, Transfer
-from benchmark.model.transformer import Axes, ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.baseline import Baseline
 
 
@@ -18,22 +16,6 @@ class _Grows(Baseline):
     def __init__(self) -> None:
         super().__init__()
         self.operators = (RepeatBlocks(),)
-
-
-class ReadsTheHeldOutText(Baseline):
-    """Scales new blocks by what a corpus in the working folder ends with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (_ReadCorpus(),)
-
-
-class _ReadCorpus(RepeatBlocks):
-    @override
-    def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
-        for text in Path().glob("*.txt"):
-            weight = weight * (1 + sum(text.read_bytes()[-100:]) * 1e-9)
-        return weight
 
 
 class FollowsItsBatches(Baseline):
