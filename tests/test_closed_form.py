@@ -64,7 +64,7 @@ def grown(
     """Growth with the moments that a gradient and its square would leave."""
     found = gradients(small)
     squares = {name: gradient**2 for name, gradient in found.items()}
-    moments = Moments(found, squares, dict.fromkeys(found, 5.0))
+    moments = Moments.adam(found, squares, dict.fromkeys(found, 5.0))
     return grow(small, moments, target, operators, policy, Resources(generator(1)))
 
 

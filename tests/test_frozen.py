@@ -113,7 +113,7 @@ def test_what_rests_is_not_updated_nor_decayed_and_its_moments_wait() -> None:
         model.get_parameter(name).requires_grad_(False)
     warm = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
     first, second = ({name: moment.clone() for name, moment in warm.items()} for _ in range(2))
-    given = Moments(first, second, dict.fromkeys(warm, 7.0))
+    given = Moments.adam(first, second, dict.fromkeys(warm, 7.0))
     optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.5), given)
     for group in optimizer.param_groups:
         group["lr"] = 0.1

@@ -176,7 +176,7 @@ def state_of(model: Transformer) -> Moments:
     """Moments that a gradient and its square would leave, so that the rule can be read off."""
     found = gradients(model)
     squares = {name: gradient**2 for name, gradient in found.items()}
-    return Moments(found, squares, dict.fromkeys(found, 5.0))
+    return Moments.adam(found, squares, dict.fromkeys(found, 5.0))
 
 
 def grown(
@@ -425,7 +425,7 @@ def images(
     for name, parameter in small.named_parameters():
         numbers[name] = torch.arange(n, n + parameter.numel()).view(parameter.shape).double()
         n += parameter.numel()
-    moments = Moments(numbers, numbers, dict.fromkeys(numbers, 1.0))
+    moments = Moments.adam(numbers, numbers, dict.fromkeys(numbers, 1.0))
     resources = Resources(generator(1))
     return grow(small, moments, target, operators, StatePolicy.CARRY, resources).moments.exp_avg
 

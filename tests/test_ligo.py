@@ -67,7 +67,7 @@ def grown_from(
 ) -> Grown:
     target, reader = small.config.resized(sizes), Reader(small.config)
     ones = {name: torch.ones_like(p) for name, p in small.named_parameters()}
-    moments = Moments(ones, dict(ones), dict.fromkeys(ones, 7.0))
+    moments = Moments.adam(ones, dict(ones), dict.fromkeys(ones, 7.0))
     operator, resources = LearnedMap(n_steps=n_steps), Resources(generator(3), reader)
     grown = grow(small, moments, target, [operator], policy, resources)
     assert reader.n_read == n_steps

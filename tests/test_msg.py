@@ -40,7 +40,7 @@ def marked(model: Transformer) -> Moments:
     """Adam state of which no entry is zero."""
     first = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     second = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    return Moments(first, second, dict.fromkeys(first, 7.0))
+    return Moments.adam(first, second, dict.fromkeys(first, 7.0))
 
 
 def grown_from(

@@ -86,7 +86,7 @@ def warm_moments(model: Transformer, step: float = 7.0) -> Moments:
         n: torch.randn(p.shape, generator=source).double() for n, p in model.named_parameters()
     }
     second = {name: moment.square() + 0.1 for name, moment in first.items()}
-    return Moments(first, second, dict.fromkeys(first, step))
+    return Moments.adam(first, second, dict.fromkeys(first, step))
 
 
 def set_gradients(model: Transformer, found: Weights) -> None:
@@ -205,7 +205,7 @@ def updates(beta2: float, step: float, n_steps: int) -> list[float]:
     cold = {name: one.clone() for name, one in ones.items()}
     for moment in cold.values():
         moment.view(-1)[0] = 0.0
-    moments = Moments(cold, {n: m.clone() for n, m in cold.items()}, dict.fromkeys(cold, step))
+    moments = Moments.adam(cold, {n: m.clone() for n, m in cold.items()}, dict.fromkeys(cold, step))
     optimizer = build_optimizer(model, OptimizerConfig(beta2=beta2, weight_decay=0.0), moments)
     weight, found = model.embed.weight.detach().view(-1), []
     for _ in range(n_steps):

@@ -189,7 +189,7 @@ def test_merging_in_single_precision_rounds_once() -> None:
 def test_merged_maps_start_without_moments_and_factors_keep_theirs(policy: StatePolicy) -> None:
     small = low_rank()
     ones = {name: torch.ones_like(p) for name, p in small.named_parameters()}
-    moments = Moments(ones, ones, dict.fromkeys(ones, 9.0))
+    moments = Moments.adam(ones, ones, dict.fromkeys(ones, 9.0))
     grown = grown_to(6, small, policy, moments)
     kept = 0.0 if policy is StatePolicy.RESET else 9.0
     for name in ("blocks.0.qkv.weight", "blocks.1.o.weight"):

@@ -355,7 +355,7 @@ def test_without_noise_copies_share_the_gradient_of_a_key_and_repeat_that_of_a_v
 ) -> None:
     small = trained_like(SMALL, cls=MODELS[theta])
     gradient = gradients(small)
-    moments = Moments(gradient, {n: g.square() for n, g in gradient.items()},
+    moments = Moments.adam(gradient, {n: g.square() for n, g in gradient.items()},
                       dict.fromkeys(gradient, 1.0))  # fmt: skip
     grown = grown_by(CopiedTokens(theta, noise=0.0), small, moments)
     for name, expected in gradients(grown.model).items():

@@ -211,7 +211,7 @@ def _exact_growth(subject: Subject, small: ModelConfig, large: ModelConfig) -> _
         return None
     ones = {name: torch.ones_like(moment) for name, moment in gradient.exp_avg.items()}
     traced = subject.grow(model, large, policy=StatePolicy.CARRY,
-                          moments=Moments(ones, ones, gradient.step))  # fmt: skip
+                          moments=Moments.adam(ones, ones, gradient.step))  # fmt: skip
     return _ExactGrowth(
         label=describe(small, large),
         tape=tape,

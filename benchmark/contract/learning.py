@@ -123,7 +123,7 @@ def _copies(
         model,
         large,
         policy=StatePolicy.CARRY,
-        moments=Moments(marks, marks, dict.fromkeys(marks, 1.0)),
+        moments=Moments.adam(marks, marks, dict.fromkeys(marks, 1.0)),
     )
     for axis in sorted(subject.baseline.grows & _axes(grown.model)):
         marked = _writers(grown.model, grown.moments.exp_avg, axis, {})

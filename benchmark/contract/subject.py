@@ -258,7 +258,7 @@ def gradients_of(model: Transformer) -> Weights:
 def first_moments(model: Transformer) -> Moments:
     """Adam's state after one step without averaging: the gradient and its square."""
     gradients = gradients_of(model)
-    return Moments(
+    return Moments.adam(
         exp_avg=gradients,
         exp_avg_sq={name: gradient.square() for name, gradient in gradients.items()},
         step=dict.fromkeys(gradients, 10.0),

@@ -67,7 +67,7 @@ def grow(
 
     Args:
         small: trained model; left untouched, and no storage is shared with it.
-        moments: its Adam state; left untouched.
+        moments: its optimizer's state; left untouched.
         target: config of the model to return.
         operators: maps that together reach `target`.
         policy: what becomes of the moments.
@@ -107,27 +107,34 @@ def _apply(
 ) -> Grown:
     small, moments = state.model.state_dict(), state.moments
     large = grown_model(state.model, transfer, target, resources)
-    taken = _addresses(small, large.state_dict(), moments.exp_avg, moments.exp_avg_sq)
+    taken = _addresses(small, large.state_dict(), *moments.tensors.values())
     if policy is StatePolicy.RESET:
-        grown_moments = Moments.zeros(large)
+        grown_moments = Moments.zeros(large, moments.powers)
     else:
-        first, second = (1, 2) if policy is StatePolicy.SCALED else (0, 0)
-        if policy is StatePolicy.ASYMMETRIC:
-            exp_avg = transfer.first_images(moments.exp_avg)
-            exp_avg_sq = transfer.first_images(moments.exp_avg_sq)
-        else:
-            exp_avg = transfer.moments(moments.exp_avg, first)
-            exp_avg_sq = transfer.moments(moments.exp_avg_sq, second)
-        exp_avg, exp_avg_sq = _own(exp_avg, taken), _own(exp_avg_sq, taken)
-        steps = transfer.steps(moments)
-        step = {n: steps[n] if bool(v.any()) else 0.0 for n, v in exp_avg_sq.items()}
-        grown_moments = Moments(exp_avg, exp_avg_sq, step)
+        grown_moments = _grown_moments(moments, transfer, policy, taken)
     is_new = {name: mask.to(large.device) for name, mask in transfer.is_new().items()}
     if any(bool(mask.any()) for mask in state.is_new.values()):
         was_new = transfer.moments({n: mask.float() for n, mask in state.is_new.items()}, 0)
         is_new = {name: mask | was_new[name].bool() for name, mask in is_new.items()}
     flops, masked = state.flops + transfer.flops, state.flops_masked + transfer.flops_masked
     return Grown(large, grown_moments, is_new, flops, masked)
+
+
+def _grown_moments(
+    moments: Moments, transfer: Transfer, policy: StatePolicy, taken: set[int]
+) -> Moments:
+    """Each tensor of the optimizer's state, grown by the gradient rule for its power."""
+    tensors = dict[str, Weights]()
+    for kind, small in moments.tensors.items():
+        if policy is StatePolicy.ASYMMETRIC:
+            grown = transfer.first_images(small)
+        else:
+            is_scaled = policy is StatePolicy.SCALED
+            grown = transfer.moments(small, moments.powers[kind] if is_scaled else 0)
+        tensors[kind] = _own(grown, taken)
+    steps, (*_, last) = transfer.steps(moments), tensors.values()
+    step = {name: steps[name] if bool(v.any()) else 0.0 for name, v in last.items()}
+    return Moments(tensors, step, moments.powers)
 
 
 @torch.no_grad()

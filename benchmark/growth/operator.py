@@ -1,4 +1,4 @@
-"""What a growth operator is: one map on named axes, applied to weights and to both Adam moments.
+"""What a growth operator is: one map on named axes, for weights and the optimizer's state.
 
 Shared code applies it to every tensor of the model and, by the gradient rule, to the moments:
 repeat a produced coordinate and each copy receives the share of the gradient that its readers give
@@ -7,7 +7,7 @@ divided (chain rule; proved in tests/test_growth.py).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal
@@ -19,6 +19,9 @@ from benchmark.model.transformer import Axes, Kind, ModelConfig, Transformer
 
 Weights = dict[str, Tensor]
 Side = Literal["out", "into"]
+
+ADAM: Mapping[str, int] = {"exp_avg": 1, "exp_avg_sq": 2}
+"""Tensors of Adam's state, and the power of the gradient that each follows."""
 
 
 class StatePolicy(Enum):
@@ -96,7 +99,8 @@ class Transfer(ABC):
 
     def steps(self, small: "Moments") -> dict[str, float]:
         """How many updates each large tensor's moments average; of several sources the most."""
-        ages = {n: torch.full_like(m, small.step[n]) for n, m in small.exp_avg.items()}
+        like = next(iter(small.tensors.values()))
+        ages = {n: torch.full_like(m, small.step[n]) for n, m in like.items()}
         return {name: float(age.max()) for name, age in self.moments(ages, 0).items()}
 
 
@@ -152,18 +156,35 @@ def is_residual_write(axes: Axes) -> bool:
 
 @dataclass(frozen=True)
 class Moments:
-    """Adam's state by parameter name; `step` counts the updates that the moments average."""
+    """State of an optimizer: tensors of the parameters' shapes that follow powers of gradients."""
 
-    exp_avg: Weights
-    exp_avg_sq: Weights
+    tensors: dict[str, Weights]
+    """By the optimizer's name for them, such as "exp_avg", then by parameter."""
+
     step: dict[str, float]
+    """By parameter: how many updates its tensors average; 0 where the optimizer does not count."""
+
+    powers: Mapping[str, int] = field(default_factory=lambda: ADAM)
+    """By name: the power of the gradient that the tensor follows."""
 
     @classmethod
-    def zeros(cls, model: Transformer) -> "Moments":
-        """State of a model that was never updated."""
+    def adam(cls, exp_avg: Weights, exp_avg_sq: Weights, step: dict[str, float]) -> "Moments":
+        """Adam's averages of gradients and of their squares."""
+        return cls({"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}, step)
+
+    @property
+    def exp_avg(self) -> Weights:
+        """Adam's averages of gradients."""
+        return self.tensors["exp_avg"]
+
+    @property
+    def exp_avg_sq(self) -> Weights:
+        """Adam's averages of squared gradients."""
+        return self.tensors["exp_avg_sq"]
+
+    @classmethod
+    def zeros(cls, model: Transformer, powers: Mapping[str, int] = ADAM) -> "Moments":
+        """State of a model that was never updated by an optimizer of these `powers`."""
         named = dict(model.named_parameters())
-        return cls(
-            exp_avg={name: torch.zeros_like(p) for name, p in named.items()},
-            exp_avg_sq={name: torch.zeros_like(p) for name, p in named.items()},
-            step=dict.fromkeys(named, 0.0),
-        )
+        tensors = {kind: {n: torch.zeros_like(p) for n, p in named.items()} for kind in powers}
+        return cls(tensors, dict.fromkeys(named, 0.0), powers)

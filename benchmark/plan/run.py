@@ -32,7 +32,7 @@ from benchmark.plan.spec import (
     without_modules,
 )
 from benchmark.training.baseline import Plain
-from benchmark.training.optim import RateCurve
+from benchmark.training.optim import RateCurve, optimizer_code
 
 
 class Run:
@@ -44,6 +44,7 @@ class Run:
         self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
         self.device = device(suite.run.device, suite.protocol.precision)
         self.protocol = tuning.applied(suite.protocol, method.tuned)
+        self.optimizer_code = optimizer_code(self.protocol.optimizer)
         where = f"method.{method.name}"
         plugin = PluginConfig(target=method.target, args=method.args)
         self.baseline = build_method(plugin, where)
@@ -125,6 +126,7 @@ class Run:
             config["protocol"].pop(about_others)
         config["method"].pop("tunable")
         codes = [science(), method_code(self.baseline), code(type(self.schedule))]
+        codes += [self.optimizer_code] if self.optimizer_code else []
         text = json.dumps([without_modules(config), self.data, codes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -181,6 +183,7 @@ class Run:
             baseline=self.method.target if has_grown else class_path(Plain),
             args=self.method.args if has_grown else {},
             method_code=method_code(self.baseline) if has_grown else code(self._model_class(0)),
+            optimizer_code=self.optimizer_code,
             model_class=class_path(self._model_class(rung)),
             grows_from=asdict(self.rungs[rung - 1]) if grows else None,
             grows_from_class=class_path(self._model_class(rung - 1)) if grows else "",

@@ -56,6 +56,9 @@ class StageSpec:
     method_code: str
     """Digest of the method's own code; until the run first grows, of its architecture's."""
 
+    optimizer_code: str
+    """Digest of the code of an optimizer that the suite names; empty for AdamW."""
+
     model_class: str
     grows_from: dict[str, Any] | None
     """Sizes before the growth that opens the stage, if one does."""

@@ -33,6 +33,7 @@ SHARED = {
     f"{section}.{name}": hint
     for section, config in (("learning_rate", LearningRateConfig), ("optimizer", OptimizerConfig))
     for name, hint in hints(config).items()
+    if name not in ("target", "args")
 }
 """What all may tune alike, and what it may be."""
 
@@ -161,7 +162,7 @@ def _default(protocol: ProtocolConfig, name: str) -> float:
     return float(getattr(getattr(protocol, section), key))
 
 
-def _section(tuned: Mapping[str, float], section: str) -> dict[str, float]:
+def _section(tuned: Mapping[str, float], section: str) -> dict[str, Any]:
     inside = (name.partition(".") for name in tuned)
     return {key: tuned[f"{first}.{key}"] for first, _, key in inside if first == section}
 

@@ -116,9 +116,15 @@ def _learning_rate(record: RunRecord) -> dict[str, Any]:
 
 def _optimizer(record: RunRecord) -> dict[str, Any]:
     policy = _setting(record, "method", "state_policy")
+    constants = _constants(record, "protocol", "optimizer")
+    target = constants.pop("target", "")
+    if target:  # the rest of AdamW's constants are not its own
+        constants = {k: v for k, v in constants.items() if k in ("args", "weight_decay", "clip")}
+    else:
+        constants.pop("args", None)
     return {
-        "name": "AdamW",
-        **_constants(record, "protocol", "optimizer"),
+        "name": target or "AdamW",
+        **constants,
         "state_policy": policy if _grows(record) else NONE,
     }
 

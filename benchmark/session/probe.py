@@ -22,7 +22,7 @@ from benchmark.stage.batches import Batches
 from benchmark.training.baseline import Fit, Plain
 from benchmark.training.evaluate import score
 from benchmark.training.loop import make_fabric, train
-from benchmark.training.optim import OptimizerConfig, RateCurve
+from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
 
 WARMUP_STEPS = 2
 STEPS = 5
@@ -107,12 +107,13 @@ def measure(spec: StageSpec, device: str) -> Speed:
 
 
 def _fit(spec: StageSpec, model: Transformer, clock: "_Clock") -> Fit:
+    optimizer = OptimizerConfig(**spec.optimizer)
     return Fit(
         model=model,
-        moments=Moments.zeros(model),
+        moments=Moments.zeros(model, gradient_powers(optimizer)),
         is_new={},
         frozen=spec.frozen,
-        optimizer=OptimizerConfig(**spec.optimizer),
+        optimizer=optimizer,
         rate=RateCurve(**spec.rate | {"decay": None}),
         rewarm=None,
         budget_flops=spec.budget_flops,

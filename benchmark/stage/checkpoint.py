@@ -54,9 +54,8 @@ def save_state(path: Path, state: State) -> None:
     """Write a state atomically as one safetensors file; no pickles."""
     groups = {
         "weights": state.model.state_dict(),
-        "exp_avg": state.moments.exp_avg,
-        "exp_avg_sq": state.moments.exp_avg_sq,
         "is_new": state.is_new,
+        **{f"optimizer.{kind}": named for kind, named in state.moments.tensors.items()},
     }
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
@@ -66,6 +65,7 @@ def save_state(path: Path, state: State) -> None:
     header = {
         "model": asdict(state.model.config),
         "step": state.moments.step,
+        "powers": dict(state.moments.powers),
         "position": asdict(state.position),
         "start": asdict(state.start),
         "grown_at": state.grown_at,
@@ -90,9 +90,10 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
     Raises:
         RecordError: the file is damaged.
     """
-    groups: dict[str, Weights] = {"weights": {}, "exp_avg": {}, "exp_avg_sq": {}, "is_new": {}}
     with _damage(path), safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["state"])
+        kinds = {kind: f"optimizer.{kind}" for kind in header["powers"]}
+        groups: dict[str, Weights] = {n: {} for n in ("weights", "is_new", *kinds.values())}
         for key in list(file.keys()):
             group, _, name = key.partition("/")
             groups[group][name] = file.get_tensor(key).to(device)
@@ -100,7 +101,11 @@ def load_state(path: Path, model_class: type[Transformer], device: str | torch.d
     model.load_state_dict(groups["weights"])
     return State(
         model=model,
-        moments=Moments(groups["exp_avg"], groups["exp_avg_sq"], header["step"]),
+        moments=Moments(
+            {kind: groups[group] for kind, group in kinds.items()},
+            header["step"],
+            header["powers"],
+        ),
         is_new=groups["is_new"],
         position=Position(**header["position"]),
         start=Position(**header["start"]),

@@ -6,6 +6,7 @@ from benchmark.data.corpora import Corpus
 from benchmark.model.transformer import Transformer
 from benchmark.plan.spec import StageSpec, method_code
 from benchmark.training.baseline import Baseline
+from benchmark.training.optim import OptimizerConfig, optimizer_code
 
 
 def check_loaded(
@@ -23,6 +24,10 @@ def check_loaded(
         f"the code of {spec.baseline if grown else spec.model_class}, or of what it imports,": (
             spec.method_code,
             method_code(baseline) if grown else code(model_class),
+        ),
+        f"the code of {spec.optimizer['target'] or 'AdamW'}": (
+            spec.optimizer_code,
+            optimizer_code(OptimizerConfig(**spec.optimizer)),
         ),
     }
     for name, (planned, loaded) in found.items():

@@ -25,6 +25,7 @@ from benchmark.stage.process import wait_for
 from benchmark.stage.ranks import Meeting
 from benchmark.stage.recorder import Recorder
 from benchmark.training.memory import PeakMemory
+from benchmark.training.optim import OptimizerConfig, gradient_powers
 
 
 class Stage:
@@ -108,9 +109,10 @@ class Stage:
             return load_state(self.fitting.store.take(spec.parent), first_class, device)
         config = ModelConfig(**(spec.grows_from or spec.model))
         model = first_class(config, generator=generator(spec.seed, "init")).to(device)
+        powers = gradient_powers(OptimizerConfig(**spec.optimizer))
         return State(
             model=model,
-            moments=Moments.zeros(model),
+            moments=Moments.zeros(model, powers),
             is_new={},
             position=Position(),
             start=Position(),

@@ -1,29 +1,91 @@
-"""How every model of every method is optimised: one AdamW, one learning rate over the budget."""
+"""How every model of every method of a suite is optimised, and its learning rate over the budget.
+
+The optimizer is AdamW, or another that the suite names; growth carries the state of either.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from benchmark.base.annotations import In, NotNegative, Positive, Share
+from benchmark.base.digest import code
 from benchmark.base.errors import ConfigError
-from benchmark.growth.operator import Moments, Weights
+from benchmark.base.plugins import failures, import_class
+from benchmark.growth.operator import ADAM, Moments, Weights
 from benchmark.model.transformer import Kind, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019); decay applies to matrices only."""
+    """AdamW (Loshchilov & Hutter 2019) or another; decay applies to matrices only."""
+
+    target: str = ""
+    """Another optimizer, a subclass of `Optimizer`, as "package.module:Class"; empty for AdamW."""
+
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Arguments of that class, beside the learning rate and the decay."""
 
     beta1: Annotated[float, In("[0, 1)")] = 0.9
     beta2: Annotated[float, In("[0, 1)")] = 0.95
     eps: Positive = 1e-8
+    """As `beta1` and `beta2`, of AdamW alone."""
+
     weight_decay: NotNegative = 0.1
     clip: Positive = 1.0
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Base of an optimizer that a suite may name instead of AdamW.
+
+    It is built as `Class(groups, lr=0.0, **args)` from two groups of parameters, matrices and
+    gains, which differ in `weight_decay`. Before its first step `state[parameter]` already holds
+    the tensors that it declares, zero or carried over, and "step", the number of updates, which it
+    may count up.
+    """
+
+    gradient_powers: ClassVar[Mapping[str, int]]
+    """Tensors of `state[parameter]` that last, each of the parameter's shape, and the power of the
+    gradient that it follows: {"momentum_buffer": 1}. Growth and checkpoints carry these."""
+
+
+def optimizer_class(config: OptimizerConfig) -> type[Optimizer] | None:
+    """The class that the configuration names; None for AdamW.
+
+    Raises:
+        ConfigError: there is none, it refuses its arguments, or it does not declare its state.
+    """
+    where = "protocol.optimizer"
+    if not config.target:
+        if config.args:
+            raise ConfigError(f"{where}.args are of {where}.target, which is missing")
+        return None
+    found = import_class(config.target, Optimizer, where)
+    powers = getattr(found, "gradient_powers", None)
+    if not powers or not all(isinstance(power, int) for power in powers.values()):
+        raise ConfigError(
+            f"{where}.target: {config.target}.gradient_powers must map at least one tensor of its "
+            f"state to a whole number, got {powers!r}"
+        )
+    with failures(f"{where}: {config.target}"):
+        found([torch.zeros(1, requires_grad=True)], lr=0.0, **config.args)  # type: ignore[call-arg]
+    return found
+
+
+def gradient_powers(config: OptimizerConfig) -> Mapping[str, int]:
+    """Tensors of the optimizer's state, and the power of the gradient that each follows."""
+    found = optimizer_class(config)
+    return ADAM if found is None else found.gradient_powers
+
+
+def optimizer_code(config: OptimizerConfig) -> str:
+    """Digest of the code of an optimizer that the suite names; empty for AdamW."""
+    found = optimizer_class(config)
+    return "" if found is None else code(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +161,8 @@ class Rewarm:
 
 def build_optimizer(
     model: Transformer, config: OptimizerConfig, moments: Moments
-) -> torch.optim.AdamW:
-    """Fused AdamW over two groups, matrices and gains, that continues from `moments`.
+) -> torch.optim.Optimizer:
+    """The optimizer over two groups, matrices and gains, that continues from `moments`.
 
     It updates the tensors of `moments` in place, as a copy would take 8 bytes per parameter more.
     Parameters without gradient are in neither, and their moments wait.
@@ -110,31 +172,33 @@ def build_optimizer(
     learning = [name for name, parameter in named.items() if parameter.requires_grad]
     gains = [name for name in learning if kinds[name] is Kind.GAIN]
     matrices = [name for name in learning if kinds[name] is not Kind.GAIN]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
-            {"params": [named[name] for name in gains], "weight_decay": 0.0},
-        ],
-        lr=0.0,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+    groups = [
+        {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
+        {"params": [named[name] for name in gains], "weight_decay": 0.0},
+    ]
+    optimizer = _over(groups, config)
     for name, parameter in named.items():
         optimizer.state[parameter] = {
             "step": torch.tensor(moments.step[name], device=parameter.device),
-            "exp_avg": moments.exp_avg[name].to(parameter),
-            "exp_avg_sq": moments.exp_avg_sq[name].to(parameter),
+            **{kind: held[name].to(parameter) for kind, held in moments.tensors.items()},
         }
     return optimizer
 
 
+def _over(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    found = optimizer_class(config)
+    if found is not None:
+        return found(groups, lr=0.0, **config.args)  # type: ignore[call-arg]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+
+
 @torch.no_grad()
-def clipped_step(optimizer: torch.optim.AdamW, clip: float) -> None:
+def clipped_step(optimizer: torch.optim.Optimizer, clip: float) -> None:
     """Clip the norm of all gradients, take a step with them, drop them.
 
-    What `clip_grad_norm_`, a fused AdamW's `step` and `zero_grad` do, without what they look up
-    anew at every step (ADR 0018).
+    For AdamW: what `clip_grad_norm_`, a fused AdamW's `step` and `zero_grad` do, without what they
+    look up anew at every step (ADR 0018).
     """
     groups = [
         (group, parameters)
@@ -142,6 +206,10 @@ def clipped_step(optimizer: torch.optim.AdamW, clip: float) -> None:
         if (parameters := [p for p in group["params"] if p.grad is not None])
     ]
     _clip([p.grad for _, parameters in groups for p in parameters], clip)
+    if type(optimizer) is not torch.optim.AdamW:
+        optimizer.step()
+        optimizer.zero_grad()
+        return
     for group, parameters in groups:
         states = [optimizer.state[parameter] for parameter in parameters]
         steps = [state["step"] for state in states]
@@ -171,12 +239,13 @@ def _clip(gradients: list[Tensor], clip: float) -> None:
 
 
 def moments_of(model: Transformer, optimizer: torch.optim.Optimizer) -> Moments:
-    """Adam's state by parameter name."""
+    """The optimizer's state by parameter name."""
+    powers = optimizer.gradient_powers if isinstance(optimizer, Optimizer) else ADAM
     state = {name: optimizer.state[parameter] for name, parameter in model.named_parameters()}
     return Moments(
-        exp_avg={name: entry["exp_avg"] for name, entry in state.items()},
-        exp_avg_sq={name: entry["exp_avg_sq"] for name, entry in state.items()},
-        step={name: float(entry["step"]) for name, entry in state.items()},
+        {kind: {name: entry[kind] for name, entry in state.items()} for kind in powers},
+        {name: float(entry["step"]) for name, entry in state.items()},
+        powers,
     )
 
 

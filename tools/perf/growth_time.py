@@ -72,7 +72,7 @@ class Growing:
     def __init__(self, baseline: Baseline, small: Transformer, large: ModelConfig) -> None:
         self.baseline, self.small, self.large = baseline, small, large
         weights = {name: weight.detach() for name, weight in small.named_parameters()}
-        self.before = Moments(
+        self.before = Moments.adam(
             exp_avg={name: weight.clone() for name, weight in weights.items()},
             exp_avg_sq={name: weight.square() for name, weight in weights.items()},
             step=dict.fromkeys(weights, 1.0),

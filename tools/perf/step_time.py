@@ -132,7 +132,7 @@ def plain_steps(config: ModelConfig, shape: Shape) -> Turn:
     return _plain_turn(shape, partial(_train, model, optimizer))
 
 
-def _train(model: Transformer, optimizer: torch.optim.AdamW, batches: Sequence[Tensor]) -> None:
+def _train(model: Transformer, optimizer: torch.optim.Optimizer, batches: Sequence[Tensor]) -> None:
     for batch in batches:
         logits_BTV = model(batch[:, :-1])
         cross_entropy(logits_BTV.flatten(0, 1), batch[:, 1:].flatten()).backward()
