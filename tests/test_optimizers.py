@@ -27,11 +27,11 @@ from benchmark.training.optim import (
     moments_of,
     optimizer_class,
 )
-from tests.test_growth import Tile
-from tests.tiny import TINY, gap, generator, gradients, trained_like
+from test_growth import Tile
+from tiny import TINY, gap, generator, gradients, trained_like
 
 ROOT = Path(__file__).resolve().parent.parent
-HERE = "tests.test_optimizers"
+HERE = "test_optimizers"
 POWERS = {"momentum_buffer": 1}
 
 
@@ -109,6 +109,7 @@ def test_a_checkpoint_carries_its_state(tmp_path: Path) -> None:
         ({"target": f"{HERE}:Undeclared2"}, "protocol.optimizer.target"),
         ({"target": "torch.optim:SGD"}, "torch.optim:SGD is not a Optimizer"),
         ({"target": f"{HERE}:Momentum", "args": {"momentun": 0.9}}, "momentun"),
+        ({"target": f"{HERE}:Momentum", "beta2": 0.5}, "protocol.optimizer.beta2 is AdamW's"),
         ({"args": {"momentum": 0.9}}, "protocol.optimizer.args are of protocol.optimizer.target"),
     ],
 )

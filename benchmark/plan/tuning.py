@@ -11,6 +11,7 @@ the full budget and on other seeds it may be.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from benchmark.base.annotations import described, fits, hints
 from benchmark.base.errors import ConfigError

@@ -65,6 +65,9 @@ def optimizer_class(config: OptimizerConfig) -> type[Optimizer] | None:
             raise ConfigError(f"{where}.args are of {where}.target, which is missing")
         return None
     found = import_class(config.target, Optimizer, where)
+    for name in ("beta1", "beta2", "eps"):
+        if getattr(config, name) != getattr(OptimizerConfig, name):
+            raise ConfigError(f"{where}.{name} is AdamW's, and {where}.target is {config.target}")
     powers = getattr(found, "gradient_powers", None)
     if not powers or not all(isinstance(power, int) for power in powers.values()):
         raise ConfigError(
