@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from test_growth import Tile
+from tiny import TINY, gap, generator, gradients, trained_like
 
 from benchmark.base.errors import ConfigError
 from benchmark.growth.grow import grow
@@ -27,8 +29,6 @@ from benchmark.training.optim import (
     moments_of,
     optimizer_class,
 )
-from test_growth import Tile
-from tiny import TINY, gap, generator, gradients, trained_like
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = "test_optimizers"

@@ -117,11 +117,9 @@ def _learning_rate(record: RunRecord) -> dict[str, Any]:
 def _optimizer(record: RunRecord) -> dict[str, Any]:
     policy = _setting(record, "method", "state_policy")
     constants = _constants(record, "protocol", "optimizer")
-    target = constants.pop("target", "")
-    if target:  # the rest of AdamW's constants are not its own
-        constants = {k: v for k, v in constants.items() if k in ("args", "weight_decay", "clip")}
-    else:
-        constants.pop("args", None)
+    target = _setting(record, "protocol", "optimizer", "target", default="")
+    foreign = ("target", "beta1", "beta2", "eps") if target else ("target", "args")
+    constants = {name: value for name, value in constants.items() if name not in foreign}
     return {
         "name": target or "AdamW",
         **constants,
