@@ -75,7 +75,7 @@ def optimizer_class(config: OptimizerConfig) -> type[Optimizer] | None:
             f"state to a whole number, got {powers!r}"
         )
     with failures(f"{where}: {config.target}"):
-        found([torch.zeros(1, requires_grad=True)], lr=0.0, **config.args)  # type: ignore[call-arg]
+        found([torch.zeros(1, requires_grad=True, device="cpu")], lr=0.0, **config.args)  # type: ignore[call-arg]
     return found
 
 
