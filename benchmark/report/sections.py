@@ -29,6 +29,8 @@ def differences(analysis: Analysis) -> list[str]:
             "bootstrap, seeds x blocks": formats.limits(
                 row["bootstrap_low"], row["bootstrap_high"]
             ),
+            "moderated t": formats.limits(row["moderated_low"], row["moderated_high"]),
+            "own share of it": formats.percent(row["own_share"]),
             "sign-flip p": formats.number(row["p"]),
             "Holm p": formats.number(row["p_holm"]),
             "detectable": formats.bpb(row["detectable"]),
@@ -41,7 +43,9 @@ def differences(analysis: Analysis) -> list[str]:
         *([figure(*DIFFERENCES)] if lead(analysis) != DIFFERENCES else []),
         "*Detectable* is the smallest true difference that this many seeds find with 80 % power; "
         "pairing by seed helps where the seed correlation is positive. *Pairs lost* are seeds of "
-        "the method without a finite score of the control, or without a result of its own.",
+        "the method without a finite score of the control, or without a result of its own. "
+        "*Moderated t* is the interval under a standard deviation that is shrunk towards that of "
+        "all methods (Smyth 2004); *own share* is the row's in it. Verdicts do not use it yet.",
         _same_scores(analysis),
         formats.table(shown),
     ]

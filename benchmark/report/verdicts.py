@@ -1,7 +1,7 @@
 """The comparison itself: differences paired by seed, and what they allow to say."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -15,7 +15,9 @@ from benchmark.report.controls import (
     held_against,
 )
 from benchmark.report.frames import Frames, Row
+from benchmark.report.moderation import prior
 from benchmark.report.statistics import (
+    MIN_SEEDS,
     Comparison,
     Estimate,
     Verdict,
@@ -26,12 +28,14 @@ from benchmark.report.statistics import (
     is_significant,
     joint_verdict,
     mean_interval,
+    t_limit,
     verdict,
 )
 
 _COMPARISON = ["against", "method", "role", "control", "n", "n_lost", "is_best_fixed", "difference",
                "low", "high", "bootstrap_low", "bootstrap_high", "sd", "p", "p_holm", "detectable",
-               "correlation", "verdict", "significant"]  # fmt: skip
+               "correlation", "verdict", "significant", "moderated_low", "moderated_high",
+               "own_share"]  # fmt: skip
 
 Blocks = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -58,7 +62,22 @@ def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
     family = [row for row in compared if row["role"] == "method"]
     for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
         row |= {"p_holm": p, "significant": is_significant(row["n"], p)}
+    for against in dict.fromkeys(row["against"] for row in family):
+        _moderate([row for row in family if row["against"] == against])
     return pd.DataFrame(compared, columns=_COMPARISON)
+
+
+def _moderate(rows: Sequence[Row]) -> None:
+    """Add to each row the interval under a standard deviation shrunk towards that of all rows."""
+    degrees = [row["n"] - 1.0 for row in rows]
+    common = prior([row["sd"] for row in rows], degrees)
+    for row, own in zip(rows, degrees, strict=True):
+        if row["n"] < MIN_SEEDS or not math.isfinite(row["sd"]):
+            continue
+        sd, total, share = common.moderated(row["sd"], own)
+        half = t_limit(min(total, sum(degrees))) * sd / math.sqrt(row["n"])
+        low, high = row["difference"] - half, row["difference"] + half
+        row |= {"moderated_low": low, "moderated_high": high, "own_share": share}
 
 
 def verdicts(
