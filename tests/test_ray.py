@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,9 +92,12 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def growbench(
-    folder: Path, environment: Mapping[str, str], *settings: str
+    folder: Path, environment: Mapping[str, str], *settings: str, root: Path = ROOT
 ) -> Iterator[subprocess.Popen[str]]:
-    """`growbench run` of the tiny suite, with a method that can be held, in `folder`."""
+    """`growbench run` of the tiny suite, with a method that can be held, in `folder`.
+
+    The code is that of `root`.
+    """
     prepare(folder)
     (folder / "held.py").write_text(MODULE)
     (folder / "held.yaml").write_text(METHOD)
@@ -101,7 +105,7 @@ def growbench(
     with subprocess.Popen(
         [sys.executable, "-m", "benchmark", "run", "tiny.yaml", methods,
          "protocol.seeds=[0,1]", *settings],
-        cwd=folder, env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=folder, env={**environment, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=heed_interrupts,  # noqa: PLW1509 (nothing here holds a lock)
     ) as process:  # fmt: skip
@@ -193,12 +197,32 @@ def test_an_interrupted_command_leaves_nothing_behind_and_goes_on(
     assert records(tmp_path / "results" / "local" / "tiny") == records(local)
 
 
-def test_a_wrong_address_ends_the_command_in_one_line_and_soon(tmp_path: Path) -> None:
-    began = time.monotonic()
-    with growbench(tmp_path, os.environ, "--executor=ray", f"--address={HEAD}:1") as process:
+def test_a_cluster_with_other_code_is_refused_in_one_line(
+    two_nodes: Cluster, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "benchmark", other / "benchmark")
+    for name in ("configs", "baselines"):
+        (other / name).symlink_to(ROOT / name)
+    with (other / "benchmark/growth/noise.py").open("a") as file:
+        file.write("OTHER = 1\n")
+    folder = tmp_path / "here"
+    with growbench(folder, two_nodes.environment, *on_ray(two_nodes), root=other) as process:
         _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2, errors
-    assert f"run.address '{HEAD}:1': no Ray cluster answers within" in errors
+    assert "a machine of the cluster has other code or releases than the command's" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", [f"{HEAD}:1", "here"])
+def test_a_wrong_address_ends_the_command_in_one_line_and_soon(
+    tmp_path: Path, address: str
+) -> None:
+    began = time.monotonic()
+    with growbench(tmp_path, os.environ, "--executor=ray", f"--address={address}") as process:
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 2, errors
+    assert f"run.address '{address}': no Ray cluster answers within" in errors
     assert errors.count("\n") == 1
     assert time.monotonic() - began < 4 * ANSWER_SECONDS  # with the start of Python
 

@@ -292,14 +292,15 @@ def _run(suite: "SuiteConfig") -> int:
     out = console()
     out.print(f"planning suite {suite.name} and starting workers", soft_wrap=True)
     from benchmark.cli.display import display, troubles
-    from benchmark.cli.verdicts import verdicts
-    from benchmark.report import files
     from benchmark.session.session import Session
 
     session = Session(suite)
     with display(out, session.runs) as shown:
         tracks = session.execute(shown.show)
         shown.show(tracks)
+    from benchmark.cli.verdicts import verdicts  # with pandas and matplotlib
+    from benchmark.report import files
+
     files.write(session.results)
     out.print(verdicts(session.results))
     for line in troubles(tracks, session.cache):

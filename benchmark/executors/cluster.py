@@ -63,7 +63,8 @@ class RayExecutor(Executor):
     def n_slots(self) -> int:
         there = ray.cluster_resources()
         n_found = min(int(there.get(kind, 0) // n) for kind, n in self.wanted.items() if n)
-        return min(self.settings.workers or n_found, n_found)
+        n = min(self.settings.workers or n_found, n_found)
+        return n + (0 < n == n_found)  # one more waits in Ray, so that no slot waits for its stage
 
     @override
     def begin(self, spec: StageSpec) -> None:
