@@ -23,7 +23,7 @@ def tools(tmp_path: Path) -> Path:
 
 def bench(tools: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     """Run `make bench` with these tools, as if it were set up."""
-    command = ["make", "-o", "setup", "bench", f"BIN={tools}", *settings]
+    command = ["make", "--no-print-directory", "-o", "setup", "bench", f"BIN={tools}", *settings]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

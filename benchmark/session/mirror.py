@@ -48,7 +48,10 @@ class TensorBoard(Writer):
 
     def __init__(self, run: Run, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        self.writer = _module("torch.utils.tensorboard", "tensorboard").SummaryWriter(folder)
+        module = _module("torch.utils.tensorboard", "tensorboard")
+        self.writer = module.SummaryWriter(
+            folder.absolute()
+        )  # its thread outlives a change of folder
         self.text("configuration", json.dumps(run.config(), indent=1), 0)
 
     @override
