@@ -1,18 +1,15 @@
 """The operations of a training step that PyTorch's CPU build does slowly, done faster.
 
 float32 products: PyTorch calls MKL, which on AMD processors runs at less than half the speed of
-oneDNN, which the same build carries. Attention: PyTorch's fused kernel makes the probabilities
-twice and masks what it need not compute. RMSNorm: PyTorch composes it from a dozen passes on a CPU,
+oneDNN, which the same build carries. RMSNorm: PyTorch composes it from a dozen passes on a CPU,
 backward included; five are enough. Rotary positions: one complex product instead of seven real
 ones. Cross-entropy: one pass back instead of three. ADR 0018 has what each is worth; `make perf`
 measures the step with them. Elsewhere than on a CPU, and in what `torch.compile` makes code of,
 PyTorch's own are used.
 
-Shape suffixes: B batch, T time, H n_head, K d_head, N = B H, C rows of a part; 3 is q, k, v.
+Shape suffixes: B batch, T time, H n_head, K d_head; 3 is q, k, v.
 """
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,12 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from typing_extensions import override
-
-N_ROWS = 64
-"""Queries of a part, which attend to no key after the last of them."""
-
-LONGEST = 256
-"""Text that attends in parts; the memory they need grows with the square of its length."""
 
 
 def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[str, str]:
@@ -37,7 +28,6 @@ def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[s
         precision: the protocol's name of the precision.
         is_compiled: whether training steps run through `torch.compile`.
     """
-    attention = "PyTorch, scaled_dot_product_attention"
     if device != "cpu":
         tf32 = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
         products, norm = f"cuBLAS of CUDA {torch.version.cuda}, TF32 {tf32}", "PyTorch"
@@ -45,12 +35,10 @@ def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[s
         is_plain = is_compiled or precision != "32-true"
         is_onednn = torch.backends.mkldnn.is_available() and not is_plain
         products, norm = "oneDNN" if is_onednn else "PyTorch", "growbench"
-        if not is_plain:
-            attention = f"growbench up to a length of {LONGEST}, then {attention}"
     return {
         "products": products,
         "norm": "Inductor" if is_compiled else norm,
-        "attention": attention,
+        "attention": "PyTorch, scaled_dot_product_attention",
         "float32_products": torch.get_float32_matmul_precision(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
@@ -128,20 +116,12 @@ def attention(qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
         qkv_BT3HK: queries, keys and values.
         rotation_Tk2: cosine and sine of each angle, for as many positions or more.
     """
-    is_plain = _is_plain_cpu(qkv_BT3HK) and qkv_BT3HK.dtype == torch.float32
-    if is_plain and qkv_BT3HK.shape[1] <= LONGEST:
-        return attention_in_parts(qkv_BT3HK, rotation_Tk2)
     qk_BT2HK, v_BTHK = qkv_BT3HK[:, :, :2], qkv_BT3HK[:, :, 2]
     if rotation_Tk2 is not None:
         qk_BT2HK = rotate(qk_BT2HK, rotation_Tk2)
     q_BHTK, k_BHTK = qk_BT2HK.transpose(1, 3).unbind(2)
     y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BTHK.transpose(1, 2), is_causal=True)
     return y_BHTK.transpose(1, 2).flatten(2)
-
-
-def attention_in_parts(qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-    """`attention` part by part, each a few queries and all keys up to them."""
-    return _Attention.apply(qkv_BT3HK, rotation_Tk2)  # type: ignore[no-untyped-call]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -236,79 +216,6 @@ class _RMSNorm(torch.autograd.Function):
         along = (product @ gain).unsqueeze(-1).div_(-unit.shape[-1])
         grad_x = (grad * gain).addcmul_(unit, along).mul_(scale)
         return grad_x, product.flatten(0, -2).sum(0), None
-
-
-def _as_pairs(x: Tensor) -> Tensor:
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-
-
-def _turned(qk: Tensor, turn: Tensor, out: Tensor) -> None:
-    """Write queries and keys times `turn`, real or complex, into `out`."""
-    if turn.is_complex():
-        qk, out = _as_pairs(qk), _as_pairs(out)
-    torch.mul(qk, turn, out=out)
-
-
-def _turn(qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-    """What makes of queries and keys those whose product is the scores: (2, 1, 1, T or 1, ...)."""
-    n_time, d_head = qkv_BT3HK.shape[1], qkv_BT3HK.shape[-1]
-    scale = qkv_BT3HK.new_tensor([d_head**-0.5, 1.0]).view(2, 1, 1, 1, 1)
-    if rotation_Tk2 is None:
-        return scale
-    return scale * torch.view_as_complex(rotation_Tk2[:n_time].to(scale.dtype))
-
-
-def _parts(n_time: int) -> Iterator[tuple[slice, slice]]:
-    """Queries, and the keys up to them; the last part, which has all keys, comes first."""
-    for start in reversed(range(0, n_time, N_ROWS)):
-        end = min(start + N_ROWS, n_time)
-        yield slice(start, end), slice(end)
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    @override
-    def forward(ctx: Any, qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-        B, T, _, H, K = qkv_BT3HK.shape
-        turn, qkv_3BHTK = _turn(qkv_BT3HK, rotation_Tk2), qkv_BT3HK.permute(2, 0, 3, 1, 4)
-        heads_3BHTK = qkv_BT3HK.new_empty(3, B, H, T, K)
-        _turned(qkv_3BHTK[:2], turn, heads_3BHTK[:2])
-        heads_3BHTK[2] = qkv_3BHTK[2]
-        q_NTK, k_NTK, v_NTK = heads_3BHTK.flatten(1, 2).unbind()
-        y_NTK, weights = torch.empty_like(q_NTK), []
-        later_CC = q_NTK.new_full((N_ROWS, N_ROWS), -math.inf).triu_(1)
-        for rows, keys in _parts(T):
-            scores_NCT = torch.bmm(q_NTK[:, rows], k_NTK[:, keys].mT)
-            n_rows = scores_NCT.shape[1]
-            scores_NCT[:, :, -n_rows:].add_(later_CC[:n_rows, :n_rows])
-            weights.append(scores_NCT.softmax(-1))
-            y_NTK[:, rows] = torch.bmm(weights[-1], v_NTK[:, keys])
-        ctx.save_for_backward(heads_3BHTK, y_NTK, turn, *weights)
-        return y_NTK.view(B, H, T, K).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    @once_differentiable
-    @override
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        heads_3BHTK, y_NTK, turn, *weights = ctx.saved_tensors
-        _, B, H, T, K = heads_3BHTK.shape
-        q_NTK, k_NTK, v_NTK = heads_3BHTK.flatten(1, 2).unbind()
-        dy_NTK = grad.view(B, T, H, K).transpose(1, 2).reshape(B * H, T, K)
-        along_NT1 = (dy_NTK * y_NTK).sum(-1, keepdim=True)
-        grads_3BHTK = torch.zeros_like(heads_3BHTK)
-        dq_NTK, dk_NTK, dv_NTK = grads_3BHTK.flatten(1, 2).unbind()
-        for (rows, keys), weight_NCT in zip(_parts(T), weights, strict=True):
-            dy_NCK = dy_NTK[:, rows]
-            dv_NTK[:, keys].add_(torch.bmm(weight_NCT.mT, dy_NCK))
-            dscores_NCT = torch.bmm(dy_NCK, v_NTK[:, keys].mT)
-            dscores_NCT.sub_(along_NT1[:, rows]).mul_(weight_NCT)
-            dq_NTK[:, rows] = torch.bmm(dscores_NCT, k_NTK[:, keys])
-            dk_NTK[:, keys].add_(torch.bmm(dscores_NCT.mT, q_NTK[:, rows]))
-        grad_BT3HK = grad.new_empty(B, T, 3, H, K)
-        grad_3BHTK = grad_BT3HK.permute(2, 0, 3, 1, 4)
-        _turned(grads_3BHTK[:2], turn.conj().resolve_conj(), grad_3BHTK[:2])
-        grad_3BHTK[2] = grads_3BHTK[2]
-        return grad_BT3HK, None
 
 
 class _CrossEntropy(torch.autograd.Function):
