@@ -185,7 +185,7 @@ def epochs(evidence: Evidence) -> Iterator[Remark]:
         yield Remark("suite.yaml: protocol.allow_repeats is true", is_fault=False)
         return
     for run in evidence.ran:
-        read, has = run.events[-1].get("tokens", 0), run.events[0]["train_bytes"]
+        read, has = run.events[-1].get("tokens", 0), run.train_bytes
         if read > has:
             yield Remark(f"{log_of(run)}: read {read:,} bytes of a text of {has:,}: repeats data")
 

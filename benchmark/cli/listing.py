@@ -10,6 +10,7 @@ from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import (
     MethodConfig,
+    as_dict,
     available,
     find,
     load_machine,
@@ -22,6 +23,7 @@ from benchmark.plan.reading import read
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.plan.suite import Sharing
+from benchmark.records.card import own_schedule
 from benchmark.report import formats
 from benchmark.session.machines import Machine
 from benchmark.session.probe import Probe, predict
@@ -178,6 +180,10 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         )
     for name, reason in design(session.suite).left_out.items():
         yield f"left out of the crossed design: {name}: {reason}"
+    methods = {run.method.name: as_dict(run.method) for run in session.runs}
+    for name, method in methods.items():
+        if found := own_schedule(method):
+            yield f"own schedule: {name}: {found}"
     if with_time:
         duration = formats.seconds(_predicted_seconds(session, outlooks))
         yield (
@@ -267,10 +273,11 @@ def _changes(stages: Done) -> Iterator[str]:
     start = 0.0
     for spec, result in stages:
         if spec.grows_from is not None:
+            before, after = (ModelConfig(**m).sizes() for m in (spec.grows_from, spec.model))
             sizes = [
-                f"{name} {old} to {spec.model[name]}"
-                for name, old in spec.grows_from.items()
-                if spec.model[name] != old
+                f"{name} {before[name]} to {size}"
+                for name, size in after.items()
+                if before.get(name, size) != size
             ]
             at = formats.percent(start / spec.budget_flops)
             yield f"{', '.join(sizes) or 'no size'} at {at}"

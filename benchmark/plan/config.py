@@ -18,6 +18,7 @@ from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.schedule import Ladder
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.filling import filled
+from benchmark.plan.own_schedule import OwnStage
 from benchmark.plan.reading import Mapped, parse, read
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
@@ -59,6 +60,10 @@ class MethodConfig:
     schedule: PluginConfig | None = None
     state_policy: str | None = None
     rewarm: Rewarm | None = None
+    stages: list[OwnStage] = field(default_factory=list[OwnStage])
+    """What the method does in its own way at each of its sizes, the source's first; empty for the
+    schedule and the text that all share."""
+
     tunable: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """Settings of the method's own that its trials may vary, and their bounds: `args.NAME` or
     `schedule.args.NAME`. A file does not inherit them from its `defaults`."""
@@ -285,7 +290,10 @@ def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] =
     layers = [(f"{display_path(path)}: ", read(path, SuiteConfig))]
     layers += [("", parse([text], SuiteConfig)) for text in overrides]
     for i, (_, layer) in enumerate(layers):
-        if _expand_corpus(layer, path.parent):  # another corpus, nothing of the one before
+        workload = layer.get("workload")
+        if isinstance(workload, dict) and _expand_corpus(
+            workload, path.parent
+        ):  # another corpus, nothing of the one before
             for _, below in layers[:i]:
                 below.get("workload", {}).pop("corpus", None)
     config = filled(SuiteConfig, *layers, where=layers[0][0])
@@ -340,6 +348,9 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
     raw = read(path, MethodConfig)
     if isinstance(raw.get("rewarm"), str):
         raw["rewarm"] = {"which": raw["rewarm"]}
+    for stage in raw.get("stages") or ():
+        if isinstance(stage, dict):
+            _expand_corpus(stage, path.parent)
     if (parent := raw.pop("defaults", None)) is None:
         return [(where, raw)]
     if not isinstance(parent, str):
@@ -399,10 +410,9 @@ def as_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
 
 def _expand_corpus(layer: Mapped, folder: Path) -> bool:
     """Put the manifest in the place of a corpus's name, if there is one."""
-    workload = layer.get("workload")
-    corpus = workload.get("corpus") if isinstance(workload, dict) else None
+    corpus = layer.get("corpus")
     if isinstance(corpus, str):
-        layer["workload"]["corpus"] = read(find("corpus", _beside(corpus, folder)), CorpusConfig)
+        layer["corpus"] = read(find("corpus", _beside(corpus, folder)), CorpusConfig)
     return isinstance(corpus, str)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from benchmark.base.digest import code, science
 from benchmark.base.errors import BenchmarkError, ConfigError, MethodError
 from benchmark.base.plugins import PluginConfig, build, class_path, failures
+from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import GrowthSchedule, Progress, check_times
 from benchmark.model.cost import Position, affordable_steps
@@ -20,6 +21,7 @@ from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
 from benchmark.plan.guard import build_method, check_training_is_shared
+from benchmark.plan.own_schedule import OwnStage, check_stages
 from benchmark.plan.sizes import rungs
 from benchmark.plan.spec import (
     RELEASES,
@@ -54,6 +56,7 @@ class Run:
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
         self.rewarm = method.rewarm or self.baseline.rewarm
+        check_stages(method.stages, self._times, self.n_growths, where)
         self._check_budget(where)
 
     def _check_budget(self, where: str) -> None:
@@ -61,7 +64,7 @@ class Run:
         stages = self.predicted()
         is_spent = bool(stages) and stages[-1][0].is_last
         n_grown = stages[-1][0].rung if stages else 0
-        times = self.schedule.times(self.n_growths) if self.schedule else None
+        times = self._times
         if is_spent and n_grown < self.n_growths and times is None:
             raise ConfigError(
                 f"{where}.schedule: by the end of the budget it has grown {n_grown} times of the "
@@ -79,7 +82,7 @@ class Run:
 
     def _grows_late(self, stages: Done) -> bool:
         """Whether two growths are so close that no step fits between them."""
-        times = self.schedule.times(self.n_growths) if self.schedule is not None else None
+        times = self._times
         return times is not None and any(
             after.grows_from is not None and end.end.flops > times[after.rung - 1] * self.budget
             for (_, end), (after, _) in pairwise(stages)
@@ -192,7 +195,7 @@ class Run:
             state_policy=self.policy.value if has_grown else "",
             rewarm=self._rewarm(rung),
             optimizer=asdict(self.protocol.optimizer),
-            rate=asdict(self._rate(until)),
+            rate=asdict(self._rate(rung, until)),
             budget_flops=self.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
@@ -203,6 +206,8 @@ class Run:
             precision=self.protocol.precision,
             is_compiled=self.suite.run.compile,
             parent=done[-1][0].id if done else None,
+            own_text=self._own_text(rung),
+            first_window=self._first_window(rung, done),
         )
 
     def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
@@ -224,13 +229,64 @@ class Run:
             done.append((spec, StageResult(status="done", end=end)))
         return done
 
-    def _rate(self, until: float) -> RateCurve:
+    @property
+    def _times(self) -> tuple[float, ...] | None:
+        """Fractions of the run's budget at which it grows, where they are known beforehand."""
+        return self.schedule.times(self.n_growths) if self.schedule is not None else None
+
+    def _rate(self, rung: int, until: float) -> RateCurve:
         """The learning rate of a stage that ends at `until`."""
-        rate, decay_start = self.protocol.learning_rate, self._decay_start(self.method.budget)
+        curve = self._whole_rate(rung)
+        has_decay = curve.decay is not None and until > curve.decay[0]
+        return curve if has_decay else replace(curve, decay=None, shape="linear", floor=0.0)
+
+    def _whole_rate(self, rung: int) -> RateCurve:
+        """The learning rate at a rung to its end."""
+        protocol, own = self.protocol, self._own(rung).rate
+        if own is not None:
+            growths = [time * self.budget for time in self._times or ()]
+            start, end = [0.0, *growths][rung], [*growths, self.budget][rung]
+            return own.curve(protocol.learning_rate, protocol.budget_flops, start, end)
+        rate = protocol.learning_rate
         return RateCurve(
             peak=rate.peak,
-            warmup_flops=rate.warmup * self.protocol.budget_flops,
-            decay=(decay_start, self.budget) if until > decay_start else None,
+            warmup_flops=rate.warmup * protocol.budget_flops,
+            decay=(self._decay_start(self.method.budget), self.budget),
+        )
+
+    def _own(self, rung: int) -> OwnStage:
+        """What the method does in its own way at a rung."""
+        return self.method.stages[rung] if self.method.stages else OwnStage()
+
+    @property
+    def own_corpora(self) -> list[CorpusConfig]:
+        """Corpora that the run reads beside the suite's, each once."""
+        found = [stage.corpus for stage in self.method.stages]
+        others = [c for c in found if c is not None and c.sha256 != self.data["sha256"]]
+        return [corpus for i, corpus in enumerate(others) if corpus not in others[:i]]
+
+    def reads(self) -> dict[str, int]:
+        """Predicted bytes that the run reads of each training text; the suite's is ""."""
+        tokens: dict[str, int] = {}
+        last = 0
+        for spec, result in self.predicted():
+            name = spec.own_text["name"] if spec.own_text else ""
+            tokens[name] = tokens.get(name, 0) + result.end.tokens - last
+            last = result.end.tokens
+        return tokens
+
+    def _own_text(self, rung: int) -> dict[str, Any] | None:
+        corpus = self._own(rung).corpus
+        return asdict(corpus) if corpus in self.own_corpora else None
+
+    def _first_window(self, rung: int, done: Done) -> int:
+        """Windows that the run has read of other texts than this rung's, which count for none."""
+        text = self._own_text(rung)
+        starts = [0, *(result.end.window for _, result in done)]
+        return sum(
+            result.end.window - start
+            for start, (spec, result) in zip(starts, done, strict=False)
+            if spec.own_text != text
         )
 
     def _is_due(self, spent: float, rung: int, done: Done) -> bool:
@@ -254,6 +310,8 @@ class Run:
         protocol = self.protocol
         marks = {cut * protocol.budget_flops for cut in protocol.cuts}
         marks |= {self._decay_start(rung) for rung in [*protocol.rungs, self.method.budget]}
+        if (decay := self._whole_rate(rung).decay) is not None:
+            marks.add(decay[0])
         if self.schedule is not None and rung < self.n_growths:
             times = self.schedule.times(self.n_growths)
             if times is None:
@@ -286,7 +344,7 @@ class Run:
 
     def _rewarm(self, rung: int) -> dict[str, Any] | None:
         """The re-warm-up that is under way at this rung, if one is."""
-        is_warming = rung > 0 and self.rewarm.which != "none"
+        is_warming = rung > 0 and self.rewarm.which != "none" and self._own(rung).rate is None
         return asdict(self.rewarm.after(rung)) if is_warming else None
 
     def _model_class(self, rung: int) -> type[Transformer]:

@@ -100,6 +100,11 @@ class StageSpec:
     """Whether steps run through `torch.compile`, which rounds in its own way."""
 
     parent: str | None
+    own_text: dict[str, Any] | None = None
+    """Manifest of the corpus that is read instead of the suite's, if one is."""
+
+    first_window: int = 0
+    """Windows that earlier stages have read of other texts."""
 
     @cached_property
     def id(self) -> str:

@@ -15,6 +15,7 @@ from benchmark.plan.config import (
     load_method,
 )
 from benchmark.plan.factors import design
+from benchmark.plan.own_schedule import train_bytes
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done
 
@@ -84,14 +85,16 @@ def _check_controls(methods: list[MethodConfig]) -> None:
 
 def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
     for run in runs:
-        wanted = run.predicted()[-1][1].end.tokens
-        if wanted > n_train_tokens:
-            raise ConfigError(
-                f"method {run.method.name} would read {wanted:,} bytes at "
-                f"protocol.budget_flops={run.suite.protocol.budget_flops:.3g}, but one epoch of "
-                f"the corpus has {n_train_tokens:,}; lower the budget or set "
-                "protocol.allow_repeats=true"
-            )
+        seq_len = run.suite.workload.target.seq_len
+        epochs = {c.name: (train_bytes(c) - 1) // seq_len * seq_len for c in run.own_corpora}
+        for corpus, wanted in run.reads().items():
+            if wanted > (has := epochs.get(corpus, n_train_tokens)):
+                raise ConfigError(
+                    f"method {run.method.name} would read {wanted:,} bytes at "
+                    f"protocol.budget_flops={run.suite.protocol.budget_flops:.3g}, but one epoch "
+                    f"of {f'corpus {corpus}' if corpus else 'the corpus'} has {has:,}; lower the "
+                    "budget or set protocol.allow_repeats=true"
+                )
 
 
 def _hull_method(sizes: dict[str, int]) -> MethodConfig:

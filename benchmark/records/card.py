@@ -73,11 +73,11 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _data(record: RunRecord) -> dict[str, Any]:
     first, tokens = _last(record, "run"), _last(record, "end").get("tokens")
-    train = first.get("train_bytes")
+    train = record.train_bytes
     return {
         "corpus": first.get("corpus"),
         "sha256": first.get("corpus_sha256"),
-        "train_bytes": train,
+        "train_bytes": first.get("train_bytes"),
         "val_bytes": first.get("val_bytes"),
         "test_bytes": first.get("test_bytes"),
         "tokens": tokens,
@@ -110,8 +110,32 @@ def _learning_rate(record: RunRecord) -> dict[str, Any]:
     return {
         **_constants(record, "protocol", "learning_rate"),
         "after_growth": _filled(rewarm) if is_used else NONE,
+        "own_schedule": own_schedule(_setting(record, "method", default={})) or NONE,
         "tuned": _filled(_setting(record, "method", "tuned")),
     }
+
+
+def own_schedule(method: Mapping[str, Any]) -> str:
+    """How a method trains in its own way, size after size; empty if it does as all do."""
+    stages = method.get("stages") or []
+    return "; then ".join(map(_own_stage, stages))
+
+
+def _own_stage(stage: Mapping[str, Any]) -> str:
+    rate, corpus = stage["rate"], stage["corpus"]
+    words = ["the suite's rate"]
+    if rate is not None:
+        warmup = rate["warmup"]
+        words = [
+            f"{rate['peak']:g} x the peak rate",
+            "the suite's warm-up"
+            if warmup is None
+            else f"warm-up over {100 * warmup:g} % of the size",
+            f"{rate['shape']} decay to {rate['floor']:g} over {100 * rate['decay']:g} % of it"
+            if rate["decay"]
+            else "no decay",
+        ]
+    return ", ".join([*words, *([f"text of {corpus['name']}"] if corpus else [])])
 
 
 def _optimizer(record: RunRecord) -> dict[str, Any]:

@@ -86,6 +86,12 @@ class RunRecord:
         last = self.events[-1]
         return str(last["status"]) if last["kind"] == "end" else "unfinished"
 
+    @property
+    def train_bytes(self) -> int:
+        """Training text of all the corpora that the run reads; 0 if it never ran."""
+        first = self.events[0] if self.events else {}
+        return int(first.get("train_bytes", 0)) + int(first.get("own_train_bytes", 0))
+
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
         """The provenance without the names of the stages."""

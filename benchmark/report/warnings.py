@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from benchmark.records.card import own_schedule
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
@@ -32,7 +33,8 @@ def tripwires(analysis: Analysis) -> list[str]:
         f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
     }
     found = [warning for warning, affected in warnings.items() if len(affected)]
-    others = (*_dropped(analysis), *_copied(analysis), *_tuned(analysis), *_registered(analysis))
+    others = (*_dropped(analysis), *_copied(analysis), *_tuned(analysis), *_own(analysis),
+              *_registered(analysis))  # fmt: skip
     return [*found, *others]
 
 
@@ -76,6 +78,13 @@ def _tuned(analysis: Analysis) -> list[str]:
     usual = max(chances, key=chances.count)
     unequal = [m for m, chance in zip(ledger.method, chances, strict=True) if chance != usual]
     return [f"**Unequal tuning:** {code(unequal)}."] if unequal else []
+
+
+def _own(analysis: Analysis) -> list[str]:
+    """Methods that have not the schedule, or the text, of the others."""
+    methods = {run.method: run.config.get("method", {}) for run in analysis.frames.suite.runs}
+    own = {name: found for name, method in methods.items() if (found := own_schedule(method))}
+    return [f"**Own schedule:** `{name}`: {found}." for name, found in own.items()]
 
 
 def _registered(analysis: Analysis) -> list[str]:

@@ -12,6 +12,7 @@ from benchmark.base.errors import RecordError
 from benchmark.data.tripwires import tripwires
 from benchmark.executors.track import Failure, Track
 from benchmark.plan.config import SuiteConfig
+from benchmark.plan.own_schedule import train_bytes
 from benchmark.plan.run import Run
 from benchmark.records.card import card
 from benchmark.records.events import VERSION, Event, atomic_write_text, read_events
@@ -94,6 +95,7 @@ class Recorder:
             train_bytes=self.data["train"],
             val_bytes=self.data["val"],
             test_bytes=self.data["test"],
+            own_train_bytes=sum(map(train_bytes, run.own_corpora)),
             corpus=self.data["corpus"],
             corpus_sha256=self.data["sha256"],
         )

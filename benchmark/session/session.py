@@ -68,6 +68,8 @@ class Session:
         """Refuse a vocabulary without some byte of the corpus."""
         splits = (self.corpus.train, self.corpus.val, self.corpus.test)
         largest = max(int(split.max()) for split in splits)
+        if any(run.own_corpora for run in runs):
+            largest = 255  # a corpus of a method's own may have any byte
         smallest = min(sizes.vocab_size for run in runs for sizes in run.rungs)
         if smallest <= largest:
             raise ConfigError(

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from benchmark.base.errors import DivergenceError
 from benchmark.base.plugins import PluginConfig, build, import_class
-from benchmark.data.corpora import load
+from benchmark.data.corpora import Corpus, CorpusConfig, load
 from benchmark.data.stream import ByteStream
 from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
+from benchmark.plan.filling import filled
 from benchmark.plan.spec import StageSpec
 from benchmark.stage.batches import Batches, Share
 from benchmark.stage.checkpoint import StageStore, State, load_state
@@ -32,12 +33,23 @@ class Fitting:
         self.store = StageStore(context.cache)
         self.folder = self.store.folder(spec.id)
         self.corpus = load(context.corpus, context.cache / "corpora")
+        """What models are scored on."""
+
+        self.read = self._read()
+        """What the stage is trained on."""
+
         self.model_class = import_class(spec.model_class, Transformer, "model_class")
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
         process.put_back(ENVIRONMENT, WARNINGS)  # libraries set these when they are imported
         check_loaded(spec, self.corpus, self.baseline, self.model_class)
         self.check()
+
+    def _read(self) -> Corpus:
+        if self.spec.own_text is None:
+            return self.corpus
+        config = filled(CorpusConfig, ("stages.corpus: ", self.spec.own_text))
+        return load(config, self.context.cache / "corpora")
 
     def check(self) -> None:
         """Check that the stage still runs as it was planned; before anything of it is kept.
@@ -47,6 +59,7 @@ class Fitting:
             MethodError: the method has changed the process.
         """
         self.corpus.check()
+        self.read.check()
         self.process.check(self.spec.baseline)
 
     @property
@@ -105,10 +118,10 @@ class Fitting:
     def stream(self, position: Position) -> ByteStream:
         """Training text from `position` on."""
         return ByteStream(
-            text=self.corpus.train,
+            text=self.read.train,
             seq_len=int(self.spec.model["seq_len"]),
             batch_size=self.spec.batch_size,
             seed=self.spec.seed,
             allow_repeats=self.spec.allow_repeats,
-            first_window=position.window,
+            first_window=position.window - self.spec.first_window,
         )

@@ -113,15 +113,27 @@ class RateCurve:
     peak: float
     warmup_flops: float
     decay: tuple[float, float] | None
-    """Where the decay to zero starts and ends."""
+    """Where the decay starts and ends."""
+
+    start: float = 0.0
+    """Where the warm-up starts."""
+
+    shape: str = "linear"
+    """Of the decay: "linear" or "cosine"."""
+
+    floor: float = 0.0
+    """What the decay ends with, as a fraction of the peak."""
 
     def at(self, flops: float) -> float:
         """Learning rate when `flops` are spent."""
-        rate = self.peak * min(1.0, flops / self.warmup_flops)
+        rate = self.peak * min(1.0, max(0.0, flops - self.start) / self.warmup_flops)
         if self.decay is None:
             return rate
         start, end = self.decay
-        return rate * min(1.0, max(0.0, (end - flops) / (end - start)))
+        left = min(1.0, max(0.0, (end - flops) / (end - start)))
+        if self.shape == "cosine":
+            left = (1.0 - math.cos(math.pi * left)) / 2.0
+        return rate * (self.floor + (1.0 - self.floor) * left)
 
 
 @dataclass(frozen=True, kw_only=True)
