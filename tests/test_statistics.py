@@ -16,7 +16,6 @@ from benchmark.report.statistics import (
     cost_to_target,
     deviation,
     expected_best,
-    hierarchical_bootstrap,
     holm,
     is_significant,
     joint_verdict,
@@ -58,7 +57,6 @@ def test_comparison_is_paired_and_signed_method_minus_control() -> None:
     comparison = compare([1.0, 2.0, 3.5], [1.5, 2.5, 4.0])
     assert comparison.difference.value == pytest.approx(-0.5)
     assert comparison.sd == pytest.approx(0.0, abs=1e-12)
-    assert comparison.correlation == pytest.approx(1.0)
     with pytest.raises(ValueError, match="longer"):
         compare([1.0], [1.0, 2.0])
 
@@ -88,9 +86,9 @@ def test_holm_by_hand() -> None:
 
 
 def test_minimum_detectable_effect_is_found_four_times_in_five() -> None:
-    assert minimum_detectable_effect(1.0, 3) == pytest.approx(3.26, abs=0.01)
-    assert minimum_detectable_effect(0.01, 10_000) == pytest.approx(2.8016e-4, rel=1e-3)
-    n, true = 5, minimum_detectable_effect(1.0, 5)
+    assert minimum_detectable_effect(1 / math.sqrt(3), 2) == pytest.approx(3.26, abs=0.01)
+    assert minimum_detectable_effect(1e-4, 9_999) == pytest.approx(2.8016e-4, rel=1e-3)
+    n, true = 5, minimum_detectable_effect(1 / math.sqrt(5), 4)
     draws = np.random.default_rng(0).normal(true, 1.0, (20_000, n))
     half = scipy_stats.t.ppf(0.975, n - 1) * draws.std(axis=1, ddof=1) / math.sqrt(n)
     assert np.mean(np.abs(draws.mean(axis=1)) > half) == pytest.approx(0.80, abs=0.01)
@@ -98,7 +96,9 @@ def test_minimum_detectable_effect_is_found_four_times_in_five() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_minimum_detectable_effect_exceeds_the_interval(n: int) -> None:
-    assert minimum_detectable_effect(1.0, n) > scipy_stats.t.ppf(0.975, n - 1) / math.sqrt(n)
+    error = 1 / math.sqrt(n)
+    assert minimum_detectable_effect(error, n - 1) > scipy_stats.t.ppf(0.975, n - 1) * error
+    assert math.isnan(minimum_detectable_effect(error, 0))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_minimum_detectable_effect_exceeds_the_interval(n: int) -> None:
     ],
 )
 def test_verdict_words(method: list[float], word: Verdict) -> None:
-    assert verdict(compare(method, [2.0] * len(method))) == word
+    assert verdict(compare(method, [2.0] * len(method)).difference) == word
 
 
 def test_better_means_better_than_every_control() -> None:
@@ -158,7 +158,7 @@ def test_a_target_reached_at_no_cost_is_not_interpolated() -> None:
 def test_d4_a_nan_in_a_curve_is_no_loss_of_zero_that_reaches_every_target() -> None:
     """D4 of the defects of other harnesses: a log parser that reads nan as 0."""
     assert cost_to_target([1.0, 2.0], [3.0, math.nan], 0.5) == math.inf
-    assert verdict(compare([math.inf] * 3, [2.0] * 3)) == "worse"
+    assert verdict(compare([math.inf] * 3, [2.0] * 3).difference) == "worse"
 
 
 def test_d12_a_faster_method_has_a_speed_up_above_one() -> None:
@@ -181,39 +181,11 @@ def test_speed_up_is_a_geometric_mean_with_a_t_interval_of_its_logarithm() -> No
     assert math.log(2 / result.low) == pytest.approx(half, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("method", "spent", "value", "below"),
-    [
-        ([2.0, math.inf, 1.0], 4.0, 2.0, math.nan),  # slower than 1x, so the middle stays
-        ([3.9, math.inf, 3.9], 4.1, 4 / 3.9, math.nan),
-        ([4.1, math.inf, 4.2], 4.2, 4 / 4.2, 4 / 4.2),  # the bound is not above the slowest
-        ([4.1, math.inf, 5.0], 4.4, 0.8, 4 / 4.4),  # 1 / 1.1 may be faster than 0.8
-        ([2.0, math.inf, math.inf], 4.0, 0.0, 1.0),
-        ([2.0, math.inf], 4.0, 0.0, 1.5),  # half a seed is no majority
-        ([2.0, 1.0, 4.0, math.inf], 4.0, 1.5, math.nan),
-        ([math.inf, math.inf], 4.0, 0.0, 1.0),
-    ],
-)
-def test_seeds_that_did_not_reach_the_loss_bound_the_median_of_all(
-    method: list[float], spent: float, value: float, below: float
-) -> None:
-    found = speed_up([4.0] * len(method), method, [spent] * len(method))
+@pytest.mark.parametrize("method", [[2.0, math.inf, 1.0], [math.inf] * 3, []])
+def test_there_is_no_speed_up_where_a_seed_did_not_reach_the_loss(method: list[float]) -> None:
+    found = speed_up([4.0] * len(method), method)
+    assert math.isnan(found.estimate.value)
     assert found.n_reached == sum(map(math.isfinite, method))
-    assert found.estimate.value == pytest.approx(value)
-    assert math.isnan(found.estimate.low)
-    exact = math.isnan(below) or below == value
-    assert math.isnan(found.below) if exact else found.below == pytest.approx(below)
-    for hidden in (0.0, 0.5, 0.999):  # whatever those seeds would have come to, the median fits
-        truth = [4 / m if math.isfinite(m) else hidden * 4 / spent for m in method]
-        median = float(np.median(truth))
-        assert value - 1e-12 <= median <= (value if exact else below) + 1e-12
-
-
-def test_a_seed_that_failed_is_never_faster() -> None:
-    found = speed_up([4.0, 4.0, 4.0], [5.0, math.inf, 4.0], [4.1, math.inf, 4.1])
-    assert (found.estimate.value, math.isnan(found.below)) == (0.8, True)
-    never = speed_up([4.0, math.inf], [math.inf, math.inf])
-    assert (never.estimate.value, never.n_reached, math.isnan(never.below)) == (0.0, 0, True)
 
 
 def test_finds_a_planted_speed_up_of_1_3() -> None:
@@ -256,62 +228,12 @@ def test_a_failed_trial_is_infinite_as_long_as_it_may_be_the_only_one_chosen() -
     assert expected_best([math.inf, math.inf]) == [math.inf, math.inf]
 
 
-def test_d8_two_blocks_of_unequal_length_are_averaged_by_bytes() -> None:
-    """D8: a mean over documents, and with the wrong sign."""
-    estimate = hierarchical_bootstrap([[1.0, 8.0]], [1, 99])
-    assert estimate.value == pytest.approx(9.0 / 100 / math.log(2))
-
-
-def test_d9_sums_do_not_depend_on_how_the_text_is_cut() -> None:
-    """D9: a running sum over millions of nats in 32 bits."""
-    nats = np.random.default_rng(0).uniform(0.0, 1e4, 1_000_000)
-    whole = hierarchical_bootstrap([[math.fsum(nats)]], [1e9]).value
-    cut = hierarchical_bootstrap([nats.reshape(1000, -1).sum(1)], np.full(1000, 1e6)).value
-    assert cut == pytest.approx(whole, rel=1e-12)
-
-
 def test_d13_a_comparison_looks_at_every_value_not_at_the_last() -> None:
     """D13: a check after the loop, with a tolerance of 100 %."""
     base = [2.0, 2.1, 2.2]
     for i in range(3):
         moved = [value + 1e-9 * (position == i) for position, value in enumerate(base)]
         assert compare(moved, base).difference.value == pytest.approx(1e-9 / 3, rel=1e-3)
-
-
-def test_bootstrap_estimate_is_the_micro_average_in_bits_per_byte() -> None:
-    nats, sizes = [[2.0, 4.0], [4.0, 8.0], [3.0, 6.0]], [10, 20]
-    estimate = hierarchical_bootstrap(nats, sizes)
-    assert estimate.value == pytest.approx(9.0 / 30 / math.log(2))
-    assert estimate.low < estimate.value < estimate.high
-    assert estimate == hierarchical_bootstrap(nats, sizes)
-
-
-def test_bootstrap_over_seeds_alone_is_about_as_wide_as_the_t_interval() -> None:
-    per_seed = np.random.default_rng(0).normal(0.1, 0.05, 5)
-    nats = per_seed[:, None] * math.log(2) * np.ones(40)
-    boot, exact = hierarchical_bootstrap(nats, np.ones(40)), mean_interval(list(per_seed))
-    assert boot.value == pytest.approx(exact.value)
-    assert boot.high - boot.low == pytest.approx(exact.high - exact.low, rel=0.12)
-
-
-def test_bootstrap_merges_neighbouring_blocks_without_changing_the_estimate() -> None:
-    nats = np.random.default_rng(0).normal(1.0, 0.3, (3, 1000))
-    estimate = hierarchical_bootstrap(nats, np.full(1000, 4096), resamples=200)
-    assert estimate.value == pytest.approx(nats.sum() / 3 / (1000 * 4096 * math.log(2)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n_seeds", [3, 5])
-def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds: int) -> None:
-    rng, n_trials, hits = np.random.default_rng(n_seeds), 2000, np.zeros(2)
-    for _ in range(n_trials):
-        seeds, blocks = rng.normal(0, 1, (n_seeds, 1)), rng.normal(0, 0.5, (n_seeds, 50))
-        nats = (seeds + blocks) * math.log(2)
-        bits = [float(x) for x in nats.mean(axis=1) / math.log(2)]
-        estimates = mean_interval(bits), hierarchical_bootstrap(nats, np.ones(50), resamples=1000)
-        hits += [estimate.low <= 0 <= estimate.high for estimate in estimates]
-    assert 0.93 <= hits[0] / n_trials <= 0.97
-    assert 0.93 <= hits[1] / n_trials <= 0.975  # blocks add to the variance that t already sees
 
 
 @pytest.mark.slow
@@ -324,7 +246,7 @@ def test_nothing_is_called_different_at_the_rate_that_chance_allows(n_seeds: int
         control = rng.normal(2.5, 0.01, n_seeds)
         noise = rng.normal(0, 0.01, (n_methods, n_seeds))
         found = [compare((control + own).tolist(), control.tolist()) for own in noise]
-        words += [verdict(comparison) for comparison in found]
+        words += [verdict(comparison.difference) for comparison in found]
         adjusted = holm([comparison.p_value for comparison in found])
         n_significant += any(is_significant(n_seeds, p) for p in adjusted)
     share = {word: words.count(word) / len(words) for word in ("better", "worse", "no evidence")}

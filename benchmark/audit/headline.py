@@ -1,14 +1,16 @@
 """The numbers that readers take home, again from the nats of every block."""
 
 import math
-from collections.abc import Iterator
-from statistics import fmean
+from collections.abc import Iterator, Mapping
+from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 from scipy import stats
 
 from benchmark.audit.evidence import Evidence, Remark, is_headline
 from benchmark.records.folder import RunRecord
+from benchmark.report.moderation import prior
 
 SAME = 1e-7
 """Absolute difference in bpb below which two numbers are equal; reports print four digits."""
@@ -36,14 +38,19 @@ def headline(evidence: Evidence) -> Iterator[Remark]:
             yield Remark(f"{place}: test_bpb {row['test_bpb']:.6f}, blocks give {found:.6f}")
     yield from _best(evidence, summary, val)
     compared = pd.read_csv(tables / "comparisons.csv")
-    for line, row in enumerate(compared.to_dict("records"), start=2):
+    rights = _moderated([_difference(*_pairs(test, row)) for row in compared.to_dict("records")])
+    for line, (row, right) in enumerate(zip(compared.to_dict("records"), rights, strict=True), 2):
         place = f"tables/comparisons.csv, line {line} ({row['method']} against {row['control']})"
-        ours, theirs = test[row["method"]], test[row["control"]]
-        shared = sorted(s for s in ours.keys() & theirs.keys() if math.isfinite(theirs[s]))
-        pairs = [ours[s] for s in shared], [theirs[s] for s in shared]
-        for name, value in _difference(*pairs).items():
+        for name, value in right.items():
             if not _same(row[name], value):
                 yield Remark(f"{place}: {name} {row[name]:.6f}, blocks give {value:.6f}")
+
+
+def _pairs(test: Scores, row: Mapping[Any, Any]) -> tuple[list[float], list[float]]:
+    """Scores of both sides of a comparison, by the seeds that they share."""
+    ours, theirs = test[row["method"]], test[row["control"]]
+    shared = sorted(s for s in ours.keys() & theirs.keys() if math.isfinite(theirs[s]))
+    return [ours[s] for s in shared], [theirs[s] for s in shared]
 
 
 def _scores(evidence: Evidence, split: str) -> Scores:
@@ -71,7 +78,24 @@ def _difference(ours: list[float], theirs: list[float]) -> dict[str, float]:
     found: dict[str, float] = {"n": len(ours), "difference": fmean(differences)}
     if len(ours) >= MIN_SEEDS and all(map(math.isfinite, differences)):
         interval = stats.ttest_rel(ours, theirs).confidence_interval(LEVEL)
-        found |= {"low": float(interval.low), "high": float(interval.high)}
+        found |= {"own_low": float(interval.low), "own_high": float(interval.high)}
+        found["sd"] = stdev(differences)
+    return found
+
+
+def _moderated(found: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The differences with the limits that verdicts use, from the report's own prior.
+
+    Rounding moves equal differences apart by less than it moves them: rows are told apart by
+    twelve digits.
+    """
+    known = {(round(row["sd"], 12), row["n"] - 1) for row in found if "sd" in row}
+    common = prior([sd for sd, _ in known], [degrees for _, degrees in known])
+    for row in found:
+        if "sd" in row:
+            sd, degrees, _ = common.moderated(row["sd"], row["n"] - 1)
+            half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * sd / math.sqrt(row["n"])
+            row |= {"low": row["difference"] - half, "high": row["difference"] + half}
     return found
 
 

@@ -12,6 +12,7 @@ from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
 from benchmark.report.modes import modes
 from benchmark.report.plan import Registration, registration
+from benchmark.report.single_runs import single_runs
 from benchmark.report.speedups import speed_ups
 from benchmark.report.verdicts import comparisons, verdicts
 
@@ -122,6 +123,7 @@ def _optional(data: Frames, found: Controls, plan: Registration) -> dict[str, pd
         "tuning_best_of": tuning.best_of(tried),
         "main_effects": factors.main_effects(crossed),
         "effect_shares": factors.shares(crossed),
+        "single_runs": single_runs(data),
         "amendments": plan.amendments(),
     }
     return {name: table for name, table in possible.items() if len(table)}

@@ -43,7 +43,7 @@ class Change:
     @property
     def mark(self) -> str:
         """Whether B is "better" or "worse"; "~" where noise or too few seeds allow neither."""
-        word = verdict(self.comparison)
+        word = verdict(self.comparison.difference)
         return word if word in ("better", "worse") else NOT_SIGNIFICANT
 
 
@@ -149,7 +149,7 @@ def _change(
         before=means[0],
         after=means[1],
         comparison=comparison,
-        regressed=is_lost or (verdict(comparison) == "worse" and means[1].value > limit),
+        regressed=is_lost or (verdict(comparison.difference) == "worse" and means[1].value > limit),
     )
 
 

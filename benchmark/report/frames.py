@@ -121,7 +121,8 @@ def frames(suite: Suite) -> Frames:
     """Tables of a suite.
 
     Raises:
-        RecordError: runs differ outside `method` and `seed`, or a finished run lacks its score.
+        RecordError: runs differ outside `method` and `seed`, scored different text, or a finished
+            one lacks its score.
     """
     configs = [run.config for run in suite.runs if run.config]
     if not configs:
@@ -131,6 +132,7 @@ def frames(suite: Suite) -> Frames:
             f"suite {suite.name}: nothing to compare, every run is a rung of scratch or a trial"
         )
     _require_shared(suite)
+    _require_same_text(suite)
     runs = _table(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
     runs["epochs"] = runs.tokens / runs.train_bytes
@@ -251,3 +253,15 @@ def _require_shared(suite: Suite) -> None:
             f"runs {reference[0]} and {run.run_id} differ in {', '.join(wrong)}; the runs of a "
             "suite may differ only in method and seed"
         )
+
+
+def _require_same_text(suite: Suite) -> None:
+    scored: dict[str, tuple[str, list[int]]] = {}
+    for run in suite.runs:
+        for event in run.of("final"):
+            split, blocks = event["split"], event["block_bytes"]
+            other, theirs = scored.setdefault(split, (run.run_id, blocks))
+            if blocks != theirs:
+                raise RecordError(
+                    f"runs {other} and {run.run_id} scored different blocks of the {split} split"
+                )

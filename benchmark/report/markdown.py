@@ -53,7 +53,9 @@ def reading(analysis: Analysis) -> str:
     tests = int((analysis.tables["comparisons"].role == "method").sum())
     return f"""\
 - **Differences** are paired by seed, method minus control on the test split: negative is better.
-  Brackets are 95 % Student-t intervals over seeds, from {MIN_SEEDS} seeds on.
+  Brackets are 95 % intervals over seeds, from {MIN_SEEDS} seeds on, by a moderated t: the variance
+  of each row is shrunk towards what all rows have in common (Smyth 2004), since that of so few
+  seeds is mostly luck. Those of a mean bpb are Student's.
 - **Ranks do not compare operators.** Methods stand in groups that grow the same sizes at the same
   time; between groups, what and when to grow differ as well, and so may the cost per token.
 - **{BEST_FIXED}** is the fixed size that does best at the whole budget on the *validation* split,
@@ -72,20 +74,21 @@ def reading(analysis: Analysis) -> str:
   {formats.plural(n, "seed")} no p-value can be below {formats.number(min(1.0, 2 / 2**n))}.
 - **A run that failed** (diverged, out of memory, timeout) has an infinite loss and an infinite
   cost. A run without a result is left out of means; in a speed-up both count as *not reached*.
-- **Speed-up**: a mean over seeds, with its interval; where some seeds did not reach the loss, the
-  median of all, these included, or what it is below (*Speed-up at equal loss*).
+- **Speed-up**: compute of {SCRATCH} over that of the method to reach the loss that {SCRATCH} ends
+  with; a mean over seeds, given where all of them reached it.
 - **FLOPs** are charged by formula, with causal attention and everything a method causes;
   evaluation is free. Time is wall-clock on this hardware, and secondary.
 - Every row of a CSV in `tables/` carries its run ids or methods and seeds; *Runs* lists all ids."""
 
 
 def _verdict_row(row: Row, against: list[str]) -> dict[str, str]:
-    faster = {name: row[f"speed_up_{name}"] for name in ("n", "low", "high", "below")}
+    faster = {name: row[f"speed_up_{name}"] for name in ("n", "low", "high")}
     faster |= {name: row[name] for name in ("speed_up", "n_reached")}
     mark = f" {AMENDED} {row['amended']}" if row["amended"] else ""
     return {
         "method": f"`{row['method']}`" + f" (= {BEST_FIXED})" * row["is_best_fixed"] + mark,
         **{f"minus {control}": _gap(row, control) for control in against if control != "own"},
+        "own share": formats.percent(row[f"vs_{SCRATCH}_own_share"]),
         "verdict": f"**{formats.verdict(row['verdict'], row['n'])}**" if row["verdict"] else "",
         "test bpb": formats.mean(row, "test_bpb", row["n"]),
         **{f"minus {control}": _gap(row, control) for control in against if control == "own"},

@@ -10,8 +10,8 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.factors import cells
 from benchmark.report.frames import Row, rows
-from benchmark.report.statistics import MIN_SEEDS, verdict
-from benchmark.report.verdicts import mean_test_bpb, oversized, paired
+from benchmark.report.statistics import MIN_SEEDS
+from benchmark.report.verdicts import mean_test_bpb, oversized
 
 MOST_NAMED = 20
 """Methods that one sentence names; the table has the rest."""
@@ -41,14 +41,14 @@ def where_the_target_sits(analysis: Analysis) -> str:
     smaller, larger = sizes[sizes.n_params < n_params], sizes[sizes.n_params > n_params]
     if smaller.empty:
         return "Where the target lies is not known: no smaller fixed size was trained."
-    gaps = {name: paired(analysis.frames, name, SCRATCH).difference for name in smaller.method}
-    closest = min(gaps, key=lambda name: gaps[name].value)
-    gap = gaps[closest]
-    shown = formats.difference(gap.value, gap.low, gap.high)
-    if oversized(analysis.frames, analysis.controls, n_params):
+    compared = analysis.tables["comparisons"]
+    pairs = compared[compared.method.isin(smaller.method) & (compared.control == SCRATCH)]
+    closest = min(rows(pairs), key=lambda row: float(row["difference"]))
+    shown = formats.gap(closest)
+    if _beating(analysis):
         return (
-            f"The target is **larger than compute-optimal** at C*: `{closest}`, smaller and never "
-            f"grown, differs from it by {shown} on the test split."
+            f"The target is **larger than compute-optimal** at C*: `{closest['method']}`, smaller "
+            f"and never grown, differs from it by {shown} on the test split."
         )
     above = (
         f"{formats.plural(len(larger), 'larger size')} trained as well"
@@ -58,8 +58,8 @@ def where_the_target_sits(analysis: Analysis) -> str:
     return (
         "The target is **no larger than compute-optimal** at C*, as far as these sizes show: of "
         f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
-        f"between seeds. The closest, `{closest}`, differs from it by {shown} on the test split; "
-        f"{above}."
+        f"between seeds. The closest, `{closest['method']}`, differs from it by {shown} on the "
+        f"test split; {above}."
     )
 
 
@@ -130,20 +130,27 @@ def _setting(analysis: Analysis) -> str:
 
 
 def _oversize(analysis: Analysis) -> str:
-    frames = analysis.frames
-    n_params = float(frames.of(SCRATCH).n_params.max())
-    beating = oversized(frames, analysis.controls, n_params)
+    beating = _beating(analysis)
     if not beating:
         return ""
-    name, comparison = beating[0]
-    share = formats.percent(frames.of(name).n_params.max() / n_params)
-    gap, is_sure = comparison.difference, verdict(comparison) == "better"
-    shown = formats.difference(gap.value, gap.low, gap.high)
-    return (
-        f"**The target {'is' if is_sure else 'seems'} oversized at this budget:** `{name}`, with "
-        f"{share} of its parameters and never grown, differs from it by {shown} bpb. Anything that "
-        "spends time at a smaller size then beats scratch, growing or not."
+    row, frames = beating[0], analysis.frames
+    share = formats.percent(
+        frames.of(row["method"]).n_params.max() / frames.of(SCRATCH).n_params.max()
     )
+    is_sure = row["verdict"] == "better"
+    return (
+        f"**The target {'is' if is_sure else 'seems'} oversized at this budget:** "
+        f"`{row['method']}`, with {share} of its parameters and never grown, differs from it by "
+        f"{formats.gap(row)} bpb. Anything that spends time at a smaller size then beats scratch, "
+        "growing or not."
+    )
+
+
+def _beating(analysis: Analysis) -> list[Row]:
+    """Smaller fixed sizes that beat the target."""
+    sizes = analysis.tables["hull"]
+    smaller = sizes.method[sizes.n_params < sizes[sizes.is_target].n_params.max()]
+    return oversized(analysis.frames, analysis.tables["comparisons"], list(smaller))
 
 
 def _verdicts(analysis: Analysis) -> list[str]:

@@ -9,6 +9,7 @@ from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.formats import figure
 from benchmark.report.frames import Row, grouped, rows
 from benchmark.report.prose import is_crossed, where_the_target_sits
+from benchmark.report.statistics import MIN_SEEDS
 
 Section = Callable[[Analysis], list[str]]
 
@@ -23,29 +24,24 @@ def differences(analysis: Analysis) -> list[str]:
             "minus": _against(row),
             "n": str(row["n"]),
             "pairs lost": str(row["n_lost"]),
-            "difference [t interval]": formats.difference(
-                row["difference"], row["low"], row["high"]
-            ),
-            "bootstrap, seeds x blocks": formats.limits(
-                row["bootstrap_low"], row["bootstrap_high"]
-            ),
-            "moderated t": formats.limits(row["moderated_low"], row["moderated_high"]),
-            "own share of it": formats.percent(row["own_share"]),
+            "difference": formats.gap(row),
+            "own variance's share": formats.percent(row["own_share"]),
+            "under its own alone": formats.limits(row["own_low"], row["own_high"]),
             "sign-flip p": formats.number(row["p"]),
             "Holm p": formats.number(row["p_holm"]),
             "detectable": formats.bpb(row["detectable"]),
-            "seed correlation": formats.number(row["correlation"]),
         }
         for row in rows(analysis.tables["comparisons"])
         if row["role"] == "method"
     ]
     return [
         *([figure(*DIFFERENCES)] if lead(analysis) != DIFFERENCES else []),
-        "*Detectable* is the smallest true difference that this many seeds find with 80 % power; "
-        "pairing by seed helps where the seed correlation is positive. *Pairs lost* are seeds of "
-        "the method without a finite score of the control, or without a result of its own. "
-        "*Moderated t* is the interval under a standard deviation that is shrunk towards that of "
-        "all methods (Smyth 2004); *own share* is the row's in it. Verdicts do not use it yet.",
+        "Intervals are those of a moderated t (Smyth 2004): a row's variance over seeds is the "
+        "weighted mean of its own and of what all rows have in common, and *own variance's share* "
+        "is the weight of its own. *Under its own alone* is the ordinary t interval, no verdict's. "
+        "*Detectable* is the smallest true difference that this many seeds find with 80 % power. "
+        "*Pairs lost* are seeds of the method without a finite score of the control, or without a "
+        "result of its own.",
         _same_scores(analysis),
         formats.table(shown),
     ]
@@ -88,15 +84,38 @@ def speed_ups(analysis: Analysis) -> list[str]:
     return [
         f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
         "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval; "
-        "saving = 1 - 1/S. Log-linear between evaluations, never extrapolated.",
-        f"Of a seed that did not reach that loss, S is known only to be below the compute of "
-        f"{SCRATCH} / all that the method spent (0 if it failed). Then S is the median of all "
-        "seeds, these included: exact where their bounds cannot move it, else `< x` or `x to y`; "
-        "without interval and saving.",
+        "saving = 1 - 1/S; neither where a seed did not reach that loss. Log-linear between "
+        "evaluations, never extrapolated.",
         f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
         "curve, not annealed yet, crosses that loss; a run annealed for that budget would probably "
         "be below it. At C* the crossing lies in the steep last part of the decay, so S is "
         "close to 1 there even if the final losses are far apart.",
+        formats.table(shown),
+    ]
+
+
+def single_runs(analysis: Analysis) -> list[str]:
+    """Methods with too few seeds for a verdict, against the band of scratch."""
+    table = analysis.tables.get("single_runs")
+    if table is None:
+        return []
+    shown = [
+        {
+            "method": f"`{row['method']}`",
+            "n": str(row["n"]),
+            "validation bpb": formats.bpb(row["val_bpb"]),
+            f"minus {SCRATCH}'s band": formats.gap(row),
+            "single-run rule": row["word"],
+        }
+        for row in rows(table)
+    ]
+    return [
+        f"**No verdicts.** With fewer than {MIN_SEEDS} seeds a method has no spread of its own. "
+        "The rule takes that of scratch as known, from "
+        f"{table.band_seeds.iloc[0]} seeds on this workload (mean "
+        f"{formats.bpb(table.band_bpb.iloc[0])}, `configs/bands`), and asks whether the validation "
+        f"bpb lies outside of what one more run of {SCRATCH} would reach, 19 times out of 20. It "
+        f"errs where a method varies more over seeds than {SCRATCH} does.",
         formats.table(shown),
     ]
 
@@ -145,6 +164,7 @@ def curves(analysis: Analysis) -> list[str]:
 
 SECTIONS: dict[str, Section] = {
     "Differences, and how sure they are": differences,
+    "Single runs against the band of scratch": single_runs,
     "What each row cost": accounts.costs,
     "Equal compute": equal_compute,
     "Who pays for the source": accounts.modes,

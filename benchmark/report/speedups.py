@@ -9,18 +9,16 @@ from benchmark.report.frames import Frames, Row
 from benchmark.report.statistics import cost_to_target, mean_interval, speed_up
 
 _SPEED_UP = ["method", "role", "reference", "budget", "loss", "n", "n_reached", "cost", "speed_up",
-             "below", "low", "high", "saving"]  # fmt: skip
+             "low", "high", "saving"]  # fmt: skip
 
 
 def speed_ups(frames: Frames) -> pd.DataFrame:
     """Speed-up of every method over scratch at each loss that an annealed scratch run ended with.
 
-    Where not every seed reached the loss it is a median, and `below` says what that is below if
-    `speed_up`, which it is not less than, does not tell it.
-
-    Paired by seed: the loss is the one that scratch of the same seed ends with, as a mean over
-    seeds would be out of reach for about half of scratch's own runs. The cost is the mean over
-    seeds of the FLOPs to that loss, infinite if one of them did not get there.
+    nan unless all seeds reached the loss. Paired by seed: the loss is the one that scratch of the
+    same seed ends with, as a mean over seeds would be out of reach for about half of scratch's own
+    runs. The cost is the mean over seeds of the FLOPs to that loss, infinite if one did not get
+    there.
     """
     rungs = frames.methods("rung") + [m for m in frames.methods("control") if m == SCRATCH]
     rungs = [rung for rung in rungs if rung in frames.validation]
@@ -37,9 +35,7 @@ def _speed_up(frames: Frames, method: str, reference: str) -> Row:
     ours, theirs = frames.rows_of(method), frames.rows_of(reference)
     losses = {s: theirs[s]["curve_bpb"] for s in ours if theirs.get(s, {}).get("status") == "done"}
     costs = [[_cost(frames, runs[s], losses[s]) for s in losses] for runs in (theirs, ours)]
-    spent = [ours[s]["flops"] if ours[s]["status"] == "done" else math.inf for s in losses]
-    result = speed_up(costs[0], costs[1], spent)
-    value = result.estimate.value
+    result = speed_up(*costs)
     return {
         "method": method,
         "role": next(iter(ours.values()))["role"],
@@ -48,11 +44,10 @@ def _speed_up(frames: Frames, method: str, reference: str) -> Row:
         "n": result.estimate.n,
         "n_reached": result.n_reached,
         "cost": mean_interval(costs[1]).value,
-        "speed_up": value,
-        "below": result.below,
+        "speed_up": result.estimate.value,
         "low": result.estimate.low,
         "high": result.estimate.high,
-        "saving": 1 - 1 / value if value and result.n_reached == len(losses) else math.nan,
+        "saving": 1 - 1 / result.estimate.value,
     }
 
 

@@ -224,7 +224,7 @@ def _differences(compared: list[Row]) -> Row:
         "own": max(own, key=lambda row: row["difference"], default=None),
     }
     for against, row in shown.items():
-        for name in ("difference", "low", "high", "n", "control"):
+        for name in ("difference", "low", "high", "n", "own_share", "control"):
             key = f"vs_{against}" if name == "difference" else f"vs_{against}_{name}"
             empty = "" if name == "control" else math.nan
             cells[key] = row[name] if row is not None else empty
@@ -254,8 +254,7 @@ def _provenance(environments: list[Row]) -> dict[str, list[str]]:
 
 def _speed_up(row: Row) -> Row:
     names = {"cost_to_scratch": "cost", "speed_up": "speed_up", "n_reached": "n_reached",
-             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high",
-             "speed_up_below": "below"}  # fmt: skip
+             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
     return {name: row.get(source, math.nan) for name, source in names.items()}
 
 
