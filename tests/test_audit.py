@@ -24,9 +24,8 @@ from benchmark.model import cost
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.records import lock
 from benchmark.records.events import Event
-from benchmark.records.folder import load_suite
+from benchmark.records.folder import SUMS, load_suite, seal
 from benchmark.records.lock import FILE, hold, read
-from benchmark.records.sums import SUMS, seal
 from benchmark.stage.recorder import _counts
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from benchmark.data.corpora import load
 from benchmark.executors.track import Track
 from benchmark.plan.config import available, load_suite
 from benchmark.records.folder import load_suite as load_records
-from benchmark.session.probe import predict
+from benchmark.session.outlook import predict
 from benchmark.session.session import Session
 from benchmark.stage.context import Tick
 
@@ -74,7 +74,7 @@ class _Explode(RepeatBlocks):
 '''
 
 
-FIRST_LINE = "planning suite {} and starting workers\n"
+FIRST_LINE = "planning {} and starting workers\n"
 METHODS = "methods=[scratch,scratch_small]"
 LADDER = "ladder: {shrink: {n_layer: 2}, n_growths: 1}"
 SCHEDULE = "schedule: {target: 'benchmark.growth.schedule:AtFractions', args: {at: [0.5]}}"
@@ -114,6 +114,7 @@ def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the tiny suite."""
     monkeypatch.chdir(prepare(tmp_path))
+    write_method(tmp_path, "idle", "baselines.scratch:Scratch")
     return tmp_path
 
 
@@ -172,7 +173,7 @@ def test_troubles_are_told_with_the_place_of_the_traceback(outcome: Outcome) -> 
 @pytest.mark.slow
 def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome: Outcome) -> None:
     lines = outcome.out.splitlines()
-    assert lines[0] == FIRST_LINE.format("tiny").strip()
+    assert lines[0] == FIRST_LINE.format("tiny.yaml").strip()
     assert lines[1].startswith("0 of 5 runs were finished before; 0.0 % of ")
     ended = [line for line in lines if " of 5 runs: " in line]
     assert [line.split()[0] for line in ended] == ["1", "2", "3", "4", "5"]
@@ -385,6 +386,15 @@ MISTAKES = {
          "workload.corpus.splits.test_start=0.5"],
         "one window of seq_len=32 needs 33",
     ),
+    "an argument of the optimizer without default": (
+        ["plan", "tiny.yaml", "protocol.tuning={trials: 2, seeds: [7],"
+         " space: {optimizer.args.momentum: [0.5, 0.9]}}"],
+        "protocol.tuning.space.optimizer.args.momentum needs its default, a number",
+    ),
+    "no operators": (
+        ["plan", "tiny.yaml", "--method", "idle.yaml"],
+        "cannot grow n_layer from 1 to 2: the method has no operators",
+    ),
     "results below a file": (["run", "tiny.yaml", "run.results=letters.txt/x"], "run.results"),
     "cache below a file": (["run", "tiny.yaml", "run.cache=letters.txt/x"], "run.cache"),
     "report of nothing": (["report", "nowhere"], "nowhere/suite.yaml: cannot be read"),
@@ -399,7 +409,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     code, out, err = growbench(capsys, *arguments)
-    assert (code, out.removeprefix(FIRST_LINE.format("tiny"))) == (2, "")
+    assert (code, out.removeprefix(FIRST_LINE.format(arguments[1]))) == (2, "")
     assert err.startswith("growbench: ")
     assert err.count("\n") == 1
     assert words in err
@@ -441,7 +451,7 @@ def test_a_mistake_in_a_method_is_one_line_and_leaves_nothing(
 ) -> None:
     file = write_method(here, "odd", "baselines.stacking:Stacking", more)
     code, out, err = growbench(capsys, "run", "tiny.yaml", "--method", file)
-    assert (code, out) == (2, FIRST_LINE.format("tiny"))
+    assert (code, out) == (2, FIRST_LINE.format("tiny.yaml"))
     assert err.startswith("growbench: ")
     assert err.count("\n") == 1
     assert words in err

@@ -422,10 +422,10 @@ def test_stages_of_a_ladder_stack_on_one_another(order: str, expected: list[int]
     """Layer by layer, from 4 to 8 in two growths of two layers each."""
     model = trained_like(DEEP)
     marks = {float(weight_of(model, f"blocks.{i}.norm_mlp.weight")[0]): i for i in range(4)}
-    rungs = Ladder(shrink={"n_layer": 2}, n_growths=2).rungs(replace(TINY, n_layer=8))
-    assert [rung.n_layer for rung in rungs] == [4, 6, 8]
-    for rung in rungs[1:]:
-        model = grown(model, rung, *Stacking(order).operators).model
+    sizes = Ladder(shrink={"n_layer": 2}, n_growths=2).sizes(replace(TINY, n_layer=8))
+    assert [config.n_layer for config in sizes] == [4, 6, 8]
+    for config in sizes[1:]:
+        model = grown(model, config, *Stacking(order).operators).model
     gains = [weight_of(model, f"blocks.{i}.norm_mlp.weight") for i in range(8)]
     assert [marks[float(gain[0])] for gain in gains] == expected
 

@@ -1,5 +1,6 @@
 """What a person writes in YAML and on the command line is taken as it is meant, or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,19 @@ def test_defaults_go_as_deep_as_they_like_but_not_in_circles(tmp_path: Path) -> 
     method(tmp_path, c="defaults: a\n")
     with pytest.raises(ConfigError, match="defaults go in a circle: a -> b -> c -> a"):
         load_method(path)
+
+
+@pytest.mark.parametrize("folder", [".", "configs/method"])
+def test_a_file_may_build_upon_the_packaged_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    packaged = load_method("ligo")
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = method(Path(folder), ligo="defaults: ligo\nname: ligo\nsummary: mine\n")
+    assert load_method(path) == replace(packaged, summary="mine", tunable={})
+    with pytest.raises(ConfigError, match="defaults go in a circle: mine -> mine"):
+        load_method(method(Path(folder), mine="defaults: mine\nname: mine\n"))
 
 
 def test_what_a_page_prints_of_rewarm_can_be_pasted(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ from benchmark.base.errors import ConfigError, DataError
 from benchmark.data.corpora import Corpus, CorpusConfig, Splits, load
 from benchmark.data.sources import packaged
 from benchmark.data.synthetic import MarkovSource
-from benchmark.plan.filling import filled
-from benchmark.plan.reading import read
+from benchmark.plan.reading import filled, read
 
 MANIFESTS = Path(__file__).parent.parent / "configs" / "corpus"
 TEXT = bytes(range(256)) * 40 + b"caf\xc3\xa9 \xff\xfe broken\r\n"

@@ -54,7 +54,7 @@ def test_a_cell_is_trained_at_its_levels() -> None:
         assert run.schedule is not None
         assert run.schedule.times(1) == (float(levels["at"]),)
         grown = "n_layer" if levels["operator"] == "stacking" else "d_model"
-        assert [rung.size(grown) for rung in run.rungs] == [
+        assert [sizes.size(grown) for sizes in run.sizes] == [
             TARGET.size(grown) // 2, TARGET.size(grown),
         ]  # fmt: skip
         assert run.method.target == load_method(levels["operator"]).target
@@ -75,7 +75,7 @@ def test_cells_that_differ_in_one_factor_differ_in_one_setting() -> None:
 
 def test_the_growth_factor_moves_the_source_not_the_target() -> None:
     made = runs(crossed(operator=["stacking"], factor=[2.0, 4.0]))
-    depths = {run.method.levels["factor"]: [r.n_layer for r in run.rungs] for run in made}
+    depths = {run.method.levels["factor"]: [r.n_layer for r in run.sizes] for run in made}
     assert depths == {"2": [2, 4], "4": [1, 4]}
 
 

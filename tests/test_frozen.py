@@ -197,8 +197,8 @@ def test_a_run_rests_what_is_old_and_is_charged_what_it_computes(tmp_path: Path)
 
 def test_two_stages_are_a_stage_of_the_top_and_a_stage_of_all(tmp_path: Path) -> None:
     run, _ = run_of(tmp_path, find("method", "bert2bert_two_stage").read_text())
-    stages = {spec.rung: spec for spec, _ in run.predicted()}
-    assert [bool(stages[rung].frozen) for rung in (0, 1, 2)] == [False, True, False]
+    stages = {spec.n_grown: spec for spec, _ in run.predicted()}
+    assert [bool(stages[n].frozen) for n in (0, 1, 2)] == [False, True, False]
     assert stages[1].model == stages[2].model
     assert stages[1].step_flops < stages[2].step_flops
 

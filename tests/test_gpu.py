@@ -46,25 +46,25 @@ class Trained:
 
 def train(run: Run, device: torch.device) -> Trained:
     """Two steps of every size of a run, growing in between, as the runner does."""
-    config = run.rungs[0]
+    config = run.sizes[0]
     source = run.baseline.source_class or run.baseline.model_class
     model = source(config, generator=generator()).to(device)
     moments, is_new = Moments.zeros(model), Weights()
     losses, tensors = list[float](), dict[str, Tensor]()
-    for rung, target in enumerate(run.rungs):
-        if rung > 0:
+    for n_grown, target in enumerate(run.sizes):
+        if n_grown > 0:
             grown = grow(
                 model, moments, target, run.baseline.operators, run.policy,
-                Resources(generator(rung), batches(target), run.baseline.model_class),
+                Resources(generator(n_grown), batches(target), run.baseline.model_class),
             )  # fmt: skip
             model, moments, is_new = grown.model, grown.moments, grown.is_new
-            tensors |= {f"{rung}: grown {name}": m for name, m in named_moments(moments)}
-        method = run.baseline if rung > 0 else Plain()
-        method.begin(fit(run, model, moments, is_new, run._frozen(rung)))
+            tensors |= {f"{n_grown}: grown {name}": m for name, m in named_moments(moments)}
+        method = run.baseline if n_grown > 0 else Plain()
+        method.begin(fit(run, model, moments, is_new, run._frozen(n_grown)))
         for step in range(STEPS):
             losses.append(learn(method, device, step))
         moments = moments_of(model, method.optimizer)
-        tensors |= {f"{rung}: {name}": tensor for name, tensor in tensors_of(method, moments)}
+        tensors |= {f"{n_grown}: {name}": tensor for name, tensor in tensors_of(method, moments)}
     return Trained(losses, tensors)
 
 

@@ -22,7 +22,7 @@ from benchmark.contract import CHECKS, subject
 from benchmark.data.corpora import load
 from benchmark.plan.config import load_suite as load_config
 from benchmark.plan.suite import plan
-from benchmark.records.sums import SUMS, checksums
+from benchmark.records.folder import SUMS, checksums
 from benchmark.report import files
 
 pytestmark = pytest.mark.slow

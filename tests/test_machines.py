@@ -13,7 +13,7 @@ from benchmark.cli.main import app
 from benchmark.model.cost import training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan.config import MachineConfig, available, find, load_machine, load_suite
-from benchmark.session.machines import Machine
+from benchmark.session.outlook import Machine
 from benchmark.session.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent

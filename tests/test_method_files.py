@@ -81,7 +81,7 @@ def test_a_variant_keeps_old_moments_where_the_paper_drops_them(name: str) -> No
     published, variant = run_of(name.removesuffix("_asymmetric")), run_of(name)
     assert published.policy is StatePolicy.RESET
     assert (variant.policy, variant.rewarm.which) == (StatePolicy.ASYMMETRIC, "none")
-    assert (published.rungs, published.schedule) == (variant.rungs, variant.schedule)
+    assert (published.sizes, published.schedule) == (variant.sizes, variant.schedule)
     assert published.baseline.operators == variant.baseline.operators
 
 
@@ -102,7 +102,7 @@ def test_every_further_control_is_a_method_of_the_same_size_and_architecture() -
         for control in controls:
             method, scratch = run_of(name), run_of(control)
             assert scratch.n_growths == 0
-            assert scratch.rungs == method.rungs[-1:]
+            assert scratch.sizes == method.sizes[-1:]
             assert scratch.baseline.model_class is method.baseline.model_class
 
 
@@ -124,14 +124,14 @@ def test_any_importable_schedule_will_do() -> None:
     run = Run(load_suite("smoke"), replace(load_method("stacking"), schedule=plugin), 0, DATA)
     grown = next(spec for spec, _ in run.predicted() if spec.grows_from)
     assert isinstance(run.schedule, Halfway)
-    assert grown.rung == 1
+    assert grown.n_grown == 1
 
 
 def test_late_depth_starts_from_one_layer_whatever_the_depth() -> None:
     for suite in ("smoke", "cpu", "enwik8"):
         for name in ("late_depth", "late_depth_copies"):
-            rungs = run_of(name, suite).rungs
-            assert [rung.n_layer for rung in rungs] == [
+            sizes = run_of(name, suite).sizes
+            assert [config.n_layer for config in sizes] == [
                 1,
                 load_suite(suite).workload.target.n_layer,
             ]

@@ -236,7 +236,7 @@ def run_on_cpu(method: str) -> Run:
 def test_the_source_is_plain_and_shared_with_other_methods() -> None:
     ours, theirs = (run_on_cpu(name).predicted() for name in ("msg", "hypercloning"))
     for (spec, _), (other, _) in zip(ours, theirs, strict=True):
-        assert (spec.id == other.id) == (spec.rung == 0)
+        assert (spec.id == other.id) == (spec.n_grown == 0)
     assert {spec.model_class for spec, _ in ours} == {
         "benchmark.model.transformer:Transformer",
         "baselines.parts.masking:MaskedTransformer",
@@ -248,7 +248,7 @@ def test_flm101b_spends_the_published_shares_of_its_tokens() -> None:
     tokens = [0, 0, 0]
     start = 0
     for spec, result in run.predicted():
-        tokens[spec.rung] += result.end.tokens - start
+        tokens[spec.n_grown] += result.end.tokens - start
         start = result.end.tokens
     published = [245.37, 39.64, 26.54]
     for ours, theirs in zip(tokens, published, strict=True):
@@ -257,7 +257,7 @@ def test_flm101b_spends_the_published_shares_of_its_tokens() -> None:
 
 def test_flm101b_lowers_its_rate_after_every_growth() -> None:
     specs = [spec for spec, _ in run_on_cpu("flm101b").predicted()]
-    ratios = {spec.rung: spec.rewarm["ratio"] if spec.rewarm else None for spec in specs}
+    ratios = {spec.n_grown: spec.rewarm["ratio"] if spec.rewarm else None for spec in specs}
     assert ratios == {0: None, 1: 0.85, 2: 0.5}
     assert FLM101B().preserves_function
 
@@ -283,7 +283,7 @@ def test_a_run_shuts_opens_and_saves_its_masks_with_the_position(tmp_path: Path)
     assert growth["bpb_after"] == pytest.approx(growth["bpb_before"], rel=1e-6)
     seen = []
     for spec, result in done:
-        if spec.rung == 1:
+        if spec.n_grown == 1:
             path = context.cache / "stages" / spec.id / "checkpoint.safetensors"
             model = load_state(path, MaskedTransformer, "cpu").model
             m = min(1.0, (result.end.flops - growth["flops"]) / run.budget / 0.3)

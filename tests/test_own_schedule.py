@@ -87,8 +87,8 @@ def test_a_rate_of_its_own_warms_up_stays_and_decays(
 def test_a_source_is_annealed_and_the_grown_model_begins_anew(tmp_path: Path) -> None:
     run, context = run_with(tmp_path, RATES)
     stages = run.predicted()
-    source = [curve_of(spec) for spec, _ in stages if spec.rung == 0]
-    grown = [curve_of(spec) for spec, _ in stages if spec.rung == 1]
+    source = [curve_of(spec) for spec, _ in stages if spec.n_grown == 0]
+    grown = [curve_of(spec) for spec, _ in stages if spec.n_grown == 1]
     half, peak = run.budget / 2, run.protocol.learning_rate.peak
     assert source[-1].at(half) == 0.0
     assert source[-1].at(0.45 * run.budget) == pytest.approx(peak / 2)

@@ -91,7 +91,7 @@ def test_the_shapes_are_those_that_suite_cpu_trains() -> None:
     workload = read_suite("cpu").workload
     assert (workload.target, workload.batch_size) == (TARGET.config, TARGET.batch_size)
     for name in ("scratch_small", "scratch_small_width", "scratch_small_units", "staged_training"):
-        source = load_method(name).ladder.rungs(workload.target)[0]
+        source = load_method(name).ladder.sizes(workload.target)[0]
         assert source in [shape.config for shape in SHAPES], name
 
 

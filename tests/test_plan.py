@@ -160,8 +160,8 @@ def test_a_run_ends_less_than_a_step_below_its_budget(make: Callable[[], Run]) -
     last, result = stages[-1]
     assert 0 <= run.budget - result.end.flops < last.step_flops
     assert [spec.is_last for spec, _ in stages] == [False] * (len(stages) - 1) + [True]
-    assert last.rung == run.n_growths
-    assert ModelConfig(**last.model) == run.rungs[-1]
+    assert last.n_grown == run.n_growths
+    assert ModelConfig(**last.model) == run.sizes[-1]
     start = 0.0
     for spec, result in stages:
         n_steps = (result.end.flops - start) / step_of(ModelConfig(**spec.model).n_layer)
@@ -231,7 +231,7 @@ def n_shared(one: Run, other: Run) -> int:
 
 
 def first_grown(run: Run) -> int:
-    return next(i for i, spec in enumerate(specs(run)) if spec.rung)
+    return next(i for i, spec in enumerate(specs(run)) if spec.n_grown)
 
 
 @pytest.mark.parametrize(
@@ -384,12 +384,12 @@ def test_growth_happens_at_the_last_step_before_its_time() -> None:
     stages = run.predicted()
     for (before, result), (after, _) in pairwise(stages):
         if after.grows_from is not None:
-            time = (0.2, 0.7)[after.rung - 1] * BUDGET
+            time = (0.2, 0.7)[after.n_grown - 1] * BUDGET
             assert 0 <= time - result.end.flops < before.step_flops
-            assert after.rung == before.rung + 1
+            assert after.n_grown == before.n_grown + 1
             assert (after.grows_from, after.baseline) == (before.model, f"{__name__}:Deeper")
         else:
-            assert after.rung == before.rung
+            assert after.n_grown == before.n_grown
     assert [spec.model["n_layer"] for spec, _ in stages if spec.grows_from] == [2, 4]
 
 
@@ -405,7 +405,7 @@ def test_an_untrained_source_grows_before_any_step() -> None:
     first = specs(run)[0]
     assert first.parent is None
     assert first.grows_from is not None
-    assert (first.grows_from["n_layer"], first.model["n_layer"], first.rung) == (2, 4, 1)
+    assert (first.grows_from["n_layer"], first.model["n_layer"], first.n_grown) == (2, 4, 1)
     n_steps = run.predicted()[-1][1].end.step
     assert n_steps == run_of("Fixed", ()).predicted()[-1][1].end.step  # nothing was spent on it
 
@@ -422,7 +422,7 @@ def followed(run: Run, bpb: Callable[[int], float]) -> list[tuple[StageSpec, Sta
     while (spec := run.next_stage(done)) is not None:
         _, planned = run.predicted(done)[len(done)]
         marks = (*spec.marks, spec.until)
-        points = tuple(Point(mark, bpb(n + i), spec.rung) for i, mark in enumerate(marks))
+        points = tuple(Point(mark, bpb(n + i), spec.n_grown) for i, mark in enumerate(marks))
         n += len(points)
         done.append((spec, replace(planned, points=points)))
     return done
@@ -447,7 +447,7 @@ def test_a_schedule_that_waits_for_the_loss_grows_at_the_latest_time() -> None:
     starts = [r.end.flops / BUDGET for (_, r), (t, _) in pairwise(done) if t.grows_from]
     assert starts[0] == pytest.approx(0.6, abs=0.01)
     assert starts[1] == pytest.approx(0.65, abs=0.01)  # the next evaluation
-    assert done[-1][0].rung == 2
+    assert done[-1][0].n_grown == 2
 
 
 def test_a_resumed_run_decides_alike() -> None:

@@ -1,18 +1,21 @@
 """How far a suite has come and how long the rest takes, on a clock of the test's own."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_suite import prepare
+from typing_extensions import override
 
 from benchmark.cli.progress import Progress
+from benchmark.executors.executor import Executor, Message
 from benchmark.executors.track import Track
-from benchmark.model.cost import Position
-from benchmark.plan.config import load_suite
-from benchmark.plan.spec import StageResult
+from benchmark.model.cost import Position, affordable_steps
+from benchmark.plan.config import ExecutionConfig, load_suite
+from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.session.session import Session
-from benchmark.stage.context import Tick
+from benchmark.stage.context import Context, Tick
 
 FLOPS_PER_SECOND = 1e6
 
@@ -95,3 +98,80 @@ def test_what_was_trained_before_tells_the_pace_and_the_longest_run_bounds_it(
     progress.update(tracks)
     whole = tracks[1].run.predicted()[-1][1].end.flops
     assert progress.seconds_left == pytest.approx(whole / FLOPS_PER_SECOND)
+
+
+class Simulated(Executor):
+    """Two workers on a clock that runs ahead to the next sign of life.
+
+    A stage takes `SETUP` seconds, then trains at a rate that falls with the size of its steps, and
+    is scored in a time of its own: each part is unlike what a mean rate would say.
+    """
+
+    SETUP, SCORING, TICK = 3.0, 10.0, 2.0
+    n_slots = 2
+
+    def __init__(self, session: Session, clock: Clock, fastest: float) -> None:
+        context = Context(corpus=session.suite.workload.corpus, cache=session.cache)
+        super().__init__(context, ExecutionConfig())
+        self.clock, self.fastest = clock, fastest
+        self.begun = dict[str, tuple[StageSpec, float, Position]]()
+
+    @override
+    def begin(self, spec: StageSpec) -> None:
+        before = None if spec.parent is None else self.store.result(spec.parent)
+        self.begun[spec.id] = spec, self.clock.now, Position() if before is None else before.end
+
+    @override
+    def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:
+        self.clock.now += self.TICK
+        for spec, started, start in list(self.begun.values()):
+            flops = affordable_steps(start.flops, spec.until, spec.step_flops) * spec.step_flops
+            spent = self.clock.now - started
+            trained = max(0.0, spent - self.SETUP) * self._rate(spec)
+            end = start.after(flops=flops, tokens=1000)
+            if spent >= self.SETUP + flops / self._rate(spec) + self.SCORING * bool(spec.splits):
+                del self.begun[spec.id]
+                result = StageResult(status="done", end=end, executed_seconds=spent)
+                self.store.folder(spec.id).mkdir(parents=True)
+                self.store.checkpoint(spec.id).touch()
+                self.store.write_result(spec.id, result)
+                yield spec, result
+            else:
+                yield spec, Tick(spec.id, start.after(flops=min(trained, flops)), None)
+
+    def _rate(self, spec: StageSpec) -> float:
+        is_small = spec.model["n_layer"] == 1 or spec.model["d_model"] < 32
+        return self.fastest / (2.5 if is_small else 1.0)
+
+    @override
+    def stop(self) -> None:
+        """Nothing is at work."""
+
+
+@pytest.mark.parametrize("fastest", [3e6, 3e5])
+def test_after_a_minute_the_time_left_is_right_within_a_factor_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: float
+) -> None:
+    """Whether the suite takes half an hour or half a day."""
+    monkeypatch.chdir(prepare(tmp_path))
+    methods = "methods=[scratch,scratch_half,scratch_small,restart_only,stacking,net2net,msg]"
+    session = Session(load_suite("tiny.yaml", [methods, "protocol.seeds=[0,1]"]))
+    clock = Clock()
+    executor, progress = Simulated(session, clock, fastest), Progress(session.runs, clock)
+    told = dict[float, float | None]()
+
+    def show(tracks: list[Track]) -> None:
+        progress.update(tracks)
+        told[clock.now] = progress.seconds_left
+
+    monkeypatch.setattr("benchmark.executors.executor.REFRESH_SECONDS", 0.0)
+    started = clock.now
+    tracks = executor.run(session.runs, show, lambda _: None)
+    assert {track.status for track in tracks} == {"done"}
+    took = clock.now - started
+    assert took > 600
+    for now, left in told.items():
+        if 60 <= now - started <= 0.9 * took:
+            right = clock.now - now
+            assert left is not None
+            assert right / 2 < left < 2 * right, (now - started, left, right)

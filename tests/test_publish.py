@@ -132,7 +132,7 @@ def test_further_seeds_amend_the_published_plan_and_are_published_with_the_rest(
     assert (publication.n_runs, publication.n_new) == (16, 4)
     lock = read(PUBLISHED)
     assert lock.follows(first)
-    assert [(a.results, a.added["scratch"]["seeds"]) for a in lock.amendments] == [(12, [3])]
+    assert [(a.results, a.added["scratch"]) for a in lock.amendments] == [(12, [3])]
     assert load_suite(PUBLISHED).published == frozenset()
 
 

@@ -215,5 +215,5 @@ def test_the_same_seed_grows_the_same_bits() -> None:
 def test_the_configured_ranks_double_from_an_eighth_of_d_model() -> None:
     method = load_method("rank_growth")
     target = ModelConfig(d_model=64).resized(method.sizes)
-    assert [config.rank for config in method.ladder.rungs(target)] == [8, 16, 32, 64]
+    assert [config.rank for config in method.ladder.sizes(target)] == [8, 16, 32, 64]
     assert RankGrowth().grows == {"rank"}

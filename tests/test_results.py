@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_records import BUDGET, SUITE, write_records
+from synthetic_records import BUDGET, SUITE, rewrite, run_id, write_records
 
 from benchmark import load_results
 from benchmark.base.errors import RecordError
@@ -52,6 +52,25 @@ def test_frames_hold_what_was_planted(tmp_path: Path) -> None:
     growth = found.growths[found.growths.method == "fast"].iloc[0]
     assert (growth.growth, growth.from_n_layer, growth.to_n_layer) == (1, 2, 4)
     assert growth.bpb_after > growth.bpb_before
+
+
+def test_training_losses_are_rows(tmp_path: Path) -> None:
+    folder = write_records(tmp_path)
+    where = {"step": 5, "tokens": 80, "flops": 0.25 * BUDGET, "seconds": 1.5}
+    event = {"v": 1, "kind": "train", "loss": 2.5, "lr": 0.01, **where}
+    rewrite(folder, run_id("scratch", 0), events=lambda events: events.insert(2, event))
+    (row,) = load_results(folder).losses.to_dict("records")
+    expected = where | {"method": "scratch", "seed": 0, "fraction": 0.25, "loss": 2.5, "lr": 0.01}
+    assert expected.items() <= row.items()
+
+
+def test_printed_they_are_a_summary(tmp_path: Path) -> None:
+    lines = repr(load_results(write_records(tmp_path))).splitlines()
+    assert re.fullmatch(r"toy: \d+ runs \(\d+ done\); rows: runs \d+, .*, growths \d+", lines[0])
+    assert lines[2].split() == ["method", "role", "mean", "std", "count"]
+    means = [float(line.split()[2]) for line in lines[3:]]
+    assert means == sorted(means)
+    assert 0 < len(means) <= 10
 
 
 def test_every_frame_has_one_row_per_thing(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_grown_run_learns_and_ends_at_the_target_and_the_budget(
     corpus: CorpusConfig, context: Context
 ) -> None:
     done = finish(run_of(corpus, "Deeper"), context)
-    assert [(spec.rung, result.status) for spec, result in done] == [
+    assert [(spec.n_grown, result.status) for spec, result in done] == [
         (0, "done"), (1, "done"), (1, "done"),
     ]  # fmt: skip
     end = done[-1][1].end
@@ -381,7 +381,7 @@ def test_a_method_is_told_before_every_step_how_much_was_spent_since_growth(
 ) -> None:
     Following.asked.clear()
     done = finish(run_of(corpus, "Following", protocol=protocol(cuts=[0.6])), context)
-    grown = next(result for spec, result in done if spec.rung == 0).end
+    grown = next(result for spec, result in done if spec.n_grown == 0).end
     expected: list[float] = []
     for (_, before), (_, after) in pairwise(done):  # each stage begins where the last one ended
         steps = range(before.end.step, after.end.step + 1)

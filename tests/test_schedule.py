@@ -26,7 +26,7 @@ TARGET = ModelConfig(d_model=64, n_layer=8, n_head=4, d_ff=256)
 
 
 def depths(ladder: Ladder) -> list[int]:
-    return [rung.n_layer for rung in ladder.rungs(TARGET)]
+    return [config.n_layer for config in ladder.sizes(TARGET)]
 
 
 def widths_and_depths(
@@ -34,7 +34,7 @@ def widths_and_depths(
 ) -> list[tuple[int, int, int, int]]:
     shrink = {"d_model": 2.0, "n_head": 2.0, "d_ff": 2.0, "n_layer": 4.0}
     ladder = Ladder(shrink=shrink, n_growths=n_growths, order=order, **more)  # type: ignore[arg-type]
-    return [(r.d_model, r.n_head, r.d_ff, r.n_layer) for r in ladder.rungs(TARGET)]
+    return [(r.d_model, r.n_head, r.d_ff, r.n_layer) for r in ladder.sizes(TARGET)]
 
 
 @pytest.mark.parametrize(
@@ -54,19 +54,19 @@ def test_a_path_passes_through_these_sizes(path: str, n_growths: int, expected: 
 
 
 def test_everything_else_stays_the_target_s() -> None:
-    for rung in Ladder(shrink={"n_layer": 2.0}, n_growths=2).rungs(TARGET):
-        assert replace(rung, n_layer=8) == TARGET
+    for config in Ladder(shrink={"n_layer": 2.0}, n_growths=2).sizes(TARGET):
+        assert replace(config, n_layer=8) == TARGET
 
 
 def test_without_growths_only_the_source_is_left() -> None:
     assert depths(Ladder(shrink={"n_layer": 4.0}, n_growths=0)) == [2]
-    assert Ladder(n_growths=0).rungs(TARGET) == [TARGET]
-    assert Ladder(n_growths=2).rungs(TARGET) == [TARGET] * 3
+    assert Ladder(n_growths=0).sizes(TARGET) == [TARGET]
+    assert Ladder(n_growths=2).sizes(TARGET) == [TARGET] * 3
 
 
 def test_a_source_may_have_a_size_of_its_own() -> None:
     ladder = Ladder(start={"n_layer": 1}, shrink={"d_ff": 2.0}, n_growths=2, order="sequential")
-    assert [(r.d_ff, r.n_layer) for r in ladder.rungs(TARGET)] == [(128, 1), (256, 1), (256, 8)]
+    assert [(r.d_ff, r.n_layer) for r in ladder.sizes(TARGET)] == [(128, 1), (256, 1), (256, 8)]
     assert depths(Ladder(start={"n_layer": 3})) == [3, 8]
 
 
@@ -95,16 +95,16 @@ def test_groups_decide_who_goes_first() -> None:
 
 def test_a_size_in_no_group_is_a_group_of_its_own() -> None:
     ladder = Ladder(shrink={"d_head": 2.0, "n_layer": 4.0}, n_growths=2, order="sequential")
-    assert [(r.n_layer, r.d_head) for r in ladder.rungs(TARGET)] == [(2, 8), (8, 8), (8, 16)]
+    assert [(r.n_layer, r.d_head) for r in ladder.sizes(TARGET)] == [(2, 8), (8, 8), (8, 16)]
 
 
 @pytest.mark.parametrize("order", ["together", "sequential", "alternating"])
 @pytest.mark.parametrize("path", ["linear", "exponential", "math:sqrt"])
 def test_no_size_ever_shrinks_and_all_arrive(order: str, path: str) -> None:
-    rungs = widths_and_depths(order, 6, path=path)
-    for small, large in pairwise(rungs):
+    sizes = widths_and_depths(order, 6, path=path)
+    for small, large in pairwise(sizes):
         assert all(a <= b for a, b in zip(small, large, strict=True))
-    assert rungs[-1] == (64, 4, 256, 8)
+    assert sizes[-1] == (64, 4, 256, 8)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_refuses_a_ladder_that_cannot_be_climbed(
     ladder: Callable[[], Ladder], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        ladder().rungs(TARGET)
+        ladder().sizes(TARGET)
 
 
 # When

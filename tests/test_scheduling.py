@@ -61,7 +61,7 @@ class Inside(Executor):
         if self.failures:
             return Failure("failed", self.failures.pop(0))
         result = sleep(spec, self.context)
-        result = replace(result, points=(Point(result.end.flops, 8.0, spec.rung),))
+        result = replace(result, points=(Point(result.end.flops, 8.0, spec.n_grown),))
         self.store.write_result(spec.id, result)
         return result
 

@@ -30,6 +30,7 @@ from benchmark.records.folder import load_run, run_ids
 from benchmark.session.selection import settle, val_bpb
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
+from benchmark.training.optim import OptimizerConfig
 
 SPACE = {"learning_rate.peak": [1e-3, 1e-1], "optimizer.weight_decay": [0.01, 1.0]}
 TUNING = TuningConfig(trials=5, fraction=0.5, seeds=[7, 8], space=SPACE, private=2)
@@ -82,6 +83,21 @@ def test_the_first_trial_is_the_default_setting() -> None:
         assert tuning.applied(PROTOCOL, first.tuned) == PROTOCOL
         assert first.tuned == dict(zip(SPACE, (rate.peak, optimizer.weight_decay), strict=True))
         assert (first.args, first.schedule) == (method.args, method.schedule)
+
+
+def test_an_argument_of_another_optimizer_is_tuned_like_a_setting() -> None:
+    name = "optimizer.args.momentum"
+    other = OptimizerConfig(target="test_optimizers:Momentum", args={"momentum": 0.9})
+    protocol = replace(with_tuning(space={name: [0.5, 0.99]}), optimizer=other)
+    assert tuning.tuned_methods(protocol, [SCRATCH]) == [SCRATCH]
+    first, *others = tuning.trials(protocol, SCRATCH)
+    assert first.tuned == {name: 0.9}
+    for trial in others:
+        applied = tuning.applied(protocol, trial.tuned)
+        assert applied.optimizer == replace(other, args={"momentum": trial.tuned[name]})
+    without = replace(protocol, optimizer=replace(other, args={}))
+    with pytest.raises(ConfigError, match=r"number, in protocol\.optimizer\.args\.momentum; got N"):
+        tuning.tuned_methods(without, [SCRATCH])
 
 
 def test_settings_lie_within_their_bounds_and_are_applied() -> None:

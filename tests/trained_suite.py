@@ -15,8 +15,7 @@ from benchmark.audit import CHECKS
 from benchmark.audit.evidence import Evidence
 from benchmark.audit.files import checksums as changed_files
 from benchmark.records.events import Event
-from benchmark.records.folder import load_suite, run_file
-from benchmark.records.sums import seal
+from benchmark.records.folder import load_suite, run_file, seal
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = "methods=[scratch,scratch_half,scratch_small,stacking]"

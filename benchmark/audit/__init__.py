@@ -26,8 +26,7 @@ from benchmark.audit import band, files, headline, ledger, parameters, plan, sco
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.errors import RecordError
 from benchmark.base.paths import display_path
-from benchmark.records.folder import SUITE
-from benchmark.records.sums import SUMS
+from benchmark.records.folder import SUITE, SUMS
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,

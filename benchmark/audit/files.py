@@ -5,8 +5,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 from benchmark.audit.evidence import Evidence, Remark
-from benchmark.records import sums
-from benchmark.records.sums import SUMS
+from benchmark.records.folder import SUMS
+from benchmark.records.folder import checksums as current
 from benchmark.report.files import INTERACTIVE, generated, is_same, render
 
 SHOWN = 40
@@ -18,7 +18,7 @@ def checksums(folder: Path) -> Iterator[Remark]:
     if not (folder / SUMS).is_file():
         yield Remark(f"{SUMS}: there is none: these results are not published", is_fault=False)
         return
-    then, now = (folder / SUMS).read_text(errors="replace"), sums.checksums(folder)
+    then, now = (folder / SUMS).read_text(errors="replace"), current(folder)
     expected, found = (
         {file: digest for digest, _, file in (line.partition("  ") for line in text.splitlines())}
         for text in (then, now)

@@ -1,7 +1,6 @@
 """Tables of what there is, and of what a suite would do, for a person at a terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from benchmark.base.plugins import PluginConfig, import_class
@@ -20,13 +19,11 @@ from benchmark.plan.config import (
 from benchmark.plan.factors import design
 from benchmark.plan.guard import build_method
 from benchmark.plan.reading import read
-from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.plan.suite import Sharing
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
-from benchmark.session.machines import Machine
-from benchmark.session.probe import Probe, predict
+from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.process import prepare_process
@@ -92,31 +89,6 @@ def machines() -> FittedTable:
         dollars = f"{machine.dollars_per_hour:g}"
         table.add_row(name, machine.summary, str(machine.workers), dollars, machine.basis)
     return table
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A run, its stages as far as they are known, and how many of them are finished."""
-
-    run: Run
-    stages: Done
-    n_finished: int
-
-    @classmethod
-    def of(cls, run: Run, store: StageStore) -> "Outlook":
-        """What the store holds of a run, and a prediction of the rest."""
-        before = store.usable(run)
-        has_stopped = bool(before) and before[-1][1].status != "done"
-        if has_stopped or run.next_stage(before) is None:
-            return cls(run, before, len(before))
-        return cls(run, run.predicted(before), len(before))
-
-    def left(self) -> Iterator[tuple[StageSpec, int]]:
-        """Stages to train, and the steps of each."""
-        step = self.stages[self.n_finished - 1][1].end.step if self.n_finished else 0
-        for spec, result in self.stages[self.n_finished :]:
-            yield spec, result.end.step - step
-            step = result.end.step
 
 
 def matrix(session: Session, outlooks: Sequence[Outlook]) -> FittedTable:
@@ -196,7 +168,7 @@ def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) 
     """What the stages that are left would take and cost on a machine, and what that assumes."""
     config = machine.config
     left = {spec.id: (spec, steps) for outlook in outlooks for spec, steps in outlook.left()}
-    seconds = _duration(outlooks, machine.seconds, config.workers)
+    seconds = duration(outlooks, machine.seconds, config.workers)
     flops = sum(spec.step_flops * steps for spec, steps in left.values())
     precision = session.suite.protocol.precision
     rate, hours = machine.peak(precision), seconds / 3600
@@ -238,23 +210,7 @@ def _tuned(method: MethodConfig) -> str:
 
 def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
     prepare_process(threads=1)
-    return _duration(outlooks, Probe(session.device).seconds, session.workers)
-
-
-def _duration(
-    outlooks: Sequence[Outlook], seconds: Callable[[StageSpec, int], float], workers: int
-) -> float:
-    """Seconds until all that is left is done, of stages that take so long each."""
-    return predict(
-        (
-            [
-                (f"{spec.id} {tuning.is_open(outlook.run.method)}", seconds(spec, steps))
-                for spec, steps in outlook.left()
-            ]
-            for outlook in outlooks
-        ),
-        workers,
-    )
+    return duration(outlooks, Probe(session.device).seconds, session.workers)
 
 
 def outlooks_of(session: Session) -> list[Outlook]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
-from benchmark.base.errors import BenchmarkError
+from benchmark.base.errors import BenchmarkError, RecordError
 from benchmark.cli.terminal import FittedTable, accept_every_character, console
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def plan(
     """Show what a suite would train and what it costs; train nothing."""
     from benchmark.cli import listing
     from benchmark.plan.config import load_machine
-    from benchmark.session.machines import Machine
+    from benchmark.session.outlook import Machine
     from benchmark.session.session import Session
 
     elsewhere = None if machine is None else Machine(load_machine(machine))
@@ -113,6 +114,8 @@ def run(
     The same command continues a suite that was stopped. Exit code 1 means that a run failed; it
     has a row in the report.
     """
+    out = console()
+    out.print(f"planning {suite} and starting workers", soft_wrap=True)
     from benchmark.executors.preload import start_server
 
     try:
@@ -120,7 +123,7 @@ def run(
             start_server()  # it imports what workers need while this process plans
         named = {"executor": executor, "address": address}
         settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
-        code = _run(_load(suite, [*(overrides or ()), *settings], method, again=again))
+        code = _run(out, _load(suite, [*(overrides or ()), *settings], method, again=again))
     except KeyboardInterrupt:
         typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
         code = INTERRUPTED
@@ -288,25 +291,36 @@ def compare_(
     raise typer.Exit(1 if changes.regressed else 0)
 
 
-def _run(suite: "SuiteConfig") -> int:
-    out = console()
-    out.print(f"planning suite {suite.name} and starting workers", soft_wrap=True)
+def _run(out: Console, suite: "SuiteConfig") -> int:
     from benchmark.cli.display import display, troubles
     from benchmark.session.session import Session
 
     session = Session(suite)
-    with display(out, session.runs) as shown:
-        tracks = session.execute(shown.show)
-        shown.show(tracks)
+    try:
+        with display(out, session.runs) as shown:
+            tracks = session.execute(shown.show)
+            shown.show(tracks)
+    except KeyboardInterrupt:
+        out.print("interrupted; writing the report of the runs that have ended", soft_wrap=True)
+        try:
+            _write_report(out, session.results)
+        except RecordError as error:
+            out.print(f"there is none: {error}", soft_wrap=True)
+        raise
+    _write_report(out, session.results)
+    for line in troubles(tracks, session.cache):
+        typer.echo(f"growbench: {line}", err=True)
+    return 1 if any(track.failure is not None for track in tracks) else 0
+
+
+def _write_report(out: Console, results: Path) -> None:
+    """Write the report of a folder, and show its verdicts and where it is."""
     from benchmark.cli.verdicts import verdicts  # with pandas and matplotlib
     from benchmark.report import files
 
-    files.write(session.results)
-    out.print(verdicts(session.results))
-    for line in troubles(tracks, session.cache):
-        typer.echo(f"growbench: {line}", err=True)
-    typer.echo(session.results / "report.md")
-    return 1 if any(track.failure is not None for track in tracks) else 0
+    files.write(results)
+    out.print(verdicts(results))
+    out.print(str(results / "report.md"), soft_wrap=True)
 
 
 def _load(

@@ -15,6 +15,7 @@ from benchmark.executors.track import Track
 from benchmark.model.cost import Position
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done
+from benchmark.session.outlook import predict
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,9 @@ class Progress:
         rates = self._rates()
         if not rates:
             return None
-        paths = [{p.stage: p.flops / _nearest(rates, p.step_flops) for p in path}
-                 for path in self.paths]  # fmt: skip
-        distinct = {stage: seconds for path in paths for stage, seconds in path.items()}
-        longest = max((sum(path.values()) for path in paths), default=0.0)
-        return max(sum(distinct.values()) / self.most_at_work, longest)
+        paths = ([(p.stage, p.flops / _nearest(rates, p.step_flops)) for p in path]
+                 for path in self.paths)  # fmt: skip
+        return predict(paths, self.most_at_work)
 
     def tokens_per_second(self, track: Track) -> float:
         """Rate of the stage that a run is at, since it was first seen; nan before there is one."""

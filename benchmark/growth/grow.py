@@ -220,4 +220,5 @@ def check_reach(
         if becomes < was:
             raise GrowthError(f"cannot shrink {name} from {was} to {becomes}")
         if becomes > was and name not in grows:
-            raise GrowthError(f"cannot grow {name} from {was} to {becomes}: this grows {grows}")
+            does = f"this grows {grows}" if grows else "the method has no operators"
+            raise GrowthError(f"cannot grow {name} from {was} to {becomes}: {does}")

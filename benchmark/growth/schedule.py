@@ -82,7 +82,7 @@ class Ladder:
                 )
         return target.resized(small)
 
-    def rungs(self, target: ModelConfig) -> list[ModelConfig]:
+    def sizes(self, target: ModelConfig) -> list[ModelConfig]:
         """All sizes from source to target, n_growths + 1 configs."""
         source = self.source(target)
         groups = self._active_groups()
@@ -93,7 +93,7 @@ class Ladder:
                 f"got {self.n_growths}"
             )
         per_group = self.n_growths // turns if turns else 0
-        rungs = [source]
+        found = [source]
         for growth in range(1, self.n_growths + 1):
             done = self._done(growth, len(groups), per_group)
             sizes = {
@@ -101,8 +101,8 @@ class Ladder:
                 for group, steps in zip(groups, done, strict=True)
                 for name in group
             }
-            rungs.append(source.resized(sizes))
-        return rungs
+            found.append(source.resized(sizes))
+        return found
 
     def _active_groups(self) -> list[list[str]]:
         moving = [*self.shrink, *self.start]

@@ -78,7 +78,7 @@ def growth_flops(run: Run) -> float:
     )
     spent = 0.0
     model_class = run.baseline.source_class or run.baseline.model_class
-    for small, large in pairwise(run.rungs):
+    for small, large in pairwise(run.sizes):
         model = model_class(small, generator=generator(0, "init"))
         resources = Resources(
             generator(0, "growth"),

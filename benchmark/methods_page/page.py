@@ -168,7 +168,7 @@ def _row(entry: Entry, found: Certificate) -> list[str]:
     n_shared = sum(lines for _, lines in entry.source.parts)
     return [
         _link(entry),
-        _changes(run.rungs) or formats.DASH,
+        _changes(run.sizes) or formats.DASH,
         found.exact if found.grows else formats.DASH,
         ", ".join(_logits(found)) or formats.DASH,
         _coverage(found),
@@ -178,13 +178,13 @@ def _row(entry: Entry, found: Certificate) -> list[str]:
     ]
 
 
-def _changes(rungs: Sequence[ModelConfig]) -> str:
+def _changes(sizes: Sequence[ModelConfig]) -> str:
     """Sizes that change from the first config to the last."""
-    first, last = rungs[0], rungs[-1]
-    sizes = [f"{name} {old} to {last.size(name)}" for name, old in first.sizes().items()
-             if last.size(name) != old]  # fmt: skip
-    steps = f", in {len(rungs) - 1} steps" if len(rungs) > 2 else ""  # noqa: PLR2004
-    return ", ".join(sizes) + steps if sizes else ""
+    first, last = sizes[0], sizes[-1]
+    changed = [f"{name} {old} to {last.size(name)}" for name, old in first.sizes().items()
+               if last.size(name) != old]  # fmt: skip
+    steps = f", in {len(sizes) - 1} steps" if len(sizes) > 2 else ""  # noqa: PLR2004
+    return ", ".join(changed) + steps if changed else ""
 
 
 def _logits(found: Certificate) -> Iterator[str]:

@@ -17,9 +17,8 @@ from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.schedule import Ladder
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.filling import filled
 from benchmark.plan.own_schedule import OwnStage
-from benchmark.plan.reading import Mapped, parse, read
+from benchmark.plan.reading import Mapped, filled, parse, read
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
 ROLES = ("control", "rung", "hull", "method")
@@ -96,7 +95,8 @@ class TuningConfig:
     """Seeds of the trials, none of which is a final seed."""
 
     space: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-    """Lowest and highest value of each shared setting: `learning_rate.NAME` or `optimizer.NAME`."""
+    """Lowest and highest value of each shared setting: `learning_rate.NAME`, `optimizer.NAME` or
+    `optimizer.args.NAME`."""
 
     private: Count = 1
     """Dimensions that a method may add of its own (`tunable`), within the same trials."""
@@ -298,7 +298,7 @@ def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] =
                 below.get("workload", {}).pop("corpus", None)
     config = filled(SuiteConfig, *layers, where=layers[0][0])
     _check(config)
-    methods = [_beside(name, path.parent) for name in config.methods]
+    methods = [str(next(iter(_beside(name, path.parent)), name)) for name in config.methods]
     return replace(config, methods=[*methods, *added])
 
 
@@ -338,13 +338,13 @@ def load_method(name: str) -> MethodConfig:
 def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
     """What a method's file says, after all that it takes from others by `defaults`.
 
+    A name means the first file that is none of those `above`: one's own ligo.yaml may build upon
+    the packaged one.
+
     Raises:
         ConfigError: files take from one another in a circle.
     """
-    where = f"{display_path(path)}: "
-    if path.resolve() in [other.resolve() for other in above]:
-        circle = " -> ".join(other.stem for other in [*above, path])
-        raise ConfigError(f"{where}defaults go in a circle: {circle}")
+    where, above = f"{display_path(path)}: ", [*above, path]
     raw = read(path, MethodConfig)
     if isinstance(raw.get("rewarm"), str):
         raw["rewarm"] = {"which": raw["rewarm"]}
@@ -355,15 +355,16 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
         return [(where, raw)]
     if not isinstance(parent, str):
         raise ConfigError(f"{where}defaults must name a preset or a method, got {parent!r}")
-    inherited = _layers(_default_file(parent, path.parent), [*above, path])
+    named = [*_named("preset", parent), *_named("method", parent)]
+    found = [*_beside(parent, path.parent), *named] or [find("method", parent)]
+    files = [file for file in found if not any(file.samefile(other) for other in above)]
+    if not files:
+        circle = " -> ".join([*(other.stem for other in above), Path(parent).stem])
+        raise ConfigError(f"{where}defaults go in a circle: {circle}")
+    inherited = _layers(files[0], above)
     for _, layer in inherited:
         layer.pop("tunable", None)
     return [*inherited, (where, raw)]
-
-
-def _default_file(name: str, folder: Path) -> Path:
-    beside = _beside(name, folder)
-    return find("preset" if beside == name and name in available("preset") else "method", beside)
 
 
 def folders(group: str) -> list[Path]:
@@ -376,19 +377,22 @@ def available(group: str) -> list[str]:
     return sorted({path.stem for folder in folders(group) for path in folder.glob("*.yaml")})
 
 
-def find(group: str, name: str) -> Path:
+def find(group: str, name: str, beside: Path | None = None) -> Path:
     """The file of a named configuration, or the file at that path.
 
+    Args:
+        group: method, preset, suite, corpus or machine.
+        name: a name or a path.
+        beside: a folder to look in first.
+
     Raises:
-        ConfigError: neither exists; the nearest names are suggested.
+        ConfigError: there is none; the nearest names are suggested.
     """
-    if name.endswith((".yaml", ".yml")):
-        if not (path := Path(name).expanduser()).is_file():
-            raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
-        return path
-    if name in available(group):
-        paths = [folder / f"{name}.yaml" for folder in folders(group)]
-        return next(path for path in paths if path.is_file())
+    is_path = name.endswith((".yaml", ".yml"))
+    if found := [*_beside(name, beside), *_named(group, name)]:
+        return found[0]
+    if is_path:
+        raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
     near = did_you_mean(name, available(group))
     raise ConfigError(
         f"unknown {group} {name!r}{near} (looked beside the suite, in configs/{group} here, and "
@@ -396,11 +400,19 @@ def find(group: str, name: str) -> Path:
     )
 
 
-def _beside(name: str, folder: Path) -> str:
-    """The path of a configuration that lies in `folder`, if one does, else `name`."""
-    file = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    is_there = folder.resolve().parent.parent != CONFIGS.parent and (folder / file).is_file()
-    return str(folder / file) if is_there else name
+def _named(group: str, name: str) -> list[Path]:
+    """Files of that name in the folders of a group, or the file at that path."""
+    is_path = name.endswith((".yaml", ".yml"))
+    paths = [folder / f"{name}.yaml" for folder in folders(group)]
+    return [path for path in ([Path(name).expanduser()] if is_path else paths) if path.is_file()]
+
+
+def _beside(name: str, folder: Path | None) -> list[Path]:
+    """The file of a configuration in a folder that is none of the package's, if it is there."""
+    if folder is None or folder.resolve().parent.parent == CONFIGS.parent:
+        return []
+    path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    return [path] if path.is_file() else []
 
 
 def as_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
@@ -412,7 +424,7 @@ def _expand_corpus(layer: Mapped, folder: Path) -> bool:
     """Put the manifest in the place of a corpus's name, if there is one."""
     corpus = layer.get("corpus")
     if isinstance(corpus, str):
-        layer["corpus"] = read(find("corpus", _beside(corpus, folder)), CorpusConfig)
+        layer["corpus"] = read(find("corpus", corpus, folder), CorpusConfig)
     return isinstance(corpus, str)
 
 

@@ -14,8 +14,7 @@ from benchmark.base.errors import ConfigError, SizeError
 from benchmark.base.plugins import PluginConfig
 from benchmark.growth.operator import StatePolicy
 from benchmark.plan.config import FactorsConfig, MethodConfig, SuiteConfig, load_method
-from benchmark.plan.guard import build_method
-from benchmark.plan.sizes import rungs
+from benchmark.plan.guard import build_method, sizes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def _obstacle(suite: SuiteConfig, method: MethodConfig) -> str | None:
         return f"{method.levels['operator']} grows {method.ladder.n_growths} times, `at` is one"
     plugin = PluginConfig(target=method.target, args=method.args)
     try:
-        rungs(suite.workload.target, method, build_method(plugin, f"method.{method.name}"))
+        sizes_of(suite.workload.target, method, build_method(plugin, f"method.{method.name}"))
     except SizeError as error:
         return str(error).removeprefix(f"method.{method.name}: ")
     return None

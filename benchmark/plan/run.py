@@ -20,9 +20,8 @@ from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
-from benchmark.plan.guard import build_method, check_training_is_shared
+from benchmark.plan.guard import build_method, check_training_is_shared, sizes_of
 from benchmark.plan.own_schedule import OwnStage, check_stages
-from benchmark.plan.sizes import rungs
 from benchmark.plan.spec import (
     RELEASES,
     Done,
@@ -51,7 +50,7 @@ class Run:
         plugin = PluginConfig(target=method.target, args=method.args)
         self.baseline = build_method(plugin, where)
         check_training_is_shared(self.baseline, where)
-        self.rungs = rungs(suite.workload.target, method, self.baseline)
+        self.sizes = sizes_of(suite.workload.target, method, self.baseline)
         self.schedule = self._schedule(where)
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
@@ -63,7 +62,7 @@ class Run:
         """Refuse a schedule that never fires, and a budget that lacks a step somewhere."""
         stages = self.predicted()
         is_spent = bool(stages) and stages[-1][0].is_last
-        n_grown = stages[-1][0].rung if stages else 0
+        n_grown = stages[-1][0].n_grown if stages else 0
         times = self._times
         if is_spent and n_grown < self.n_growths and times is None:
             raise ConfigError(
@@ -84,7 +83,7 @@ class Run:
         """Whether two growths are so close that no step fits between them."""
         times = self._times
         return times is not None and any(
-            after.grows_from is not None and end.end.flops > times[after.rung - 1] * self.budget
+            after.grows_from is not None and end.end.flops > times[after.n_grown - 1] * self.budget
             for (_, end), (after, _) in pairwise(stages)
         )
 
@@ -114,7 +113,7 @@ class Run:
     @property
     def n_growths(self) -> int:
         """Growths the run will make."""
-        return len(self.rungs) - 1
+        return len(self.sizes) - 1
 
     @cached_property
     def id(self) -> str:
@@ -166,14 +165,14 @@ class Run:
 
     def _next_stage(self, done: Done) -> StageSpec | None:
         spent = done[-1][1].end.flops if done else 0.0
-        rung = done[-1][0].rung if done else 0
-        grows = rung < self.n_growths and self._is_due(spent, rung, done)
-        rung += grows
-        config, step = self.rungs[rung], self._step_flops(rung)
-        until = next((m for m in self._marks(rung) if affordable_steps(spent, m, step)), None)
+        n_grown = done[-1][0].n_grown if done else 0
+        grows = n_grown < self.n_growths and self._is_due(spent, n_grown, done)
+        n_grown += grows
+        config, step = self.sizes[n_grown], self._step_flops(n_grown)
+        until = next((m for m in self._marks(n_grown) if affordable_steps(spent, m, step)), None)
         if until is None:
             return None
-        has_grown = rung > 0
+        has_grown = n_grown > 0
         return StageSpec(
             code=science(),
             device=self.device,
@@ -187,15 +186,15 @@ class Run:
             args=self.method.args if has_grown else {},
             method_code=method_code(self.baseline) if has_grown else code(self._model_class(0)),
             optimizer_code=self.optimizer_code,
-            model_class=class_path(self._model_class(rung)),
-            grows_from=asdict(self.rungs[rung - 1]) if grows else None,
-            grows_from_class=class_path(self._model_class(rung - 1)) if grows else "",
-            rung=rung,
-            frozen=self._frozen(rung),
+            model_class=class_path(self._model_class(n_grown)),
+            grows_from=asdict(self.sizes[n_grown - 1]) if grows else None,
+            grows_from_class=class_path(self._model_class(n_grown - 1)) if grows else "",
+            n_grown=n_grown,
+            frozen=self._frozen(n_grown),
             state_policy=self.policy.value if has_grown else "",
-            rewarm=self._rewarm(rung),
+            rewarm=self._rewarm(n_grown),
             optimizer=asdict(self.protocol.optimizer),
-            rate=asdict(self._rate(rung, until)),
+            rate=asdict(self._rate(n_grown, until)),
             budget_flops=self.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
@@ -206,8 +205,8 @@ class Run:
             precision=self.protocol.precision,
             is_compiled=self.suite.run.compile,
             parent=done[-1][0].id if done else None,
-            own_text=self._own_text(rung),
-            first_window=self._first_window(rung, done),
+            own_text=self._own_text(n_grown),
+            first_window=self._first_window(n_grown, done),
         )
 
     def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
@@ -223,7 +222,7 @@ class Run:
             end = start.after(
                 steps=steps,
                 windows=windows,
-                tokens=windows * self.rungs[0].seq_len,
+                tokens=windows * self.sizes[0].seq_len,
                 flops=steps * spec.step_flops,
             )
             done.append((spec, StageResult(status="done", end=end)))
@@ -234,18 +233,18 @@ class Run:
         """Fractions of the run's budget at which it grows, where they are known beforehand."""
         return self.schedule.times(self.n_growths) if self.schedule is not None else None
 
-    def _rate(self, rung: int, until: float) -> RateCurve:
+    def _rate(self, n_grown: int, until: float) -> RateCurve:
         """The learning rate of a stage that ends at `until`."""
-        curve = self._whole_rate(rung)
+        curve = self._whole_rate(n_grown)
         has_decay = curve.decay is not None and until > curve.decay[0]
         return curve if has_decay else replace(curve, decay=None, shape="linear", floor=0.0)
 
-    def _whole_rate(self, rung: int) -> RateCurve:
-        """The learning rate at a rung to its end."""
-        protocol, own = self.protocol, self._own(rung).rate
+    def _whole_rate(self, n_grown: int) -> RateCurve:
+        """The learning rate after so many growths, to its end."""
+        protocol, own = self.protocol, self._own(n_grown).rate
         if own is not None:
             growths = [time * self.budget for time in self._times or ()]
-            start, end = [0.0, *growths][rung], [*growths, self.budget][rung]
+            start, end = [0.0, *growths][n_grown], [*growths, self.budget][n_grown]
             return own.curve(protocol.learning_rate, protocol.budget_flops, start, end)
         rate = protocol.learning_rate
         return RateCurve(
@@ -254,9 +253,9 @@ class Run:
             decay=(self._decay_start(self.method.budget), self.budget),
         )
 
-    def _own(self, rung: int) -> OwnStage:
-        """What the method does in its own way at a rung."""
-        return self.method.stages[rung] if self.method.stages else OwnStage()
+    def _own(self, n_grown: int) -> OwnStage:
+        """What the method does in its own way after so many growths."""
+        return self.method.stages[n_grown] if self.method.stages else OwnStage()
 
     @property
     def own_corpora(self) -> list[CorpusConfig]:
@@ -275,13 +274,13 @@ class Run:
             last = result.end.tokens
         return tokens
 
-    def _own_text(self, rung: int) -> dict[str, Any] | None:
-        corpus = self._own(rung).corpus
+    def _own_text(self, n_grown: int) -> dict[str, Any] | None:
+        corpus = self._own(n_grown).corpus
         return asdict(corpus) if corpus in self.own_corpora else None
 
-    def _first_window(self, rung: int, done: Done) -> int:
-        """Windows that the run has read of other texts than this rung's, which count for none."""
-        text = self._own_text(rung)
+    def _first_window(self, n_grown: int, done: Done) -> int:
+        """Windows that the run has read of other texts than the stage's, which count for none."""
+        text = self._own_text(n_grown)
         starts = [0, *(result.end.window for _, result in done)]
         return sum(
             result.end.window - start
@@ -289,41 +288,41 @@ class Run:
             if spec.own_text != text
         )
 
-    def _is_due(self, spent: float, rung: int, done: Done) -> bool:
+    def _is_due(self, spent: float, n_grown: int, done: Done) -> bool:
         assert self.schedule is not None
         times = self.schedule.times(self.n_growths)
         if times is not None:
-            at = times[rung] * self.budget
-            return affordable_steps(spent, at, self._step_flops(rung)) == 0
-        next_end = min(self.budget, spent + self._step_flops(rung))
+            at = times[n_grown] * self.budget
+            return affordable_steps(spent, at, self._step_flops(n_grown)) == 0
+        next_end = min(self.budget, spent + self._step_flops(n_grown))
         return self.schedule.due(
             Progress(
                 spent=next_end / self.budget,
-                n_grown=rung,
+                n_grown=n_grown,
                 n_growths=self.n_growths,
                 history=[point for _, result in done for point in result.points],
             )
         )
 
-    def _marks(self, rung: int) -> list[float]:
-        """FLOPs where a stage at this rung must end, rising; the last is the budget."""
+    def _marks(self, n_grown: int) -> list[float]:
+        """FLOPs where a stage after so many growths must end, rising; the last is the budget."""
         protocol = self.protocol
         marks = {cut * protocol.budget_flops for cut in protocol.cuts}
-        marks |= {self._decay_start(rung) for rung in [*protocol.rungs, self.method.budget]}
-        if (decay := self._whole_rate(rung).decay) is not None:
+        marks |= {self._decay_start(fraction) for fraction in [*protocol.rungs, self.method.budget]}
+        if (decay := self._whole_rate(n_grown).decay) is not None:
             marks.add(decay[0])
-        if self.schedule is not None and rung < self.n_growths:
+        if self.schedule is not None and n_grown < self.n_growths:
             times = self.schedule.times(self.n_growths)
             if times is None:
                 marks.update(self._evaluations())
             else:
-                marks.add(times[rung] * self.budget)
+                marks.add(times[n_grown] * self.budget)
         return [*sorted(mark for mark in marks if mark < self.budget), self.budget]
 
-    def _decay_start(self, rung: float) -> float:
-        """FLOPs where a run with this fraction of C* starts to decay its learning rate."""
+    def _decay_start(self, fraction: float) -> float:
+        """FLOPs where a run of this fraction of C* starts to decay its learning rate."""
         protocol = self.protocol
-        return (1 - protocol.learning_rate.decay) * (rung * protocol.budget_flops)
+        return (1 - protocol.learning_rate.decay) * (fraction * protocol.budget_flops)
 
     def _evaluations(self) -> list[float]:
         protocol = self.protocol
@@ -342,20 +341,20 @@ class Run:
             "block_bytes": protocol.block_bytes,
         }
 
-    def _rewarm(self, rung: int) -> dict[str, Any] | None:
-        """The re-warm-up that is under way at this rung, if one is."""
-        is_warming = rung > 0 and self.rewarm.which != "none" and self._own(rung).rate is None
-        return asdict(self.rewarm.after(rung)) if is_warming else None
+    def _rewarm(self, n_grown: int) -> dict[str, Any] | None:
+        """The re-warm-up that is under way after so many growths, if one is."""
+        is_warming = n_grown > 0 and self.rewarm.which != "none" and self._own(n_grown).rate is None
+        return asdict(self.rewarm.after(n_grown)) if is_warming else None
 
-    def _model_class(self, rung: int) -> type[Transformer]:
-        source = self.baseline.source_class if rung < min(1, self.n_growths) else None
+    def _model_class(self, n_grown: int) -> type[Transformer]:
+        source = self.baseline.source_class if n_grown < min(1, self.n_growths) else None
         return source or self.baseline.model_class
 
-    def _step_flops(self, rung: int) -> float:
+    def _step_flops(self, n_grown: int) -> float:
         batch_size = self.suite.workload.batch_size
-        model_class = self._model_class(rung)
-        return step_flops(model_class, self.rungs[rung], batch_size, self._frozen(rung))
+        model_class = self._model_class(n_grown)
+        return step_flops(model_class, self.sizes[n_grown], batch_size, self._frozen(n_grown))
 
-    def _frozen(self, rung: int) -> tuple[str, ...]:
-        """Parameters that rest at this rung."""
-        return self.baseline.frozen(*self.rungs[rung - 1 : rung + 1]) if rung else ()
+    def _frozen(self, n_grown: int) -> tuple[str, ...]:
+        """Parameters that rest after so many growths."""
+        return self.baseline.frozen(*self.sizes[n_grown - 1 : n_grown + 1]) if n_grown else ()

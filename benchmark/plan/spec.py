@@ -66,7 +66,7 @@ class StageSpec:
     grows_from_class: str
     """Architecture before that growth; empty if there is none."""
 
-    rung: int
+    n_grown: int
     """Growths so far, this one included."""
 
     frozen: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
 def _check_growth(runs: Iterable[Run]) -> None:
     """Refuse what is compared as a method and is scratch under another name."""
     for run in runs:
-        if run.method.role == "method" and run.rungs[0] == run.rungs[-1]:
+        if run.method.role == "method" and run.sizes[0] == run.sizes[-1]:
             raise ConfigError(
                 f"method.{run.method.name} never grows: set ladder (n_growths, and shrink or "
                 "start) and schedule, or role: control"

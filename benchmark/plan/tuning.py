@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.base.annotations import described, fits, hints
 from benchmark.base.errors import ConfigError
-from benchmark.base.plugins import PluginConfig, did_you_mean
+from benchmark.base.plugins import did_you_mean
 from benchmark.base.seeding import stream_seed
 from benchmark.plan.config import MethodConfig, ProtocolConfig, TuningConfig
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig
@@ -36,7 +36,9 @@ SHARED = {
     for name, hint in hints(config).items()
     if name not in ("target", "args")
 }
-"""What all may tune alike, and what it may be."""
+"""What all may tune alike, and what it may be; beside these, arguments of another optimizer."""
+
+OPTIMIZER_ARGS = "optimizer.args."
 
 PRIVATE = ("schedule.args.", "args.")
 """Where a method may declare dimensions of its own."""
@@ -66,7 +68,7 @@ def tuned_methods(protocol: ProtocolConfig, methods: Sequence[MethodConfig]) -> 
 def trials(protocol: ProtocolConfig, method: MethodConfig) -> list[MethodConfig]:
     """All trials of a method, the default setting first."""
     tuning = protocol.tuning
-    defaults = {name: _default(protocol, name) for name in tuning.space}
+    defaults = {name: float(_setting(protocol, name)) for name in tuning.space}
     drawn = [_settings(tuning, method, point) for point in points(tuning)]
     return [
         replace(
@@ -114,11 +116,10 @@ def best(scores: Mapping[int, Sequence[float]]) -> int:
 
 def applied(protocol: ProtocolConfig, tuned: Mapping[str, float]) -> ProtocolConfig:
     """The protocol with the shared settings of a trial."""
-    return replace(
-        protocol,
-        learning_rate=replace(protocol.learning_rate, **_section(tuned, "learning_rate")),
-        optimizer=replace(protocol.optimizer, **_section(tuned, "optimizer")),
-    )
+    for name in tuned:
+        if not name.startswith(PRIVATE):
+            protocol = _changed(protocol, name, tuned[name])
+    return protocol
 
 
 def points(tuning: TuningConfig) -> list[list[float]]:
@@ -146,26 +147,25 @@ def _settings(
 def _with_private(method: MethodConfig, settings: Mapping[str, float]) -> MethodConfig:
     """The method with the settings that are its own; a list of one value takes one value."""
     for name in settings.keys() & method.tunable.keys():
-        key = name.rpartition(".")[2]
-        if name.startswith("args."):
-            method = replace(method, args=method.args | {key: settings[name]})
-        else:
-            assert method.schedule is not None
-            args = method.schedule.args
-            value = [settings[name]] if isinstance(args.get(key), list) else settings[name]
-            plugin = PluginConfig(target=method.schedule.target, args=args | {key: value})
-            method = replace(method, schedule=plugin)
+        is_list = name.startswith("schedule.") and isinstance(_setting(method, name), list)
+        method = _changed(method, name, [settings[name]] if is_list else settings[name])
     return method
 
 
-def _default(protocol: ProtocolConfig, name: str) -> float:
-    section, _, key = name.partition(".")
-    return float(getattr(getattr(protocol, section), key))
+def _setting(config: Any, name: str) -> Any:  # noqa: ANN401 - whatever YAML says
+    """The value of a dotted name; None if there is none."""
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else getattr(config, key)
+    return config
 
 
-def _section(tuned: Mapping[str, float], section: str) -> dict[str, Any]:
-    inside = (name.partition(".") for name in tuned)
-    return {key: tuned[f"{first}.{key}"] for first, _, key in inside if first == section}
+def _changed(config: Any, name: str, value: object) -> Any:  # noqa: ANN401 - whatever YAML says
+    """The same dataclass or mapping with another value of a dotted name."""
+    key, _, rest = name.partition(".")
+    inside = _changed(_setting(config, key), rest, value) if rest else value
+    return (
+        {**config, key: inside} if isinstance(config, Mapping) else replace(config, **{key: inside})
+    )
 
 
 def _check(protocol: ProtocolConfig) -> None:
@@ -183,12 +183,22 @@ def _check(protocol: ProtocolConfig) -> None:
     if not tuning.space:
         raise ConfigError(f"{where}.space is empty; it may hold {', '.join(SHARED)}")
     for name, bounds in tuning.space.items():
-        if name not in SHARED:
-            raise ConfigError(f"{where}.space: unknown {name!r}{did_you_mean(name, SHARED)}")
+        _check_shared(protocol, name, f"{where}.space")
         _check_bounds(f"{where}.space.{name}", bounds)
-        if wrong := [bound for bound in bounds if not fits(bound, SHARED[name])]:
+        if wrong := [bound for bound in bounds if not fits(bound, SHARED.get(name, float))]:
             wanted = described(SHARED[name])
             raise ConfigError(f"{where}.space.{name} must be {wanted}, got {wrong[0]}")
+
+
+def _check_shared(protocol: ProtocolConfig, name: str, where: str) -> None:
+    """Refuse what is no setting, and an argument of the optimizer without a default for trial 0."""
+    if not name.startswith(OPTIMIZER_ARGS):
+        if name not in SHARED:
+            raise ConfigError(f"{where}: unknown {name!r}{did_you_mean(name, SHARED)}")
+    elif not fits(default := _setting(protocol, name), float):
+        raise ConfigError(
+            f"{where}.{name} needs its default, a number, in protocol.{name}; got {default!r}"
+        )
 
 
 def _check_private(tuning: TuningConfig, method: MethodConfig) -> None:

@@ -5,7 +5,7 @@
     corpus.json          what held-out text has in common with training text
     shared.jsonl         settings, methods and environments that the runs refer to, one a line
     runs/ID.jsonl.gz     the records of a run that has ended; to be read with zcat
-    SHA256SUMS           of all these, once they are published (sums.py)
+    SHA256SUMS           of all these, once they are published
 
 What is shared is named by a digest of its content: files of several plans can lie side by side.
 """
@@ -28,6 +28,7 @@ from benchmark.records.events import (
     Event,
     EventLog,
     atomic_write,
+    atomic_write_text,
     decode,
     encode,
     read_bytes,
@@ -37,6 +38,9 @@ from benchmark.records.events import (
 SUITE = "suite.yaml"
 SHARED = "shared.jsonl"
 RUNS = "runs/[!.]*.jsonl.gz"
+SUMS = "SHA256SUMS"
+SEALED = (SUITE, "plan.lock", "corpus.json", SHARED, RUNS)
+"""What the checksums cover: all that a report is made from."""
 
 STAGE = ("stage", "stage_id")
 """What an entry of a run's provenance says of its stage, beside what that was made with."""
@@ -211,6 +215,20 @@ def write_run(
     first, *others = events
     lines = encode([first | {"shared": refers}, *others])
     atomic_write(run_file(results_dir, first["run_id"]), gzip.compress(lines, 9, mtime=0))
+
+
+def seal(results_dir: Path) -> None:
+    """Write the checksums, whose own SHA-256 vouches for every record."""
+    atomic_write_text(results_dir / SUMS, checksums(results_dir))
+
+
+def checksums(results_dir: Path) -> str:
+    """A line with SHA-256 and name for each file of `SEALED`, as `sha256sum -c` reads it."""
+    paths = [path for pattern in SEALED for path in sorted(results_dir.glob(pattern))]
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(results_dir)}\n"
+        for path in paths
+    )
 
 
 def grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

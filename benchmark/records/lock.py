@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,26 @@ class Amendment:
     results: int
     """Runs that had a result by then."""
 
-    added: dict[str, dict[str, Any]]
-    """Role, budget, settings and the new seeds of each method that gained some."""
+    old: Plan
+    new: Plan
 
-    removed: dict[str, list[int]]
-    """Seeds that are no longer planned, by method."""
+    @property
+    def added(self) -> dict[str, list[int]]:
+        """Seeds that each method gained."""
+        return _gained(self.old, self.new)
 
-    changed: dict[str, list[Any]]
-    """Old and new value of whatever else differs, by dotted key."""
+    @property
+    def removed(self) -> dict[str, list[int]]:
+        """Seeds that are no longer planned, by method."""
+        return _gained(self.new, self.old)
+
+    @property
+    def changed(self) -> dict[str, list[Any]]:
+        """Old and new value of whatever else differs, by dotted key."""
+        methods = self.old["methods"].keys() & self.new["methods"].keys()
+        was, now = (_amendable(plan, methods) for plan in (self.old, self.new))
+        keys = sorted(was.keys() | now.keys())
+        return {k: [was.get(k), now.get(k)] for k in keys if was.get(k) != now.get(k)}
 
     @property
     def marks(self) -> dict[str, str]:
@@ -66,8 +79,8 @@ class Amendment:
         inner = (key.partition(".") for key in self.changed)
         changed = {rest.rpartition(".")[0] for part, _, rest in inner if part == "methods"}
         words = [(method, "settings changed") for method in sorted(changed)]
-        words += [(m, f"{_seeds(gained['seeds'])} added") for m, gained in self.added.items()]
-        words += [(m, f"{_seeds(lost)} removed") for m, lost in self.removed.items()]
+        words += [(method, f"{_seeds(gained)} added") for method, gained in self.added.items()]
+        words += [(method, f"{_seeds(lost)} removed") for method, lost in self.removed.items()]
         said: dict[str, list[str]] = {}
         for method, what in words:
             said.setdefault(method, []).append(what)
@@ -94,8 +107,9 @@ class Lock:
 
     def named(self) -> set[tuple[str, int]]:
         """Method and seed of everything that was planned at some time."""
-        plans = [self.first["methods"], *(amendment.added for amendment in self.amendments)]
-        return {(m, seed) for methods in plans for m in methods for seed in methods[m]["seeds"]}
+        plans = [self.first, *(amendment.new for amendment in self.amendments)]
+        return {(m, seed) for plan in plans for m, planned in plan["methods"].items()
+                for seed in planned["seeds"]}  # fmt: skip
 
 
 def plan_of(configs: Iterable[Mapping[str, Any]], corpus: Mapping[str, Any], science: str) -> Plan:
@@ -155,18 +169,17 @@ def hold(results_dir: Path, plan: Plan) -> None:
     Raises:
         RecordError: the plan was tampered with.
     """
-    path, results = results_dir / FILE, _results(results_dir, plan)
+    path, now = results_dir / FILE, datetime.now(UTC).isoformat(timespec="seconds")
+    results = _results(results_dir, plan)
+    entry = {"date": now, "results": results, "plan": plan}
     lock = read(results_dir) if path.is_file() else None
     if lock is None or unlike(lock.current, plan):
-        first = {"date": _now(), "results": results, "plan": plan}
-        _write(path, first | {"sha256": _digest(first), "amendments": []})
+        _write(path, entry | {"sha256": _digest(entry), "amendments": []})
         return
-    change = _difference(lock.current, plan)
-    if any(change.values()):
+    change = Amendment(date=now, results=results, old=lock.current, new=plan)
+    if change.added or change.removed or change.changed:
         content = json.loads(path.read_text())
-        previous = [content, *content["amendments"]][-1]["sha256"]
-        entry = {"date": _now(), "results": results, **change}
-        content["amendments"].append(entry | {"sha256": _digest([previous, entry])})
+        content["amendments"].append(entry | {"sha256": _digest([lock.chain[-1], entry])})
         _write(path, content)
 
 
@@ -179,14 +192,18 @@ def read(results_dir: Path) -> Lock:
     path = results_dir / FILE
     try:
         content = json.loads(path.read_bytes())
-        entries = content.pop("amendments")
-        chain = [content.pop("sha256"), *(entry.pop("sha256") for entry in entries)]
-        amendments = tuple(Amendment(**entry) for entry in entries)
+        entries = [content, *content.pop("amendments")]
+        chain = [entry.pop("sha256") for entry in entries]
+        first, *others = entries
+        amendments = tuple(
+            Amendment(date=new["date"], results=new["results"], old=old["plan"], new=new["plan"])
+            for old, new in pairwise(entries)
+        )
         lock = Lock(
-            date=content["date"],
-            results=content["results"],
-            first=content["plan"],
-            current=_applied(content["plan"], amendments),
+            date=first["date"],
+            results=first["results"],
+            first=first["plan"],
+            current=entries[-1]["plan"],
             amendments=amendments,
             chain=tuple(chain),
         )
@@ -194,10 +211,9 @@ def read(results_dir: Path) -> Lock:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: damaged plan: {type(error).__name__}: {error}") from error
-    expected = [_digest(content)]
-    expected += [_digest([sha, entry]) for sha, entry in zip(chain, entries, strict=False)]
-    for number, (found, right) in enumerate(zip(chain, expected, strict=True)):
-        if found != right:
+    right = [first, *([before, entry] for before, entry in zip(chain, others, strict=False))]
+    for number, (found, covered) in enumerate(zip(chain, right, strict=True)):
+        if found != _digest(covered):
             part = f"amendment {number}" if number else "the plan"
             raise RecordError(f"{path}: {part} was edited after it was written")
     return lock
@@ -213,61 +229,21 @@ def unlike(old: Plan, new: Plan) -> list[str]:
     ]
 
 
-def _difference(old: Plan, new: Plan) -> dict[str, Any]:
-    """The fields of an amendment that leads from one plan to the other."""
-    was, now = old["methods"], new["methods"]
-    added, removed = {}, {}
-    for method in now:
-        seeds = _without(now[method]["seeds"], was.get(method, {}).get("seeds", []))
-        if seeds:
-            added[method] = now[method] | {"seeds": seeds}
-    for method in was:
-        seeds = _without(was[method]["seeds"], now.get(method, {}).get("seeds", []))
-        if seeds:
-            removed[method] = seeds
-    skipped = (*FIXED, "methods")
-    leaves = [
-        {
-            **{key: value for key, value in plan.items() if key not in skipped},
-            **{
-                f"methods.{method}.{key}": plan["methods"][method][key]
-                for method in was.keys() & now.keys()
-                for key in ("role", "budget", "settings")
-            },
-        }
-        for plan in (old, new)
-    ]
-    keys = sorted(leaves[0].keys() | leaves[1].keys())
-    pairs = {key: [leaves[0].get(key), leaves[1].get(key)] for key in keys}
-    changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    return {"added": added, "removed": removed, "changed": changed}
+def _gained(old: Plan, new: Plan) -> dict[str, list[int]]:
+    """Seeds that only the new plan has, by method."""
+    known = {method: set(planned["seeds"]) for method, planned in old["methods"].items()}
+    gained = {
+        method: [seed for seed in planned["seeds"] if seed not in known.get(method, ())]
+        for method, planned in new["methods"].items()
+    }
+    return {method: seeds for method, seeds in gained.items() if seeds}
 
 
-def _applied(plan: Plan, amendments: Iterable[Amendment]) -> Plan:
-    """The plan after its amendments."""
-    current: Plan = json.loads(json.dumps(plan))
-    methods = current["methods"]
-    for amendment in amendments:
-        for key, (_, value) in amendment.changed.items():
-            part, _, rest = key.partition(".")
-            if part == "methods":
-                method, _, name = rest.rpartition(".")
-                methods[method][name] = value
-            else:
-                current[key] = value
-        for method, seeds in amendment.removed.items():
-            methods[method]["seeds"] = _without(methods[method]["seeds"], seeds)
-        for method, gained in amendment.added.items():
-            kept = methods.get(method, {"seeds": []})["seeds"]
-            methods[method] = gained | {"seeds": [*kept, *gained["seeds"]]}
-        for method in [name for name, planned in methods.items() if not planned["seeds"]]:
-            del methods[method]
-    return current
-
-
-def _without(seeds: Iterable[int], others: Iterable[int]) -> list[int]:
-    gone = set(others)
-    return [seed for seed in seeds if seed not in gone]
+def _amendable(plan: Plan, methods: Iterable[str]) -> dict[str, Any]:
+    """What an amendment may change but for seeds, by dotted key."""
+    rest = {key: value for key, value in plan.items() if key not in (*FIXED, "methods")}
+    settled = {m: {k: v for k, v in plan["methods"][m].items() if k != "seeds"} for m in methods}
+    return flatten(rest | {"methods": settled})
 
 
 def _seeds(seeds: list[int]) -> str:
@@ -291,10 +267,6 @@ def _version(path: Path) -> str | None:
 def _digest(content: object) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _write(path: Path, content: object) -> None:

@@ -33,7 +33,7 @@ class Registration:
             {
                 "date": amendment.date,
                 "results": amendment.results,
-                "added": _seeds({m: gained["seeds"] for m, gained in amendment.added.items()}),
+                "added": _seeds(amendment.added),
                 "removed": _seeds(amendment.removed),
                 "changed": ", ".join(amendment.changed),
             }

@@ -9,7 +9,7 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.factors import cells
-from benchmark.report.frames import Row, rows
+from benchmark.report.frames import ABSENT, Row, rows
 from benchmark.report.statistics import MIN_SEEDS
 from benchmark.report.verdicts import mean_test_bpb, oversized
 
@@ -19,7 +19,7 @@ MOST_NAMED = 20
 
 def answer(analysis: Analysis) -> str:
     """The first paragraph: who beats the controls, by how much, and whether it means anything."""
-    sentences = [_setting(analysis)]
+    sentences = [_partial(analysis), _setting(analysis)]
     if missing := analysis.controls.missing:
         have = "has" if len(missing) == 1 else "have"
         sentences.append(
@@ -29,6 +29,13 @@ def answer(analysis: Analysis) -> str:
     else:
         sentences += [_oversize(analysis), *_verdicts(analysis), _crossed(analysis)]
     return " ".join(filter(None, sentences))
+
+
+def _partial(analysis: Analysis) -> str:
+    runs = analysis.frames.runs
+    n_absent = int(runs.status.isin(ABSENT).sum())
+    has = f"**Partial: {len(runs) - n_absent} of {formats.plural(len(runs), 'run')} have ended.**"
+    return has if n_absent else ""
 
 
 def where_the_target_sits(analysis: Analysis) -> str:

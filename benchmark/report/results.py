@@ -1,6 +1,6 @@
 """A results folder as pandas frames for a reader's own analysis; docs/results.md documents them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +46,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "test_bpb": "bits per byte of the whole test split; infinite unless done",
     },
     "evaluations": _RUN | _WHERE | {"bpb": "bits per byte on the slice of validation for curves"},
+    "losses": _RUN
+    | _WHERE
+    | {
+        "loss": "training loss, nats per byte, mean over the steps since the row before",
+        "lr": "learning rate of the last of these steps",
+    },
     "growths": _RUN
     | {
         "growth": "1 for the first growth of a run",
@@ -73,7 +79,11 @@ SIZES = {
 """Columns of sizes, which become one column per size, and the prefixes of these."""
 
 
-@dataclass(frozen=True, kw_only=True)
+SHOWN = 10
+"""Methods that a summary names."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Results:
     """One results folder; rows are in display order of the runs."""
 
@@ -83,8 +93,26 @@ class Results:
     evaluations: pd.DataFrame
     """One row per point of a curve."""
 
+    losses: pd.DataFrame
+    """One row per record of the training loss."""
+
     growths: pd.DataFrame
     """One row per growth of a run."""
+
+    def __repr__(self) -> str:
+        """What there is, and the methods with the lowest mean test bpb."""
+        runs, statuses = self.runs, self.runs.status.value_counts()
+        ended = ", ".join(f"{n} {status}" for status, n in statuses.items())
+        rows = ", ".join(
+            f"{field.name} {len(getattr(self, field.name)):,}" for field in fields(self)
+        )
+        bpb = runs[runs.role != "tuning"].groupby(["method", "role"], sort=False).test_bpb
+        scores = bpb.agg(["mean", "std", "count"]).sort_values("mean", kind="stable").reset_index()
+        of = f" of the lowest of {len(scores)} methods" if len(scores) > SHOWN else ""
+        return (
+            f"{runs.suite.iloc[0]}: {len(runs)} runs ({ended}); rows: {rows}\n"
+            f"test bpb{of}:\n{scores.head(SHOWN).to_string(index=False, float_format='%.4f')}"
+        )
 
 
 def load_results(folder: str | Path) -> Results:
@@ -94,10 +122,16 @@ def load_results(folder: str | Path) -> Results:
         RecordError: there are no records, or they are damaged or contradict one another.
     """
     data = frames(load_suite(Path(folder)))
+    losses = [
+        {"run_id": run.run_id, "method": run.method, "role": run.role, "seed": run.seed, **event}
+        for run in data.suite.runs
+        for event in run.of("train")
+    ]
     evaluations = data.points[data.points.phase == "evaluation"]
     return Results(
         runs=_tidy(data, "runs", data.runs),
         evaluations=_tidy(data, "evaluations", evaluations),
+        losses=_tidy(data, "losses", pd.DataFrame(losses, columns=list(COLUMNS["losses"]))),
         growths=_tidy(data, "growths", data.growths),
     )
 

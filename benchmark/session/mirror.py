@@ -9,14 +9,10 @@ import importlib
 import json
 import shutil
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from typing_extensions import override
 
 from benchmark.base.errors import ConfigError
 from benchmark.executors.track import Track
@@ -27,53 +23,39 @@ from benchmark.stage.checkpoint import StageStore
 KINDS = ("train", "evaluation", "growth", "final")
 
 
-class Writer(ABC):
-    """Takes what a run has to show."""
-
-    @abstractmethod
-    def scalars(self, values: Mapping[str, float], flops: float) -> None:
-        """Points of curves."""
-
-    @abstractmethod
-    def text(self, name: str, text: str, flops: float) -> None:
-        """Something that happened."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
-class TensorBoard(Writer):
+class TensorBoard:
     """Event files that `tensorboard --logdir` shows."""
+
+    module = "torch.utils.tensorboard"
 
     def __init__(self, run: Run, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        module = _module("torch.utils.tensorboard", "tensorboard")
-        self.writer = module.SummaryWriter(
-            folder.absolute()
-        )  # its thread outlives a change of folder
+        module = importlib.import_module(self.module)
+        self.writer = module.SummaryWriter(folder.absolute())  # its thread outlives a chdir
         self.text("configuration", json.dumps(run.config(), indent=1), 0)
 
-    @override
     def scalars(self, values: Mapping[str, float], flops: float) -> None:
+        """Add points of curves."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, round(flops))
 
-    @override
     def text(self, name: str, text: str, flops: float) -> None:
+        """Add something that happened."""
         self.writer.add_text(name, text, round(flops))
 
-    @override
     def close(self) -> None:
+        """Take nothing more."""
         self.writer.close()
 
 
-class WeightsAndBiases(Writer):
+class WeightsAndBiases:
     """A run of the project "growbench"; WANDB_* variables say where that is."""
+
+    module = "wandb"
 
     def __init__(self, run: Run, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.run = _module("wandb", "wandb").init(
+        self.run = importlib.import_module(self.module).init(
             project="growbench",
             group=run.suite.name,
             name=f"{run.method.name} seed {run.seed}",
@@ -83,28 +65,30 @@ class WeightsAndBiases(Writer):
         )
         self.run.define_metric("*", step_metric="flops")
 
-    @override
     def scalars(self, values: Mapping[str, float], flops: float) -> None:
+        """Add points of curves."""
         self.run.log({**values, "flops": flops})
 
-    @override
     def text(self, name: str, text: str, flops: float) -> None:
+        """Add something that happened."""
         self.run.summary[f"{name} at {flops:.4g} FLOPs"] = text
 
-    @override
     def close(self) -> None:
+        """Take nothing more."""
         self.run.finish()
 
 
-WRITERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-_NEEDS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+WRITERS: dict[str, type[TensorBoard | WeightsAndBiases]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
 
 
 @dataclass
 class _Copy:
     """How much of a run is copied."""
 
-    writer: Writer
+    writer: TensorBoard | WeightsAndBiases
     n_stages: int = 0
     """Stages of which nothing more will come."""
 
@@ -125,9 +109,15 @@ class Mirror:
     """
 
     def __init__(self, logger: str, folder: Path, store: StageStore) -> None:
-        _module(_NEEDS[logger], logger)
         self.logger, self.has_failed = logger, False
         self.writer, self.folder, self.store = WRITERS[logger], folder, store
+        try:
+            importlib.import_module(self.writer.module)
+        except ImportError as error:
+            raise ConfigError(
+                f"run.logger={logger} needs a package that is not installed: "
+                f"pip install 'growbench[{logger}]'"
+            ) from error
         self.copies: dict[str, _Copy] = {}
         self.closed = set[str]()
 
@@ -208,13 +198,3 @@ def _sentence(event: Event) -> str:
         f"{event['operator']}: {', '.join(sizes) or 'no size'}; held-out bpb "
         f"{event['bpb_before']:.4f} before, {event['bpb_after']:.4f} after"
     )
-
-
-def _module(name: str, extra: str) -> Any:  # noqa: ANN401 - a module
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"run.logger={extra} needs a package that is not installed: "
-            f"pip install 'growbench[{extra}]'"
-        ) from error

@@ -16,10 +16,18 @@ from benchmark import audit
 from benchmark.base.errors import RecordError
 from benchmark.base.paths import display_path
 from benchmark.records.events import FINISHED, atomic_write_text
-from benchmark.records.folder import SUITE, Suite, load_runs, load_suite, run_ids, write_run
+from benchmark.records.folder import (
+    SUITE,
+    SUMS,
+    Suite,
+    load_runs,
+    load_suite,
+    run_ids,
+    seal,
+    write_run,
+)
 from benchmark.records.lock import FILE as LOCK
 from benchmark.records.lock import Lock, plan_of, read, unlike
-from benchmark.records.sums import SUMS, seal
 from benchmark.report.files import INTERACTIVE, write
 
 NAMED = 3

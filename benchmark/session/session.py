@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,16 +21,17 @@ from benchmark.plan.config import SuiteConfig
 from benchmark.plan.run import Run
 from benchmark.plan.spec import device
 from benchmark.plan.suite import plan
-from benchmark.records.folder import RunRecord, write_run
+from benchmark.records.folder import RunRecord, load_runs, run_ids, write_run
 from benchmark.records.lock import FILE as LOCK
 from benchmark.records.lock import hold, plan_of
-from benchmark.session.folder import locked, make_folder
 from benchmark.session.mirror import Mirror
-from benchmark.session.published import published
-from benchmark.session.recorder import Recorder
+from benchmark.session.recorder import Recorder, locked, make_folder
 from benchmark.session.selection import scored, settle, val_bpb
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context
+
+REUSABLE = ("done", "diverged")
+"""Ends that the same run would come to again; one that failed may have met with an accident."""
 
 OnChange = Callable[[list[Track]], None]
 """Called a few times a second with all runs as they are now."""
@@ -70,7 +72,7 @@ class Session:
         largest = max(int(split.max()) for split in splits)
         if any(run.own_corpora for run in runs):
             largest = 255  # a corpus of a method's own may have any byte
-        smallest = min(sizes.vocab_size for run in runs for sizes in run.rungs)
+        smallest = min(sizes.vocab_size for run in runs for sizes in run.sizes)
         if smallest <= largest:
             raise ConfigError(
                 f"workload.target.vocab_size must be above {largest}, the largest byte of corpus "
@@ -108,9 +110,11 @@ class Session:
         with self._mirrored(on_change) as mirrored, locked(self.results):
             self._write_published()
             self._hold_plan()
-            tracks = self._run(self._executor(), mirrored)
-            mirrored(tracks)
-            self.recorder.write_corpus()  # no GPU waits for this, minutes for a gigabyte
+            with ThreadPoolExecutor(1) as beside:  # minutes for a gigabyte; an interrupt waits, too
+                corpus = beside.submit(self.recorder.write_corpus)
+                tracks = self._run(self._executor(), mirrored)
+                mirrored(tracks)
+            corpus.result()
             return tracks
 
     def _hold_plan(self) -> None:
@@ -176,10 +180,16 @@ class Session:
         return Path(self.suite.run.published).expanduser() / self.suite.name
 
     def _published(self, runs: list[Run]) -> dict[str, RunRecord]:
-        """Records of the runs that are published, by id."""
-        is_elsewhere = self._published_folder.resolve() != self.results.resolve()
-        is_asked_for = self.suite.run.published and is_elsewhere
-        return published(self._published_folder, runs) if is_asked_for else {}
+        """Records of those runs that came to an end where results are published, by id.
+
+        Raises:
+            RecordError: the records are damaged.
+        """
+        folder = self._published_folder
+        if not self.suite.run.published or folder.resolve() == self.results.resolve():
+            return {}
+        found = load_runs(folder, run_ids(folder) & {run.id for run in runs})
+        return {run.run_id: run for run in found if run.status in REUSABLE}
 
     def _settled(self, runs: list[Run], failed: Collection[str] = ()) -> list[Run]:
         """The runs, at the settings that their trials have chosen, if all have ended."""

@@ -11,7 +11,7 @@ from benchmark.data.corpora import Corpus, CorpusConfig, load
 from benchmark.data.stream import ByteStream
 from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
-from benchmark.plan.filling import filled
+from benchmark.plan.reading import filled
 from benchmark.plan.spec import StageSpec
 from benchmark.stage.batches import Batches, Share
 from benchmark.stage.checkpoint import StageStore, State, load_state

@@ -17,7 +17,7 @@ def check_loaded(
     Raises:
         ChangedError: something has changed since the run was planned.
     """
-    grown = spec.rung > 0
+    grown = spec.n_grown > 0
     found = {
         f"the text of corpus {corpus.name}": (spec.data.get("sha256"), corpus.sha256),
         "growbench's own code": (spec.code, science()),

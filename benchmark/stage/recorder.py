@@ -132,7 +132,7 @@ class Recorder:
             eval_seconds=time.perf_counter() - started,
             **where(position),
         )
-        return Point(position.flops, result.bits_per_byte, self.spec.rung)
+        return Point(position.flops, result.bits_per_byte, self.spec.n_grown)
 
     def record_final(self, state: State) -> None:
         """Score and record the whole splits that the stage is scored on."""

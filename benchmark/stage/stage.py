@@ -122,7 +122,7 @@ class Stage:
         spec, before = self.spec, self.recorder.score_curve(small.model, small.position)
         batches = GrowthBatches(self.fitting.stream(small.position))
         resources = Resources(
-            generator(spec.seed, "growth", spec.rung),
+            generator(spec.seed, "growth", spec.n_grown),
             batches,
             self.fitting.model_class,
             self.fitting.share.n_pieces,
