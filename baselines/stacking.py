@@ -6,8 +6,10 @@
 - last: copies of the top block.
 - gradual: copies of as many top blocks as are new, stage by stage (Reddi et al. 2023).
 - middle: MIDAS (Saunshi et al. 2024, arXiv:2409.19044), copies of a group in the middle, in place.
+- central: LIDAS (Kapl et al. 2025, arXiv:2512.08819), MIDAS by layers: of two groups in the middle
+  the last half of one and the first half of the other. Of the paper its opening was read.
 
-None keeps the function; from one block to two, as in suites `smoke` and `cpu`, all are the same.
+None keeps the function; from one block to two all are the same.
 
 After growth: G_stack is published with a fresh optimizer and a schedule that starts again with a
 warm-up; so here, for every order. What the others' authors do with Adam's moments is not known to

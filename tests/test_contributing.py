@@ -46,5 +46,5 @@ def test_the_example_passes_the_contract_and_runs_beside_the_others(tmp_path: Pa
     runs = {run.method: run for run in load_suite(tmp_path / "results/local/smoke").runs}
     assert runs["mirror"].status == runs["scratch"].status == "done"
     growth = runs["mirror"].of("growth")[0]
-    assert (growth["from"]["n_layer"], growth["to"]["n_layer"]) == (1, 2)
+    assert (growth["from"]["n_layer"], growth["to"]["n_layer"]) == (2, 4)
     assert "mirror" in (tmp_path / "results/local/smoke/report.md").read_text()

@@ -84,7 +84,7 @@ def test_combinations_that_cannot_be_are_left_out_with_the_reason() -> None:
     assert len(left_out) == 16
     reasons = set(left_out.values())
     assert any("does not divide n_layer=4" in reason for reason in reasons)
-    tiled = design(crossed(operator=["hypercloning"], factor=[2.0, 4.0 / 3.0]))
+    tiled = design(crossed(operator=["hypercloning_stream"], factor=[2.0, 4.0 / 3.0]))
     assert len(tiled.methods) == 8
     assert set(tiled.left_out.values()) == {
         "d_model must grow to a multiple of 6 to be tiled, got 8"
@@ -122,7 +122,7 @@ def test_the_suites_that_come_with_it_plan(name: str, tmp_path: Path) -> None:
     lines = list(totals(session, outlooks_of(session), with_time=False))
     assert not any("left out" in line for line in lines)
     cells = [run for run in session.runs if run.method.levels]
-    assert len(cells) == (96 if name == "cpu_factors" else 0)
+    assert len(cells) == (192 if name == "cpu_factors" else 0)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_the_installed_command_lists_runs_reports_and_checks(
     assert {
         path.stem for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "preset"
     } <= names
-    few = ("methods=[scratch,stacking]", "protocol.budget_flops=1e9")
+    few = ("methods=[scratch,stacking]", "protocol.budget_flops=2e9")
     report = run(growbench, "run", "smoke", *few).splitlines()[-1]
     assert "stacking" in (tmp_path / report).read_text()
     results = str(Path(report).parent)

@@ -90,7 +90,12 @@ def test_the_reference_stays_equal_through_training(
 def test_the_shapes_are_those_that_suite_cpu_trains() -> None:
     workload = read_suite("cpu").workload
     assert (workload.target, workload.batch_size) == (TARGET.config, TARGET.batch_size)
-    for name in ("scratch_small", "scratch_small_width", "scratch_small_units", "staged_training"):
+    for name in (
+        "scratch_small",
+        "scratch_small_quarter",
+        "scratch_small_width",
+        "scratch_small_units",
+    ):
         source = load_method(name).ladder.sizes(workload.target)[0]
         assert source in [shape.config for shape in SHAPES], name
 

@@ -34,12 +34,20 @@ protocol:
 methods: [scratch, stacking]
 run: {{workers: 1, device: cpu, checkpoint_seconds: 0.05, retries: 0}}
 """
+STACKING = """
+defaults: from_half_depth
+name: stacking
+summary: two blocks from one, at half of the run
+target: baselines.stacking:Stacking
+"""
+"""Beside a suite of two blocks; the published factor takes four."""
 
 
 def prepare(folder: Path, budget: float = 5e8) -> Path:
-    """Make a working folder with tiny.yaml and its corpus."""
+    """Make a working folder with tiny.yaml, its method of growth and its corpus."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(SUITE.format(budget=repr(budget)))
+    (folder / "stacking.yaml").write_text(STACKING)
     letters = torch.randint(97, 123, (200_000,), generator=torch.Generator().manual_seed(0))
     (folder / "letters.txt").write_bytes(bytes(letters.tolist()))
     return folder

@@ -40,14 +40,25 @@ def middle(layer: int, n_small: int, n_large: int) -> int:
     """0 1 2 3 4 5 -> 0 1 2 3 2 3 4 5: the group of blocks, of as many as are new, in the middle."""
     n_new = n_large - n_small
     n_groups, group = max(n_small // n_new, 1), min(n_new, n_small)
-    start = (n_groups - 1) // 2 * group
+    return _repeated(layer, (n_groups - 1) // 2 * group, group, n_new)
+
+
+def central(layer: int, n_small: int, n_large: int) -> int:
+    """0 1 2 3 -> 0 1 2 1 2 3: as many blocks as are new around the middle, whatever the groups."""
+    n_new = n_large - n_small
+    group = min(n_new, n_small)
+    return _repeated(layer, (n_small - group) // 2, group, n_new)
+
+
+def _repeated(layer: int, start: int, group: int, n_new: int) -> int:
+    """Source of a block where `group` blocks from `start` on are followed by `n_new` copies."""
     if layer < start + group:
         return layer
     return start + (layer - start) % group if layer < start + group + n_new else layer - n_new
 
 
 ORDERS: Mapping[str, Callable[[int, int, int], int]] = {
-    order.__name__: order for order in (whole, interleaved, last, gradual, middle)
+    order.__name__: order for order in (whole, interleaved, last, gradual, middle, central)
 }
 """Small block that a large block starts from, given both depths."""
 

@@ -49,7 +49,7 @@ SAME = ModelConfig(norm="layernorm", positions="learned", tied=True)
 N_WARM = 2
 RATE = 6e-4
 PEAK_SIZE = 1024
-BUDGET_FLOPS = 2.4e12
+BUDGET_FLOPS = 1.8e12
 """Of the run that the harness believes it is in, as in suite `cpu`; sets how often it records."""
 
 REFERENCE = "nanoGPT's layers, plain loop"
@@ -91,7 +91,8 @@ class Shape:
         return self.tokens * training_flops_per_token(Transformer.shell(self.config))
 
 
-TARGET = Shape(ModelConfig(), batch_size=8, n_threads=1, n_steps=30)
+CPU = ModelConfig(d_model=48, n_layer=4, d_head=12, d_ff=192)
+TARGET = Shape(CPU, batch_size=8, n_threads=1, n_steps=30)
 """What suite `cpu` trains in the end."""
 
 WIDE = ModelConfig(d_model=128, n_layer=4, n_head=4, d_head=32, d_ff=512, seq_len=256)
@@ -99,11 +100,11 @@ LARGER = Shape(WIDE, batch_size=16, n_threads=2, n_steps=4)
 
 SHAPES = (
     TARGET,
-    replace(TARGET, config=ModelConfig(n_layer=4), n_steps=20),
-    replace(TARGET, config=ModelConfig(n_layer=1)),
-    replace(TARGET, config=ModelConfig(d_model=32)),
-    replace(TARGET, config=ModelConfig(n_head=2, d_ff=128)),
-    replace(TARGET, config=ModelConfig(d_model=32, n_head=2, d_ff=128)),
+    replace(TARGET, config=replace(CPU, n_layer=8), n_steps=20),
+    replace(TARGET, config=replace(CPU, n_layer=2)),
+    replace(TARGET, config=replace(CPU, n_layer=1)),
+    replace(TARGET, config=replace(CPU, n_head=2, d_ff=96)),
+    replace(TARGET, config=replace(CPU, d_model=24, n_head=2, d_ff=96)),
     LARGER,
     replace(
         LARGER, config=replace(WIDE, d_model=256, n_layer=6, n_head=8, d_ff=1024), n_steps=2
