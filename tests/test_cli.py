@@ -272,6 +272,17 @@ def test_a_plan_shows_the_matrix_the_sharing_and_what_is_trained(
     assert totals[2].startswith("predicted time for the ")
 
 
+@pytest.mark.usefixtures("here")
+def test_a_batch_that_no_memory_holds_is_planned_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    huge = ["protocol.eval_batch_size=1000000000000", "workload.batch_size=100000000"]
+    more = ["protocol.budget_flops=1e22", "protocol.allow_repeats=true"]
+    code, out, err = growbench(capsys, "plan", "tiny.yaml", *huge, *more)
+    assert (code, err) == (0, "")
+    assert "predicted time for the 9 stages left" in out
+
+
 def test_a_prediction_counts_shared_stages_once_and_never_splits_a_run() -> None:
     shared = [("a", 4.0), ("b", 2.0)]
     assert predict([shared, [("a", 4.0), ("c", 2.0)]], workers=1) == 8.0

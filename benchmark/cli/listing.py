@@ -26,7 +26,6 @@ from benchmark.report import formats
 from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
-from benchmark.stage.process import prepare_process
 from benchmark.training.baseline import Baseline
 
 MISSING = formats.DASH
@@ -157,9 +156,10 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         if found := own_schedule(method):
             yield f"own schedule: {name}: {found}"
     if with_time:
-        duration = formats.seconds(_predicted_seconds(session, outlooks))
+        seconds = duration(outlooks, Probe(session.device).seconds, session.workers)
         yield (
-            f"predicted time for the {formats.plural(len(left), 'stage')} left: {duration} with "
+            f"predicted time for the {formats.plural(len(left), 'stage')} left: "
+            f"{formats.seconds(seconds)} with "
             f"{formats.plural(session.workers, 'worker')}, and the seconds these take to start"
         )
 
@@ -206,11 +206,6 @@ def _tuned(method: MethodConfig) -> str:
     if tuning.is_open(method):
         return "to be chosen"
     return ", ".join(f"{name} {value:g}" for name, value in method.tuned.items()) or MISSING
-
-
-def _predicted_seconds(session: Session, outlooks: Sequence[Outlook]) -> float:
-    prepare_process(threads=1)
-    return duration(outlooks, Probe(session.device).seconds, session.workers)
 
 
 def outlooks_of(session: Session) -> list[Outlook]:

@@ -214,6 +214,14 @@ class Run:
 
         Schedules that wait for the loss are taken to grow at the last moment.
         """
+        return self._predict(finished) if finished else list(self._predicted)
+
+    @cached_property
+    def _predicted(self) -> list[tuple[StageSpec, StageResult]]:
+        """All stages of a run that has not begun, which is asked for time and again."""
+        return self._predict(())
+
+    def _predict(self, finished: Done) -> list[tuple[StageSpec, StageResult]]:
         done = list(finished)
         while (spec := self.next_stage(done)) is not None:
             start = done[-1][1].end if done else Position()

@@ -1,42 +1,35 @@
 """What runs have ahead, and how long that takes: here by trying it, elsewhere by a cost model.
 
-`Probe` takes a few real training steps of every model before anything runs; what a method computes
-between its stages, and the start of processes, are left out. `Machine` is for a machine that is not
-there: a step takes the time of its arithmetic at an assumed share of the machine's peak or, if that
-is longer, the time to launch the operations of its blocks, for which small models wait on a large
-GPU. Scoring a byte is a third of training on it.
+`Probe` times a few steps of every model before anything runs; what a method computes between its
+stages, and the start of processes, are left out. `Machine` is for a machine that is not there: a
+step takes the time of its arithmetic at an assumed share of the machine's peak or, if that is
+longer, the time to launch the operations of its blocks, for which small models wait on a large GPU.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
-from benchmark.data.stream import ByteStream
-from benchmark.growth.operator import Moments
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MachineConfig
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
-from benchmark.stage.batches import Batches
 from benchmark.stage.checkpoint import StageStore
-from benchmark.training.baseline import Fit, Plain
-from benchmark.training.evaluate import score
-from benchmark.training.loop import make_fabric, train
-from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
+from benchmark.stage.process import wait_for
+from benchmark.training.baseline import mean_nats
+from benchmark.training.memory import keep_freed_memory
+from benchmark.training.shortage import first_that_fits, halvings
 
-WARMUP_STEPS = 2
-STEPS = 5
-SEED = 0
+WARMUP_STEPS = 1
+STEPS = 3
+MOST_TOKENS = 2**15
 
 
 @dataclass(frozen=True)
@@ -94,38 +87,35 @@ def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float
     return max(sum(distinct.values()) / workers, longest)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Seconds that the parts of a stage take on this machine."""
+def stage_seconds(spec: StageSpec, n_steps: int, step: float) -> float:
+    """Seconds of a stage of `n_steps` training steps; scoring a byte is a third of training on it.
 
-    fit: float
-    """To set up a fit."""
-
-    step: float
-    byte: float
-    """To score one held-out byte."""
-
-    def stage(self, spec: StageSpec, n_steps: int) -> float:
-        """Seconds of a whole stage."""
-        n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
-        n_final = sum(int(spec.data[split]) for split in spec.splits)
-        return self.fit + n_steps * self.step + (n_curve + n_final) * self.byte
+    Args:
+        spec: the stage.
+        n_steps: its training steps.
+        step: seconds of one of them.
+    """
+    n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
+    n_final = sum(int(spec.data[split]) for split in spec.splits)
+    n_trained = spec.batch_size * int(spec.model["seq_len"])
+    return step * (n_steps + (n_curve + n_final) / n_trained / 3)
 
 
 class Probe:
-    """Measures every distinct model once."""
+    """Measures a step of every distinct model once, on this machine."""
 
     def __init__(self, device: str) -> None:
-        self.device = device
-        self.speeds: dict[str, Speed] = {}
+        self.device = torch.device(device)
+        self.steps: dict[str, float] = {}
+        torch.set_num_threads(1)  # as a worker does
+        keep_freed_memory()
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Predicted seconds of a stage of `n_steps` steps."""
-        how = spec.precision, spec.is_compiled
-        key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, how))
-        if key not in self.speeds:
-            self.speeds[key] = measure(spec, self.device)
-        return self.speeds[key].stage(spec, n_steps)
+        key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
+        if key not in self.steps:
+            self.steps[key] = measured_step(spec, self.device)
+        return stage_seconds(spec, n_steps, self.steps[key])
 
 
 @dataclass(frozen=True)
@@ -154,82 +144,37 @@ class Machine:
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Seconds of a whole stage of `n_steps` steps, its evaluations included."""
-        n_layer, seq_len = int(spec.model["n_layer"]), int(spec.model["seq_len"])
-        windows = int(spec.measure["batch_size"])
-        scored = self.step(spec.step_flops * windows / spec.batch_size, n_layer, spec.precision)
-        return Speed(
-            fit=self.config.stage_seconds,
-            step=self.step(spec.step_flops, n_layer, spec.precision),
-            byte=scored / 3 / (windows * seq_len),
-        ).stage(spec, n_steps)
+        step = self.step(spec.step_flops, int(spec.model["n_layer"]), spec.precision)
+        return self.config.stage_seconds + stage_seconds(spec, n_steps, step)
 
 
-def measure(spec: StageSpec, device: str) -> Speed:
-    """Train the stage's model for a few steps on random bytes, and score some.
+def measured_step(spec: StageSpec, device: torch.device) -> float:
+    """Seconds of a training step of the stage's model on random bytes; the update is left out.
 
     Of several devices one is measured, with its part of a batch; that they wait for one another
-    is left out.
+    is left out, too. Of a batch that is large, or for which memory is short, part is measured.
     """
-    spec = replace(spec, devices=1, batch_size=spec.batch_size // spec.devices)
     set_float32_products(spec.precision)
     model_class = import_class(spec.model_class, Transformer, "model_class")
-    config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(SEED)
+    config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(0)
     model = model_class(config, generator=random).to(device)
-    n_steps = WARMUP_STEPS + STEPS
-    n_curve = math.ceil(int(spec.measure["curve_bytes"]) / config.seq_len)
-    n_scored = min(int(spec.measure["batch_size"]), n_curve)
-    n_bytes = config.seq_len * max(n_steps * spec.batch_size, n_scored) + 1
-    text = torch.randint(256, (n_bytes,), generator=random, dtype=torch.uint8)
-    stream = ByteStream(text=text, seq_len=config.seq_len, batch_size=spec.batch_size, seed=SEED)
-    baseline, clock = Plain(), _Clock()
-    baseline.begin(_fit(spec, model, clock))
-    started = time.perf_counter()
-    train(baseline, Batches(stream, n_steps), make_fabric(device, spec.precision))
-    elapsed = time.perf_counter() - started
-    times = clock.ends[WARMUP_STEPS:]
-    step = statistics.median(end - start for start, end in pairwise(times))
-    return Speed(
-        fit=max(0.0, elapsed - n_steps * step),
-        step=step,
-        byte=_seconds_per_byte(model, text, n_scored),
-    )
+    for name in spec.frozen:
+        model.get_parameter(name).requires_grad_(False)
+    is_half = spec.precision == "bf16-mixed"
+    n_windows = spec.batch_size // spec.devices
 
+    def seconds(n: int) -> float:
+        shape, times = (n, config.seq_len + 1), list[float]()
+        batch = torch.randint(config.vocab_size, shape, generator=random).to(device)
+        for _ in range(WARMUP_STEPS + STEPS):
+            started = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
+                loss = mean_nats(model, batch)
+            loss.backward()
+            model.zero_grad()
+            wait_for(device)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times[WARMUP_STEPS:]) * n_windows / n
 
-def _fit(spec: StageSpec, model: Transformer, clock: "_Clock") -> Fit:
-    optimizer = OptimizerConfig(**spec.optimizer)
-    return Fit(
-        model=model,
-        moments=Moments.zeros(model, gradient_powers(optimizer)),
-        is_new={},
-        frozen=spec.frozen,
-        optimizer=optimizer,
-        rate=RateCurve(**spec.rate | {"decay": None}),
-        rewarm=None,
-        budget_flops=spec.budget_flops,
-        grown_at=0.0,
-        start_flops=0.0,
-        n_done=0,
-        step_flops=spec.step_flops,
-        is_compiled=spec.is_compiled,
-        on_step=clock.on_step,
-    )
-
-
-def _seconds_per_byte(model: Transformer, text: Tensor, batch_size: int) -> float:
-    text = text[: batch_size * model.config.seq_len + 1]
-    score(model, text[: model.config.seq_len], batch_size)
-    started = time.perf_counter()
-    score(model, text, batch_size)
-    return (time.perf_counter() - started) / len(text)
-
-
-class _Clock:
-    """Notes when each step ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step(self, loss: Tensor, started: float) -> None:
-        """Note the end of a step."""
-        loss.item()  # waits for an accelerator
-        self.ends.append(time.perf_counter())
+    most = max(1, MOST_TOKENS // config.seq_len)
+    return first_that_fits(halvings(min(n_windows, most)), seconds)
