@@ -1,7 +1,6 @@
 """No table of a page is wider than a reader's window, and none loses a cell."""
 
-from benchmark.report.formats import table
-from benchmark.report.narrow import WIDTH, narrowed
+from benchmark.report.formats import WIDTH, narrowed, table
 
 
 def test_a_wide_table_becomes_several_that_each_name_their_rows() -> None:
@@ -26,3 +25,10 @@ def test_a_narrow_table_stays_as_it_is() -> None:
 def test_a_column_that_is_too_wide_alone_stands_alone() -> None:
     page = narrowed(table([{"method": "m", "runs": "x" * 200, "n": "3"}]))
     assert [len(part.split("\n")[0].split("|")) - 2 for part in page.split("\n\n")] == [2, 2]
+
+
+def test_rows_of_one_group_stand_under_its_name() -> None:
+    rows = [{"method": name, "n": "3"} for name in ("a", "b", "c")]
+    lines = table(rows, groups=["deep", "deep", "wide"]).split("\n")
+    assert lines[2:] == ["| **deep** | |", "| a      | 3 |", "| b      | 3 |", "| **wide** | |",
+                         "| c      | 3 |"]  # fmt: skip

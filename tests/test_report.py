@@ -78,35 +78,10 @@ def test_finds_the_planted_speed_up_and_says_who_is_better(tmp_path: Path) -> No
     assert slow["n_reached"] == 0
     assert math.isnan(float(str(slow["speed_up"])))
     text = page(found)
-    assert (
-        "**Better than scratch, which is also the best fixed size, 1 of 2 methods (intervals not"
-        in text
-    )
-    assert "not reached (0 of 3 did)" in text
+    assert "**Better than scratch, which is also the best fixed size, 1 of 2 methods:** `f" in text
+    assert "0 of 3 reached it" in text
     assert "S leans low: scratch is read at the end of an annealed curve" in text
     assert "Ranks do not compare operators." in text
-
-
-def test_rungs_give_annealed_values_and_the_rest_is_marked(tmp_path: Path) -> None:
-    write_records(tmp_path, tuple(replace(method, unannealed=0.1) for method in SUITE))
-    found = analysis(tmp_path)
-    table = found.tables["compute_matched"].set_index(["method", "fraction"])
-    assert table.bpb["scratch_quarter", 0.25] == pytest.approx(2.5 + 4**0.25 - 1)
-    assert table.bpb["scratch", 0.25] == pytest.approx(2.5 + 4**0.25 - 1 + 0.1)
-    assert table.is_annealed["scratch_quarter", 0.25]
-    assert not table.is_annealed["scratch", 0.25]
-    assert "scratch, annealed at each budget | 2.9142 | 2.6892 | 2.5000 |" in re.sub(
-        " +", " ", page(found)
-    )
-
-
-def test_reads_the_last_evaluation_within_one_step_of_a_rung(tmp_path: Path) -> None:
-    write_records(tmp_path, seeds=(0,))
-    found = analysis(tmp_path)
-    table = found.tables["compute_matched"].set_index(["method", "fraction"])
-    points = found.frames.points
-    exact = points[(points.method == "fast") & (points.flops == 0.5 * toy.BUDGET)]
-    assert table.bpb["fast", 0.5] == exact.bpb.iloc[0]
 
 
 def test_a_method_must_also_beat_the_best_fixed_size(tmp_path: Path) -> None:
@@ -120,7 +95,7 @@ def test_a_method_must_also_beat_the_best_fixed_size(tmp_path: Path) -> None:
     text = answer(found)
     assert "**The target is oversized at this budget:** `scratch_small`" in text
     assert "**None of 2 methods is shown to be better than both scratch and the best" in text
-    assert "`fast` and `slow` (better than scratch alone: `fast`)" in text
+    assert "2 of 2 are worse than a control. Better than scratch alone: `fast`." in text
     assert "The target is **larger than compute-optimal** at C*" in page(found)
 
 
@@ -181,13 +156,13 @@ def test_a_missing_run_has_a_row_and_a_warning(tmp_path: Path) -> None:
     text = page(found)
     assert "**Incomplete, 1 of 30 planned runs without a result:** `fast` (missing: seed 2)" in text
     assert "2 of 3 done, 1 missing" in text
-    assert "not reached (2 of 3 did)" in text
+    assert "2 of 3 reached it" in text
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"speed_up": math.nan, "n": 3, "n_reached": 2}, "not reached (2 of 3 did)"),
+        ({"speed_up": math.nan, "n": 3, "n_reached": 2}, "2 of 3 reached it"),
         ({"speed_up": 1.3, "low": 1.21, "high": 1.39, "n": 3, "n_reached": 3},
          "1.30x [1.21, 1.39]"),
         ({"speed_up": 1.3, "n": 2, "n_reached": 2}, "1.30x"),

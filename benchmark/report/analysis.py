@@ -85,7 +85,6 @@ def analyse(
         overlap=shared_text,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in ranked.items()}
-        | {"hull": tables.hull(data, found)}
         | _optional(data, found, plan)
         | _of_suite(data),
     )
@@ -94,7 +93,6 @@ def analyse(
 def _by_method(data: Frames) -> dict[str, pd.DataFrame]:
     """Tables whose rows belong to methods."""
     return {
-        "compute_matched": tables.compute_matched(data),
         "modes": modes(data),
         "growth_events": tables.growth_events(data),
     }

@@ -64,7 +64,9 @@ def main_effects(drawing: Drawing) -> Plot:
     left.axvline(0, color=INK, linewidth=0.8)
     is_reference = shown.level == shown.reference
     effects = shown[~is_reference]
-    left.hlines(effects.index, effects.low, effects.high, color=COLOURS[0], linewidth=1.2)
+    left.hlines(
+        effects.index, effects.effect_low, effects.effect_high, color=COLOURS[0], linewidth=1.2
+    )
     left.plot(effects.effect, effects.index, "o", color=COLOURS[0], markersize=3)
     left.plot(shown[is_reference].effect, shown.index[is_reference], "o", color=INK,
               markerfacecolor="white", markersize=3.5)  # fmt: skip

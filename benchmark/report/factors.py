@@ -7,182 +7,117 @@ seeds, each the part that no other term explains; in an unbalanced design they n
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.report.frames import ABSENT, Frames, Row, rows
+from benchmark.report.frames import ABSENT, Frames
 from benchmark.report.statistics import t_limit
 
 DIGITS = 9
 """Of effects, beyond which linear algebra differs between machines."""
 
-_EFFECTS = ["factor", "level", "reference", "n", "n_excluded", "effect", "low", "high"]
+_EFFECTS = ["factor", "level", "reference", "n", "n_excluded", "effect", "effect_low",
+            "effect_high"]  # fmt: skip
 _SHARES = ["term", "kind", "degrees", "share"]
 
-Levels = Mapping[str, str]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Design:
-    """The runs of a crossed design: as many levels, seeds and scores as there are runs."""
-
-    levels: list[Levels]
-    """Factor to level of each run, failed ones included."""
-
-    seeds: list[int]
-    bpb: list[float]
-    """Infinite if the run failed."""
-
-    @property
-    def factors(self) -> dict[str, list[str]]:
-        """Levels of each factor that has two or more, in order of appearance."""
-        names = dict.fromkeys(name for levels in self.levels for name in levels)
-        found = {n: list(dict.fromkeys(run[n] for run in self.levels if n in run)) for n in names}
-        return {name: levels for name, levels in found.items() if len(levels) > 1}
-
-
-def cells(frames: Frames) -> dict[str, Levels]:
+def cells(frames: Frames) -> dict[str, Mapping[str, str]]:
     """The methods that are cells of a crossed design, with their level of each factor."""
     crossed = {name: settings.get("levels") for name, settings in frames.settings.items()}
     return {name: levels for name, levels in crossed.items() if levels}
 
 
-def design(frames: Frames) -> Design:
-    """The runs whose method is a cell of a crossed design and that have a result."""
-    crossed = cells(frames)
-    runs = [row for row in rows(frames.runs) if row["method"] in crossed]
-    runs = [row for row in runs if row["status"] not in ABSENT and row["role"] == "method"]
-    return Design(
-        levels=[crossed[row["method"]] for row in runs],
-        seeds=[row["seed"] for row in runs],
-        bpb=[row["test_bpb"] for row in runs],
-    )
+def design(frames: Frames) -> pd.DataFrame:
+    """A row for each run with a result of a cell: levels of its factors, then seed and bpb.
+
+    bpb is infinite if the run failed. A factor with one level is left out.
+    """
+    crossed, runs = cells(frames), frames.runs
+    has_result = (runs.role == "method") & ~runs.status.isin(ABSENT)
+    runs = runs[runs.method.isin(list(crossed)) & has_result]
+    levels = pd.DataFrame([crossed[method] for method in runs.method], index=runs.index)
+    levels = levels[[name for name in levels if len(levels[name].dropna().unique()) > 1]]
+    return levels.assign(seed=runs.seed, bpb=runs.test_bpb).reset_index(drop=True)
 
 
-def main_effects(found: Design) -> pd.DataFrame:
+def main_effects(found: pd.DataFrame) -> pd.DataFrame:
     """Change in bpb from a factor's reference to each other level, with a 95 % interval.
 
     nan where the runs that finished cannot tell a level from the others.
     """
-    if not found.factors:
+    if not _factors(found):
         return pd.DataFrame(columns=_EFFECTS)
-    finite = [math.isfinite(bpb) for bpb in found.bpb]
-    terms = {(f, level): _is_level(found, f, level) for f, levels in found.factors.items()
-             for level in levels}  # fmt: skip
-    free = [key for key in terms if key[1] != found.factors[key[0]][0]]
-    fit = _fit(found, [terms[key] for key in free])
-    return pd.DataFrame(
-        [
-            {
-                "factor": factor,
-                "level": level,
-                "reference": found.factors[factor][0],
-                "n": int(sum(has and ok for has, ok in zip(column, finite, strict=True))),
-                "n_excluded": int(
-                    sum(has and not ok for has, ok in zip(column, finite, strict=True))
-                ),
-                **_effect(fit, free.index((factor, level)) if (factor, level) in free else None),
-            }
-            for (factor, level), column in terms.items()
-        ],
-        columns=_EFFECTS,
-    )
+    terms = [column for factor in _factors(found) for column in _columns(found, factor)]
+    fit = _Fit(found, terms)
+    listed, free = [], 0
+    for factor in _factors(found):
+        levels, finite = list(found[factor].dropna().unique()), np.isfinite(found.bpb)
+        for level in levels:
+            effect, error = (0.0, math.nan) if level == levels[0] else fit.effects[free]
+            free += level != levels[0]
+            half = t_limit(fit.degrees) * error if fit.degrees > 0 else math.nan
+            numbers = [round(float(x), DIGITS) for x in (effect, effect - half, effect + half)]
+            has = found[factor] == level
+            counts = [int((has & finite).sum()), int((has & ~finite).sum())]
+            listed.append([factor, level, levels[0], *counts, *numbers])
+    return pd.DataFrame(listed, columns=_EFFECTS)
 
 
-def shares(found: Design) -> pd.DataFrame:
+def shares(found: pd.DataFrame) -> pd.DataFrame:
     """Share of the variance within seeds that each factor, and each pair of factors, explains."""
-    whole = {name: _columns(found, name) for name in found.factors}
+    whole = {factor: _columns(found, factor) for factor in _factors(found)}
     if not whole:
         return pd.DataFrame(columns=_SHARES)
-    total = _fit(found, []).residual
-    full = _fit(found, _all(whole.values()))
-    listed: list[Row] = []
+    everything = [column for columns in whole.values() for column in columns]
+    total, full = _Fit(found, []).residual, _Fit(found, everything)
+    listed = []
     for name in whole:
-        rest = _fit(found, _all(columns for other, columns in whole.items() if other != name))
-        listed.append(_share(name, "factor", rest, full, total))
+        rest = [column for other in whole if other != name for column in whole[other]]
+        listed.append([name, "factor", *_explained(_Fit(found, rest), full)])
     for a, b in combinations(whole, 2):
         products = [x * y for x in whole[a] for y in whole[b]]
-        joint = _fit(found, [*_all(whole.values()), *products])
-        listed.append(_share(f"{a} x {b}", "interaction", full, joint, total))
-    left = {"term": "left over", "kind": "residual", "degrees": full.degrees,
-            "share": _ratio(full.residual, total)}  # fmt: skip
-    return pd.DataFrame([*listed, left], columns=_SHARES)
+        joint = _Fit(found, [*everything, *products])
+        listed.append([f"{a} x {b}", "interaction", *_explained(full, joint)])
+    listed.append(["left over", "residual", full.degrees, full.residual])
+    table = pd.DataFrame(listed, columns=_SHARES)
+    ratio = table.share.clip(lower=0) / total if total > 0 else table.share * math.nan
+    return table.assign(share=ratio.round(DIGITS))
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """Least squares on the finished runs, seeds as blocks."""
+    """Least squares of bpb on some columns over the finished runs, seeds as blocks."""
 
-    effects: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    """Standard errors of the terms; nan where they cannot be estimated."""
+    def __init__(self, found: pd.DataFrame, terms: Sequence[NDArray[np.float64]]) -> None:
+        keep = np.isfinite(found.bpb.to_numpy(float))
+        y, blocks = found.bpb.to_numpy(float)[keep], pd.get_dummies(found.seed[keep], dtype=float)
+        X = np.column_stack([*(term[keep] for term in terms), blocks])
+        beta, _, rank, _ = np.linalg.lstsq(X, y, rcond=None)
+        self.residual = float(np.sum((y - X @ beta) ** 2))
+        self.degrees = len(y) - int(rank)
+        """Of freedom that are left over."""
 
-    residual: float
-    degrees: int
-    """Of freedom that are left over."""
-
-
-def _fit(found: Design, terms: Sequence[NDArray[np.float64]]) -> _Fit:
-    keep = np.isfinite(found.bpb)
-    y, seeds = np.asarray(found.bpb)[keep], np.asarray(found.seeds)[keep]
-    X = np.stack([*terms, *(np.asarray(found.seeds) == s for s in dict.fromkeys(seeds))], 1)[keep]
-    X = X.astype(float)
-    beta, _, rank, _ = np.linalg.lstsq(X, y, rcond=None)
-    residual, degrees = float(np.sum((y - X @ beta) ** 2)), len(y) - int(rank)
-    known = _is_estimable(X)[: len(terms)]
-    spread = residual / degrees if degrees > 0 else math.nan
-    variances = np.maximum(np.diag(np.linalg.pinv(X.T @ X)), 0.0)  # a rounding may lie below
-    errors = np.sqrt(variances * spread)[: len(terms)]
-    effects = np.where(known, beta[: len(terms)], math.nan)
-    return _Fit(
-        effects=effects,
-        errors=np.where(known, errors, math.nan),
-        residual=residual,
-        degrees=degrees,
-    )
+        known = np.isclose(np.diag(np.linalg.pinv(X) @ X), 1.0)  # no combination of the others
+        spread = self.residual / self.degrees if self.degrees > 0 else math.nan
+        variances = np.maximum(np.diag(np.linalg.pinv(X.T @ X)), 0.0)  # a rounding may lie below
+        both = np.column_stack([beta, np.sqrt(variances * spread)])
+        self.effects = np.where(known[:, None], both, math.nan)
+        """Of each column, and its standard error; nan where it cannot be estimated."""
 
 
-def _is_estimable(X: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which columns are no combination of the others."""
-    ranges = np.linalg.pinv(X) @ X
-    return np.asarray(np.isclose(np.diag(ranges), 1.0))
+def _explained(without: _Fit, with_it: _Fit) -> tuple[int, float]:
+    """Degrees of freedom and sum of squares that the larger of two fits explains beyond."""
+    return without.degrees - with_it.degrees, without.residual - with_it.residual
 
 
-def _effect(fit: _Fit, position: int | None) -> Row:
-    if position is None:
-        return {"effect": 0.0, "low": math.nan, "high": math.nan}
-    value, error = fit.effects[position], fit.errors[position]
-    half = t_limit(fit.degrees) * error if fit.degrees > 0 else math.nan
-    limits = {"effect": value, "low": value - half, "high": value + half}
-    return {name: round(float(limit), DIGITS) for name, limit in limits.items()}
+def _factors(found: pd.DataFrame) -> list[str]:
+    return [str(name) for name in found.columns if name not in ("seed", "bpb")]
 
 
-def _share(term: str, kind: str, without: _Fit, with_it: _Fit, total: float) -> Row:
-    explained = without.residual - with_it.residual
-    return {
-        "term": term,
-        "kind": kind,
-        "degrees": without.degrees - with_it.degrees,
-        "share": _ratio(explained, total),
-    }
-
-
-def _ratio(part: float, total: float) -> float:
-    return round(max(0.0, part) / total, DIGITS) if total > 0 else math.nan
-
-
-def _is_level(found: Design, factor: str, level: str) -> NDArray[np.float64]:
-    return np.asarray([float(run.get(factor) == level) for run in found.levels])
-
-
-def _columns(found: Design, factor: str) -> list[NDArray[np.float64]]:
-    return [_is_level(found, factor, level) for level in found.factors[factor][1:]]
-
-
-def _all(groups: Iterable[list[NDArray[np.float64]]]) -> list[NDArray[np.float64]]:
-    return [column for group in groups for column in group]
+def _columns(found: pd.DataFrame, factor: str) -> list[NDArray[np.float64]]:
+    """Indicators of the levels of a factor but its reference."""
+    levels = found[factor].dropna().unique()
+    return [(found[factor] == level).to_numpy(float) for level in levels[1:]]

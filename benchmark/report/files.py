@@ -13,8 +13,8 @@ from benchmark.report import html
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import Drawing
 from benchmark.report.figures import draw
+from benchmark.report.formats import narrowed
 from benchmark.report.markdown import page
-from benchmark.report.narrow import narrowed
 
 INTERACTIVE = "report.html"
 """Megabytes that follow from the rest, so they are not published; it holds every figure as SVG."""

@@ -1,7 +1,10 @@
-"""Numbers as a reader wants them, in one format each; nan is a dash."""
+"""Numbers and tables as a reader wants them, in one format each; nan is a dash."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 from tabulate import tabulate
 
@@ -9,12 +12,13 @@ from benchmark.report.statistics import MIN_SEEDS_SIGNIFICANT
 
 DASH = "\N{EM DASH}"
 INFINITY = "\N{INFINITY}"
-UNANNEALED = "\N{DAGGER}"
-"""Beside a loss read before the learning rate has decayed."""
-
 SAME = 0.01
 """Relative difference within which a fraction of C* is called by its name."""
 
+WIDTH = 100
+"""Characters that a table of a page may be wide, where its columns allow it."""
+
+_BAR = re.compile(r"(?<!\\)\|")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _DURATIONS = ((3600.0, "h"), (60.0, "min"))
 
@@ -30,9 +34,10 @@ def difference(value: float, low: float = math.nan, high: float = math.nan) -> s
     return _special(value) or f"{_unsigned_zero(value):+.4f}{interval}"
 
 
-def gap(row: Mapping[str, float], prefix: str = "") -> str:
-    """The `difference` of a row of a table with its interval."""
-    return difference(*(row[f"{prefix}{name}"] for name in ("difference", "low", "high")))
+def gap(row: Mapping[str, Any], name: str = "difference") -> str:
+    """The `difference` of a row of a table with its interval, of another column if named."""
+    prefix = "" if name == "difference" else f"{name}_"
+    return difference(row[name], row[f"{prefix}low"], row[f"{prefix}high"])
 
 
 def limits(low: float, high: float) -> str:
@@ -40,23 +45,23 @@ def limits(low: float, high: float) -> str:
     return DASH if math.isnan(low) else f"[{_unsigned_zero(low):+.4f}, {_unsigned_zero(high):+.4f}]"
 
 
-def mean(row: Mapping[str, float], name: str, n: int) -> str:
-    """A mean with its interval from three values on; the values themselves before that."""
-    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+def mean(row: Mapping[str, Any]) -> str:
+    """Mean test bpb with its interval from three values on; the values themselves before that."""
+    value, n = row["test_bpb"], row["n"]
     if _special(value) or n == 1:
         return bpb(value)
     if n == 2:  # noqa: PLR2004
-        return f"{row[f'{name}_min']:.4f} and {row[f'{name}_max']:.4f}"
-    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+        return f"{row['test_bpb_min']:.4f} and {row['test_bpb_max']:.4f}"
+    return f"{value:.4f} [{row['test_bpb_low']:.4f}, {row['test_bpb_high']:.4f}]"
 
 
-def speed_up(row: Mapping[str, float]) -> str:
-    """1.30x [1.21, 1.39]; where a seed did not reach the loss, 2 of 3 seeds reached it."""
+def speed_up(row: Mapping[str, Any]) -> str:
+    """1.30x [1.21, 1.39]; where a seed did not reach the loss, how many did."""
     value, n, n_reached = row["speed_up"], row["n"], row["n_reached"]
     if math.isnan(n_reached):
         return DASH
     if n_reached < n:
-        return f"not reached ({n_reached:.0f} of {n:.0f} did)"
+        return f"{n_reached:.0f} of {n:.0f} reached it"
     interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
     return f"{value:.2f}x{interval}"
 
@@ -125,14 +130,49 @@ def plural(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def table(rows: Sequence[dict[str, str]], alignment: str = "right") -> str:
-    """A markdown table; the first column is text, `alignment` is that of the others."""
+def code(name: object) -> str:
+    """`name`."""
+    return f"`{name}`"
+
+
+Column = tuple[str, Callable[[Any], str]]
+"""Name of what a column of a table shows, "" for the whole row, and how it is shown."""
+
+Columns = Mapping[str, Column]
+"""By heading."""
+
+
+def cells(rows: Iterable[Mapping[str, Any]], columns: Columns) -> list[dict[str, str]]:
+    """Rows of a table as text, by heading."""
+    return [
+        {heading: show(row[key] if key else row) for heading, (key, show) in columns.items()}
+        for row in rows
+    ]
+
+
+def table(
+    rows: Sequence[Mapping[str, str]], alignment: str = "right", groups: Sequence[str] = ()
+) -> str:
+    """A markdown table; the first column is text, `alignment` is that of the others.
+
+    Args:
+        rows: cells by heading.
+        alignment: "left" or "right".
+        groups: the group of each row; consecutive rows of one are under a row with its name.
+    """
     if not rows:
         return "None."
-    cells = [[" ".join(c.replace("|", r"\|").split()) for c in row.values()] for row in rows]
-    columns = ["left", *[alignment] * (len(rows[0]) - 1)]
-    headers = list(rows[0])
-    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=columns)
+    text = [[" ".join(cell.replace("|", r"\|").split()) for cell in row.values()] for row in rows]
+    align = ["left", *[alignment] * (len(rows[0]) - 1)]
+    # as headers, the headings would be padded by two letters more
+    given = [list(rows[0]), *text]
+    rule, head, *lines = tabulate(
+        given, tablefmt="pipe", disable_numparse=True, colalign=align
+    ).splitlines()
+    for i in reversed(range(len(groups))):
+        if i == 0 or groups[i] != groups[i - 1]:
+            lines.insert(i, f"| **{groups[i]}** |{' |' * (len(align) - 1)}")
+    return "\n".join([head, rule, *lines])
 
 
 def figure(name: str, caption: str) -> str:
@@ -148,3 +188,33 @@ def _special(value: float) -> str:
 
 def _unsigned_zero(value: float) -> float:
     return round(value, 4) + 0.0
+
+
+def narrowed(page: str) -> str:
+    """A page whose tables are at most `WIDTH` wide, unless two of their columns are wider."""
+    parts = []
+    for is_table, found in groupby(page.split("\n"), lambda line: line.startswith("|")):
+        lines = list(found)
+        parts += _tables(lines) if is_table else lines
+    return "\n".join(parts)
+
+
+def _tables(lines: Sequence[str]) -> list[str]:
+    cells = [_BAR.split(line)[1:-1] for line in lines]
+    parts: list[str] = []
+    for columns in _groups([len(cell) + 1 for cell in cells[0]]):
+        parts += [""] if parts else []
+        parts += [f"|{'|'.join(row[i] for i in (0, *columns))}|" for row in cells]
+    return parts
+
+
+def _groups(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of the columns of each narrow table, beside the first."""
+    group: list[int] = []
+    room = WIDTH - widths[0] - 1
+    for i, width in enumerate(widths[1:], start=1):
+        if group and sum(widths[j] for j in group) + width > room:
+            yield group
+            group = []
+        group.append(i)
+    yield group

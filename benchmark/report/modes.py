@@ -15,53 +15,46 @@ from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.frames import Frames, Row
 from benchmark.report.statistics import mean_interval, value_at
 
-_MODES = ["method", "n", "source_flops", "source_share", "paid_flops", "paid_share", "test_bpb",
-          "a_difference", "a_low", "a_high", "b_scratch_bpb", "b_difference", "b_low",
-          "b_high"]  # fmt: skip
+_MODES = ["method", "n", "source_share", "paid_share", "test_bpb", "scratch_bpb", "difference",
+          "low", "high"]  # fmt: skip
 
 Annealed = dict[int, tuple[list[float], list[float]]]
 
 
 def modes(frames: Frames) -> pd.DataFrame:
-    """Each growing method minus scratch under both accounts, paired by seed, on the test split."""
+    """Each growing method minus scratch at what it paid itself, by seed, on the test split."""
     annealed = _annealed_scratch(frames)
-    growths = frames.growths[frames.growths.growth == 1]
-    sources = dict(zip(growths.run_id, growths.start_flops, strict=True))
-    grown = frames.methods("method")
+    growths = frames.growths[frames.growths.growth == 1].set_index("run_id").start_flops
+    grown = {*frames.methods("method"), RESTART_ONLY}
     found = [
-        row
+        _mode(method, runs, growths[runs.run_id], annealed)
         for method in frames.methods()
-        if (method in grown or method == RESTART_ONLY)
-        and (row := _mode(frames, method, annealed, sources)) is not None
+        if method in grown and len(runs := _grown(frames, method, growths)) and annealed
     ]
     return pd.DataFrame(found, columns=_MODES)
 
 
-def _mode(frames: Frames, method: str, annealed: Annealed, sources: dict[str, float]) -> Row | None:
+def _grown(frames: Frames, method: str, growths: pd.Series) -> pd.DataFrame:
     runs = frames.results(method)
-    runs = runs[[run_id in sources for run_id in runs.run_id]]
-    if runs.empty or not annealed:
-        return None
-    spent = [sources[run_id] for run_id in runs.run_id]
-    paid = [budget - flops for budget, flops in zip(runs.budget_flops, spent, strict=True)]
-    cells: Row = {
+    return runs[runs.run_id.isin(growths.index)]
+
+
+def _mode(method: str, runs: pd.DataFrame, source: pd.Series, annealed: Annealed) -> Row:
+    budgets, spent = runs.budget_flops.to_numpy(), source.to_numpy()
+    paid = zip(runs.seed, budgets - spent, strict=True)
+    scratch = [_scratch(annealed, seed, flops) for seed, flops in paid]
+    gaps = [ours - theirs for ours, theirs in zip(runs.test_bpb, scratch, strict=True)]
+    gap = mean_interval([] if any(map(math.isnan, scratch)) else gaps)
+    return {
         "method": method,
         "n": len(runs),
-        "source_flops": math.fsum(spent) / len(spent),
-        "paid_flops": math.fsum(paid) / len(paid),
+        "source_share": float((spent / budgets).mean()),
+        "paid_share": float((1 - spent / budgets).mean()),
         "test_bpb": mean_interval(list(runs.test_bpb)).value,
-    }
-    scratch: list[float] = []
-    for mode, prices in (("a", list(runs.budget_flops)), ("b", paid)):
-        scratch = [_scratch(annealed, s, at) for s, at in zip(runs.seed, prices, strict=True)]
-        known = [not math.isnan(bpb) for bpb in scratch]
-        gaps = [ours - theirs for ours, theirs in zip(runs.test_bpb, scratch, strict=True)]
-        gap = mean_interval(gaps if all(known) else [])
-        cells |= {f"{mode}_difference": gap.value, f"{mode}_low": gap.low, f"{mode}_high": gap.high}
-    return cells | {
-        "source_share": cells["source_flops"] / frames.budget_flops,
-        "paid_share": cells["paid_flops"] / frames.budget_flops,
-        "b_scratch_bpb": mean_interval(scratch).value,
+        "scratch_bpb": mean_interval(scratch).value,
+        "difference": gap.value,
+        "low": gap.low,
+        "high": gap.high,
     }
 
 

@@ -13,50 +13,43 @@ from benchmark.report.frames import ABSENT, Row, rows
 from benchmark.report.statistics import MIN_SEEDS
 from benchmark.report.verdicts import mean_test_bpb, oversized
 
-MOST_NAMED = 20
+MOST_NAMED = 5
 """Methods that one sentence names; the table has the rest."""
 
 
 def answer(analysis: Analysis) -> str:
-    """The first paragraph: who beats the controls, by how much, and whether it means anything."""
-    sentences = [_partial(analysis), _setting(analysis)]
+    """The first paragraph: which method is best, by how much, how sure, at what scale, and so on.
+
+    One paragraph, however many methods and seeds there are.
+    """
     if missing := analysis.controls.missing:
         have = "has" if len(missing) == 1 else "have"
-        sentences.append(
+        verdicts = [
             f"**No verdict:** {code(missing)} {have} no finished run, and without its controls a "
             "comparison shows nothing."
-        )
+        ]
     else:
-        sentences += [_oversize(analysis), *_verdicts(analysis), _crossed(analysis)]
-    return " ".join(filter(None, sentences))
-
-
-def _partial(analysis: Analysis) -> str:
-    runs = analysis.frames.runs
-    n_absent = int(runs.status.isin(ABSENT).sum())
-    has = f"**Partial: {len(runs) - n_absent} of {formats.plural(len(runs), 'run')} have ended.**"
-    return has if n_absent else ""
+        verdicts = [*_verdicts(analysis), _crossed(analysis), _oversize(analysis)]
+    return " ".join(
+        filter(None, [_partial(analysis), *verdicts, _setting(analysis), _limits(analysis)])
+    )
 
 
 def where_the_target_sits(analysis: Analysis) -> str:
     """Whether the target is larger than the best size for its budget, as far as sizes show."""
-    sizes = analysis.tables["hull"]
-    target = sizes[sizes.is_target & sizes.test_bpb.map(math.isfinite)]
+    sizes = fixed_sizes(analysis)
+    target = sizes[(sizes.method == SCRATCH) & sizes.test_bpb.map(math.isfinite)]
     if target.empty:
         return "Where the target lies is not known: it was not trained from scratch."
     n_params = target.n_params.iloc[0]
     smaller, larger = sizes[sizes.n_params < n_params], sizes[sizes.n_params > n_params]
     if smaller.empty:
         return "Where the target lies is not known: no smaller fixed size was trained."
-    compared = analysis.tables["comparisons"]
-    pairs = compared[compared.method.isin(smaller.method) & (compared.control == SCRATCH)]
-    closest = min(rows(pairs), key=lambda row: float(row["difference"]))
-    shown = formats.gap(closest)
+    pairs = _to_scratch(analysis, smaller.method)
+    closest = min(pairs, key=lambda row: float(row["difference"]))
+    differs = f"`{closest['method']}`, differs from it by {formats.gap(closest)} on the test split"
     if _beating(analysis):
-        return (
-            f"The target is **larger than compute-optimal** at C*: `{closest['method']}`, smaller "
-            f"and never grown, differs from it by {shown} on the test split."
-        )
+        return f"The target is **larger than compute-optimal** at C*: the best size, {differs}."
     above = (
         f"{formats.plural(len(larger), 'larger size')} trained as well"
         if len(larger)
@@ -65,14 +58,27 @@ def where_the_target_sits(analysis: Analysis) -> str:
     return (
         "The target is **no larger than compute-optimal** at C*, as far as these sizes show: of "
         f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
-        f"between seeds. The closest, `{closest['method']}`, differs from it by {shown} on the "
-        f"test split; {above}."
+        f"between seeds. The closest, {differs}; {above}."
     )
+
+
+def fixed_sizes(analysis: Analysis) -> pd.DataFrame:
+    """Rows of the summary of every size that never grew, smallest first."""
+    summary = analysis.tables["summary"]
+    fixed = summary[summary.method.isin(analysis.controls.fixed)]
+    return fixed.sort_values("n_params", kind="stable", ignore_index=True)
 
 
 def code(names: Iterable[str]) -> str:
     """`a`, `b` and `c`."""
     return formats.listed([f"`{name}`" for name in names])
+
+
+def listed(items: Iterable[str]) -> str:
+    """a, b, c and 2 more."""
+    named = list(items)
+    more = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+    return formats.listed([*named[:MOST_NAMED], *more])
 
 
 def is_crossed(analysis: Analysis) -> bool:
@@ -82,7 +88,7 @@ def is_crossed(analysis: Analysis) -> bool:
 
 def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
     """Which factor moves the score most, by how much, and which do not show at all."""
-    clear = effects[(effects.low > 0) | (effects.high < 0)]
+    clear = effects[(effects.effect_low > 0) | (effects.effect_high < 0)]
     factors = shares[shares.kind == "factor"].sort_values("share", ascending=False, kind="stable")
     shown = [name for name in factors.term if (clear.factor == name).any()]
     sentences = []
@@ -90,15 +96,12 @@ def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
         of_factor = clear[clear.factor == name]
         row = rows(of_factor.loc[[of_factor.effect.abs().idxmax()]])[0]
         share = formats.percent(float(factors.share[factors.term == name].iloc[0]))
-        gap = formats.difference(row["effect"], row["low"], row["high"])
         sentences.append(
             f"`{name}` explains {share} of the variance within seeds; from `{row['reference']}` to "
-            f"`{row['level']}`, test bpb changes by {gap}."
+            f"`{row['level']}`, test bpb changes by {formats.gap(row, 'effect')}."
         )
     silent = [name for name in factors.term if name not in shown]
-    if silent:
-        sentences.append(f"No effect is shown of {code(silent)}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *([f"No effect is shown of {code(silent)}."] if silent else [])])
 
 
 def controls_of_all(analysis: Analysis) -> str:
@@ -114,50 +117,76 @@ def n_seeds(analysis: Analysis) -> int:
     return int(runs.n_seeds[runs.role != "tuning"].max())
 
 
+def _partial(analysis: Analysis) -> str:
+    runs = analysis.frames.runs
+    n_absent = int(runs.status.isin(ABSENT).sum())
+    has = f"**Partial: {len(runs) - n_absent} of {formats.plural(len(runs), 'run')} have ended.**"
+    return has if n_absent else ""
+
+
 def _setting(analysis: Analysis) -> str:
-    frames, best = analysis.frames, analysis.controls.best_fixed
-    target = next(run.config["workload"]["target"] for run in frames.suite.runs if run.config)
+    frames = analysis.frames
+    run = next(run for run in frames.suite.runs if run.config)
+    target = run.config["workload"]["target"]
     sizes = ", ".join(f"{key} {target[key]}" for key in ("d_model", "n_layer") if key in target)
-    seeds = formats.plural(n_seeds(analysis), "seed")
-    start = f"At C* = {formats.flops(frames.budget_flops)} FLOPs with {seeds}, the target"
-    if not _is_known(analysis):
-        return f"{start} ({sizes}) has not been trained from scratch."
-    text = (
-        f"{start} ({_params(analysis, SCRATCH)} parameters: {sizes}) trained from scratch reaches "
-        f"**{formats.bpb(mean_test_bpb(frames, SCRATCH).value)} bpb** on the test split"
+    trained = frames.runs.dropna(subset="train_bytes").iloc[0]
+    scale = (
+        f"C* = {formats.flops(frames.budget_flops)} FLOPs, {trained.train_bytes / 1e6:.1f} MB of "
+        f"{trained.corpus}, {formats.plural(n_seeds(analysis), 'seed')}"
     )
+    if SCRATCH not in analysis.controls.fixed or SCRATCH not in frames.validation:
+        return f"**Scale:** {scale}; the target ({sizes}) has not been trained from scratch."
+    bpb = formats.bpb(mean_test_bpb(frames, SCRATCH).value)
+    text = (
+        f"**Scale:** {_params(analysis, SCRATCH)} parameters ({sizes}), {scale}; trained from "
+        f"scratch the target reaches **{bpb} bpb** on the test split"
+    )
+    best = analysis.controls.best_fixed
     if best is None or best == SCRATCH:
-        n_others = len(analysis.controls.fixed) - 1
-        return (
-            f"{text}; none of {formats.plural(n_others, 'other fixed size')} does better on the "
-            f"validation split, so {SCRATCH} is also the best fixed size."
-        )
-    bpb = formats.bpb(mean_test_bpb(frames, best).value)
-    return f"{text}; the best fixed size, `{best}` ({_params(analysis, best)}), **{bpb}**."
+        return f"{text}."
+    reached = formats.bpb(mean_test_bpb(frames, best).value)
+    return f"{text}, the best fixed size, `{best}` ({_params(analysis, best)}), **{reached}**."
+
+
+def _limits(analysis: Analysis) -> str:
+    """How small a difference would have been seen, and what does not follow."""
+    table = analysis.tables["comparisons"]
+    finds = table[(table.role == "method") & (table.control == SCRATCH)].detectable.median()
+    sure = (
+        f"**How sure:** a true difference of {formats.bpb(finds)} bpb is found four times in five; "
+        f"intervals are 95 %, not adjusted for {formats.plural(len(analysis.words), 'method')}. "
+        if math.isfinite(finds)
+        else ""
+    )
+    return (
+        f"{sure}**Do not conclude** anything about larger models, other text or budgets, nor from "
+        "ranks between methods that grow other sizes or at other times."
+    )
 
 
 def _oversize(analysis: Analysis) -> str:
-    beating = _beating(analysis)
-    if not beating:
+    if not (beating := _beating(analysis)):
         return ""
     row, frames = beating[0], analysis.frames
-    share = formats.percent(
-        frames.of(row["method"]).n_params.max() / frames.of(SCRATCH).n_params.max()
-    )
-    is_sure = row["verdict"] == "better"
+    share = frames.of(row["method"]).n_params.max() / frames.of(SCRATCH).n_params.max()
     return (
-        f"**The target {'is' if is_sure else 'seems'} oversized at this budget:** "
-        f"`{row['method']}`, with {share} of its parameters and never grown, differs from it by "
-        f"{formats.gap(row)} bpb. Anything that spends time at a smaller size then beats scratch, "
-        "growing or not."
+        f"**The target {'is' if row['verdict'] == 'better' else 'seems'} oversized at this "
+        f"budget:** `{row['method']}`, with {formats.percent(share)} of its parameters and never "
+        f"grown, differs from it by {formats.gap(row)} bpb. Anything that spends time at a smaller "
+        "size then beats scratch, growing or not."
     )
 
 
 def _beating(analysis: Analysis) -> list[Row]:
     """Smaller fixed sizes that beat the target."""
-    sizes = analysis.tables["hull"]
-    smaller = sizes.method[sizes.n_params < sizes[sizes.is_target].n_params.max()]
-    return oversized(analysis.frames, analysis.tables["comparisons"], list(smaller))
+    sizes = fixed_sizes(analysis)
+    smaller = sizes.method[sizes.n_params < sizes[sizes.method == SCRATCH].n_params.max()]
+    return oversized(analysis.frames, _to_scratch(analysis, smaller))
+
+
+def _to_scratch(analysis: Analysis, methods: Iterable[str]) -> list[Row]:
+    table = analysis.tables["comparisons"]
+    return rows(table[table.method.isin(list(methods)) & (table.control == SCRATCH)])
 
 
 def _verdicts(analysis: Analysis) -> list[str]:
@@ -170,20 +199,26 @@ def _verdicts(analysis: Analysis) -> list[str]:
     for row in methods:
         groups.setdefault(row["verdict"], []).append(row)
     better = [
-        f"**{word.capitalize()} than {against}, {len(groups[word])} of {len(methods)} methods "
-        f"(intervals not adjusted for their number):** {_gaps(groups[word])}."
+        f"**{word.capitalize()} than {against}, {len(groups[word])} of {len(methods)} methods:** "
+        f"{_gaps(groups[word])}."
         for word in ("significantly better", "better")
         if word in groups
     ]
     few = groups.get("insufficient seeds", [])
     if not better and len(few) < len(methods):
         n_methods = formats.plural(len(methods), "method")
-        better = [f"**None of {n_methods} is shown to be better than {against}.**"]
-    unsure, held = groups.get("no evidence", []), groups.get("no verdict", [])
+        best = min(methods, key=lambda row: float(row["test_bpb"]))
+        better = [
+            f"**None of {n_methods} is shown to be better than {against}.** The lowest is "
+            f"{_gaps([best])}: {best['verdict']}."
+        ]
     worse = groups.get("significantly worse", []) + groups.get("worse", [])
+    alone = [row["method"] for row in methods if row["vs_scratch_high"] < 0 and row in worse]
+    unsure, held = groups.get("no evidence", []), groups.get("no verdict", [])
     others = {
-        f"No evidence of a difference to at least one control: {_names(unsure)}.": unsure,
-        f"Worse than at least one control: {_names(worse)}.": worse,
+        f"{len(unsure)} of {len(methods)} show no evidence of a difference to a control.": unsure,
+        f"{len(worse)} of {len(methods)} are worse than a control.": worse,
+        f"Better than {SCRATCH} alone: {listed(f'`{name}`' for name in alone)}.": alone,
         f"Better by the numbers, but not called so: {_reasons(held)}.": held,
         f"Fewer than {MIN_SEEDS} seeds, so nothing is concluded: {_gaps(few)}.": few,
     }
@@ -192,45 +227,26 @@ def _verdicts(analysis: Analysis) -> list[str]:
 
 def _crossed(analysis: Analysis) -> str:
     """What the cells of a crossed design show together; the table judges each."""
-    tables, crossed = analysis.tables, cells(analysis.frames)
     if not is_crossed(analysis):
         return ""
-    together = what_matters(tables["main_effects"], tables["effect_shares"])
-    return f"**What the {len(crossed)} cells of the crossed design show together:** {together}"
+    together = what_matters(analysis.tables["main_effects"], analysis.tables["effect_shares"])
+    n_cells = len(cells(analysis.frames))
+    return f"**What the {n_cells} cells of the crossed design show together:** {together}"
 
 
 def _gaps(methods: Sequence[Row]) -> str:
-    return _listed([f"`{row['method']}` ({_gaps_of(row)})" for row in methods])
-
-
-def _listed(items: Sequence[str]) -> str:
-    n_more = len(items) - MOST_NAMED
-    return formats.listed([*items[:MOST_NAMED], *([f"{n_more} more"] if n_more > 0 else [])])
+    ordered = sorted(methods, key=lambda row: float(row["test_bpb"]))
+    return listed(f"`{row['method']}` ({_gaps_of(row)})" for row in ordered)
 
 
 def _gaps_of(row: Row) -> str:
     is_one = row[f"vs_{SCRATCH}_control"] == row[f"vs_{BEST_FIXED}_control"]
     shown = (SCRATCH,) if is_one else (SCRATCH, BEST_FIXED)
-    return ", ".join(f"{_gap(row, control)} to {control}" for control in shown)
-
-
-def _gap(row: Row, control: str) -> str:
-    name = f"vs_{control}"
-    return formats.difference(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return ", ".join(f"{formats.gap(row, f'vs_{control}')} to {control}" for control in shown)
 
 
 def _reasons(methods: Sequence[Row]) -> str:
-    return _listed([f"`{row['method']}` ({row['withheld']})" for row in methods])
-
-
-def _names(methods: Sequence[Row]) -> str:
-    alone = [row["method"] for row in methods if row["vs_scratch_high"] < 0]
-    note = f" (better than {SCRATCH} alone: {code(alone)})" if alone else ""
-    return _listed([f"`{row['method']}`" for row in methods]) + note
-
-
-def _is_known(analysis: Analysis) -> bool:
-    return SCRATCH in analysis.controls.fixed and SCRATCH in analysis.frames.validation
+    return listed(f"`{row['method']}` ({row['withheld']})" for row in methods)
 
 
 def _params(analysis: Analysis, method: str) -> str:

@@ -26,6 +26,7 @@ from benchmark.report.drawing import (
     margin_for,
 )
 from benchmark.report.frames import rows
+from benchmark.report.prose import fixed_sizes
 
 AGAINST = {
     SCRATCH: ("o", "scratch"),
@@ -78,10 +79,10 @@ def _series(summary: pd.DataFrame, against: str) -> pd.DataFrame:
 
 def hull(drawing: Drawing) -> Plot:
     """Test bpb of every fixed size at C*, and where the target lies among them."""
-    tables = drawing.analysis.tables
-    sizes = tables["hull"][np.isfinite(tables["hull"].test_bpb)]
-    grown = _finite(tables["summary"][tables["summary"].role == "method"])
-    target = sizes[sizes.is_target]
+    summary = drawing.analysis.tables["summary"]
+    sizes = _finite(fixed_sizes(drawing.analysis))
+    grown = _finite(summary[summary.role == "method"])
+    target = sizes[sizes.method == SCRATCH]
     labels = [f"{row['test_bpb']:.3f}  {row['method']}" for row in rows(sizes)]
     height = max(3.2, 1.2 + LINE * len(labels))
     figure = Figure(figsize=(WIDTH, height))

@@ -1,96 +1,143 @@
-"""The sections of a report that show results."""
+"""The sections of a report: a few words, figures, and tables that say what the CSVs hold."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from benchmark.report import accounts, choices, formats
+import pandas as pd
+
+from benchmark.report import formats
 from benchmark.report.analysis import Analysis
-from benchmark.report.controls import BEST_FIXED, SCRATCH
-from benchmark.report.formats import figure
-from benchmark.report.frames import Row, grouped, rows
-from benchmark.report.prose import is_crossed, where_the_target_sits
+from benchmark.report.controls import RESTART_ONLY, SCRATCH
+from benchmark.report.formats import (
+    Columns,
+    bpb,
+    code,
+    count,
+    figure,
+    flops,
+    gap,
+    memory,
+    number,
+    percent,
+    seconds,
+)
+from benchmark.report.frames import grouped, rows
+from benchmark.report.leaks import splits
+from benchmark.report.prose import is_crossed, listed, n_seeds, what_matters, where_the_target_sits
 from benchmark.report.statistics import MIN_SEEDS
 
-Section = Callable[[Analysis], list[str]]
+COMPUTING = ("numpy", "pytorch-lightning", "safetensors", "torch")
+"""Packages that a number may depend on; the others are in the CSV only."""
 
-DIFFERENCES = ("differences", "Difference of every method to its controls")
+DESCRIBING = ("summary", "paper")
+"""Settings of a method that are text for a reader."""
+
+_DIFFERENCES: Columns = {
+    "method": ("method", code),
+    "difference": ("", gap),
+    "ordinary t": ("", lambda row: formats.limits(row["own_low"], row["own_high"])),
+    "p (Holm)": ("", lambda row: f"{number(row['p'])} ({number(row['p_holm'])})"),
+    "finds": ("detectable", bpb),
+}
+_SINGLE: Columns = {
+    "method": ("method", code),
+    "n": ("n", str),
+    "validation bpb": ("val_bpb", bpb),
+    "minus scratch's band": ("", gap),
+    "single-run rule": ("word", str),
+}
+_COSTS: Columns = {
+    "method": ("method", code),
+    "test bpb": ("", formats.mean),
+    "params": ("n_params", count),
+    "tokens": ("tokens", count),
+    "time": ("seconds", seconds),
+    "memory": ("peak_memory_bytes", memory),
+}
+_MODES: Columns = {
+    "method": ("method", code),
+    "pays, of C*": ("paid_share", percent),
+    f"{SCRATCH} there": ("scratch_bpb", bpb),
+    f"minus {SCRATCH} there": ("", gap),
+}
+_GROWTH: Columns = {
+    "method": ("method", code),
+    "at": ("budget_share", percent),
+    "before": ("bpb_before", bpb),
+    "after": ("bpb_after", bpb),
+    "recovery": (
+        "",
+        lambda row: (
+            percent(row["recovery_share"])
+            if row["n_recovered"] == row["n"]
+            else f"{row['n_recovered']} of {row['n']} did"
+        ),
+    ),
+    "FLOPs": ("growth_flops", flops),
+    "Adam state": ("state_policy", str),
+}
+_EFFECTS: Columns = {
+    "factor": ("factor", str),
+    "level": ("", lambda row: row["level"] + " (reference)" * (row["level"] == row["reference"])),
+    "runs": ("n", str),
+    "failed": ("n_excluded", str),
+    "effect on test bpb": ("", lambda row: gap(row, "effect")),
+}
+_SHARES: Columns = {
+    "term": ("term", str),
+    "kind": ("kind", str),
+    "degrees of freedom": ("degrees", str),
+    "share of variance": ("share", percent),
+}
+_TUNING: Columns = {
+    "method": ("method", code),
+    "tuned minus default": ("", gap),
+    "trials": ("", lambda row: f"{row['trials']}, {row['n_failed']} failed"),
+    "at, of C*": ("budget_share", percent),
+    "FLOPs, of final": ("flops_share", percent),
+}
+_TRIALS: Columns = {
+    "method": ("tunes", code),
+    "trial": ("", lambda row: number(row["trial"]) + " (chosen)" * row["chosen"]),
+    "validation bpb": ("val_bpb", bpb),
+    "status": ("status", str),
+    "settings": ("settings", lambda text: text or formats.DASH),
+}
+_RUNS: Columns = {
+    "method": ("method", code),
+    "seed": ("seed", str),
+    "run": ("run_id", str),
+    "status": ("status", str),
+    "test bpb": ("test_bpb", bpb),
+    "val bpb": ("val_bpb", bpb),
+}
+_FAILURES: Columns = {
+    "method": ("method", code),
+    "seed": ("seed", str),
+    "status": ("status", str),
+    "got to": ("", lambda row: percent(row["flops"] / row["budget_flops"])),
+    "error": ("error", str),
+}
 
 
 def differences(analysis: Analysis) -> list[str]:
     """The statistics behind the verdicts."""
-    shown = [
-        {
-            "method": f"`{row['method']}`",
-            "minus": _against(row),
-            "n": str(row["n"]),
-            "pairs lost": str(row["n_lost"]),
-            "difference": formats.gap(row),
-            "own variance's share": formats.percent(row["own_share"]),
-            "under its own alone": formats.limits(row["own_low"], row["own_high"]),
-            "sign-flip p": formats.number(row["p"]),
-            "Holm p": formats.number(row["p_holm"]),
-            "detectable": formats.bpb(row["detectable"]),
-        }
-        for row in rows(analysis.tables["comparisons"])
-        if row["role"] == "method"
-    ]
+    table = analysis.tables["comparisons"]
+    table = table[table.role == "method"]
+    shown = sorted(rows(table), key=lambda row: (row["control"] != SCRATCH, row["control"]))
+    lost = [f"{code(row['method'])} {row['n_lost']}" for row in shown if row["n_lost"]]
     return [
-        *([figure(*DIFFERENCES)] if lead(analysis) != DIFFERENCES else []),
-        "Intervals are those of a moderated t (Smyth 2004): a row's variance over seeds is the "
-        "weighted mean of its own and of what all rows have in common, and *own variance's share* "
-        "is the weight of its own. *Under its own alone* is the ordinary t interval, no verdict's. "
-        "*Detectable* is the smallest true difference that this many seeds find with 80 % power. "
-        "*Pairs lost* are seeds of the method without a finite score of the control, or without a "
-        "result of its own.",
+        "*Difference* has the interval of the moderated t, which verdicts use. *Ordinary t* is the "
+        "interval under the row's own variance alone. *p* is that of the exact sign-flip test, and "
+        "after Holm's correction. *Finds* is the smallest true difference that this many seeds "
+        "find with 80 % power.",
+        f"Pairs without a finite score of the control, or a result of the method: {listed(lost)}."
+        if lost
+        else "",
         _same_scores(analysis),
-        formats.table(shown),
-    ]
-
-
-def equal_compute(analysis: Analysis) -> list[str]:
-    """Curve bpb at fractions of C*, annealed scratch first."""
-    table = analysis.tables["compute_matched"]
-    is_reference = (table.role == "rung") | (table.method == SCRATCH)
-    groups = [
-        (f"{SCRATCH}, annealed at each budget", rows(table[table.is_annealed & is_reference]))
-    ]
-    by_method = grouped(table[table.role != "rung"])
-    groups += [(f"`{name}`", group) for name, group in by_method.items()]
-    fractions = sorted(table.fraction.unique())
-    shown = []
-    for name, group in groups:
-        cells = {row["fraction"]: _matched(row) for row in group}
-        columns = {formats.fraction(u): cells.get(u, formats.DASH) for u in fractions}
-        shown.append({"method": name} | columns)
-    return [
-        "Validation slice, last evaluation within one step of the budget, mean over seeds. "
-        f"{formats.UNANNEALED}: the run goes on, so its learning rate is still high there and the "
-        "value would be lower had the run been annealed; compare it with the same mark only.",
-        formats.table(shown),
-    ]
-
-
-def speed_ups(analysis: Analysis) -> list[str]:
-    """Speed-ups at each loss that annealed scratch runs ended with."""
-    shown = []
-    for name, group in grouped(analysis.tables["speed_ups"]).items():
-        at_end = [row["saving"] for row in group if row["reference"] == SCRATCH]
-        shown.append(
-            {"method": f"`{name}`"}
-            | {f"at {SCRATCH}'s loss of {formats.fraction(row['budget'])}": formats.speed_up(row)
-               for row in group}
-            | {"saving at C*": formats.percent(next(iter(at_end), math.nan))}
-        )  # fmt: skip
-    return [
-        f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
-        "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval; "
-        "saving = 1 - 1/S; neither where a seed did not reach that loss. Log-linear between "
-        "evaluations, never extrapolated.",
-        f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
-        "curve, not annealed yet, crosses that loss; a run annealed for that budget would probably "
-        "be below it. At C* the crossing lies in the steep last part of the decay, so S is "
-        "close to 1 there even if the final losses are far apart.",
-        formats.table(shown),
+        formats.table(
+            formats.cells(shown, _DIFFERENCES),
+            groups=[f"minus {code(row['control'])}" for row in shown],
+        ),
     ]
 
 
@@ -99,58 +146,112 @@ def single_runs(analysis: Analysis) -> list[str]:
     table = analysis.tables.get("single_runs")
     if table is None:
         return []
-    shown = [
-        {
-            "method": f"`{row['method']}`",
-            "n": str(row["n"]),
-            "validation bpb": formats.bpb(row["val_bpb"]),
-            f"minus {SCRATCH}'s band": formats.gap(row),
-            "single-run rule": row["word"],
-        }
-        for row in rows(table)
-    ]
     return [
         f"**No verdicts.** With fewer than {MIN_SEEDS} seeds a method has no spread of its own. "
-        "The rule takes that of scratch as known, from "
-        f"{table.band_seeds.iloc[0]} seeds on this workload (mean "
-        f"{formats.bpb(table.band_bpb.iloc[0])}, `configs/bands`), and asks whether the validation "
-        f"bpb lies outside of what one more run of {SCRATCH} would reach, 19 times out of 20. It "
-        f"errs where a method varies more over seeds than {SCRATCH} does.",
-        formats.table(shown),
+        f"The rule takes that of scratch as known, from {table.band_seeds.iloc[0]} seeds on this "
+        f"workload (mean {bpb(table.band_bpb.iloc[0])}, `configs/bands`), and asks whether the "
+        f"validation bpb lies outside of what one more run of {SCRATCH} would reach, 19 times out "
+        f"of 20. It errs where a method varies more over seeds than {SCRATCH} does.",
+        _by_group(analysis, table, _SINGLE),
+    ]
+
+
+def costs(analysis: Analysis) -> list[str]:
+    """What each row of the verdict table reached and used."""
+    return [
+        "Means over the seeds that have a result; the interval is Student's. Every row that ended "
+        f"was charged C*. {_shared(analysis)}",
+        _by_group(analysis, analysis.tables["summary"], _COSTS),
+    ]
+
+
+def modes(analysis: Analysis) -> list[str]:
+    """With the source as sunk cost."""
+    return [
+        "Verdicts charge the source model (from nothing, mode A). This table does not (mode B): "
+        "for the owner of a trained source, who pays only what comes after the first growth "
+        f"began, a method meets a {SCRATCH} run annealed at that price, read off a line over log "
+        f"FLOPs between {SCRATCH}'s annealed budgets and never beyond them (a dash). Loss curves "
+        "bend up, so the line flatters a method whose price is between budgets. "
+        f"`{RESTART_ONLY}` has the same advantage without growing: a growth is worth something to "
+        "the owner if it ends below that row.",
+        _by_group(analysis, analysis.tables["modes"], _MODES),
+    ]
+
+
+def speed_ups(analysis: Analysis) -> list[str]:
+    """Speed-ups at each loss that annealed scratch runs ended with."""
+    table = analysis.tables["speed_ups"]
+    shown = [
+        {"method": code(name)}
+        | {f"at {formats.fraction(row['budget'])}": formats.speed_up(row) for row in group}
+        for name, group in grouped(table).items()
+    ]
+    return [
+        f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
+        "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval, "
+        "given where every seed reached it. Log-linear between evaluations, never extrapolated. "
+        f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
+        "curve, not annealed yet, crosses that loss; at C* the crossing lies in the steep last "
+        "part of the decay, so S is close to 1 even if final losses are far apart.",
+        formats.table(shown, groups=_groups(analysis, grouped(table))),
     ]
 
 
 def growth_events(analysis: Analysis) -> list[str]:
     """What each growth changed, cost and lost."""
     return [
-        "Means over seeds, on the validation slice. Recovery: compute until the loss is back at or "
-        "below its value before the growth.",
-        formats.table([_growth(row) for row in rows(analysis.tables["growth_events"])]),
+        "Means over seeds, bpb on the validation slice. Shares of C*: *at*, and *recovery*, until "
+        "the loss is back at or below its value before the growth, or how many seeds got there. "
+        "`tables/growth_events.csv` has sizes, tokens and time of growing.",
+        _by_group(analysis, analysis.tables["growth_events"], _GROWTH),
+    ]
+
+
+def factors(analysis: Analysis) -> list[str]:
+    """Main effects of a crossed design; nothing where there is none."""
+    if not is_crossed(analysis):
+        return []
+    effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
+    return [
+        what_matters(effects, parts),
+        figure("main_effects", "Main effects, and the variance that factors explain"),
+        "Least squares on test bpb with the seed as a block, 95 % intervals: each level against "
+        "the factor's reference, the other factors held alike. A failed run has no finite score: "
+        "it is left out here and counted, so a level at which many fail looks better than it is. "
+        "An operator brings along what it grows, and so the source that it starts from: its effect "
+        "is that of all three. Cells with the same source and seed share its training; with "
+        f"{formats.plural(n_seeds(analysis), 'seed')} the intervals are for these seeds.",
+        formats.table(formats.cells(rows(effects), _EFFECTS)),
+        "Shares are of the variance within seeds, each what no other term explains; an interaction "
+        "is what a pair of factors explains beyond all main effects.",
+        formats.table(formats.cells(rows(parts), _SHARES)),
+    ]
+
+
+def tuning(analysis: Analysis) -> list[str]:
+    """Default and tuned scores, what tuning cost, and what fewer trials would have given."""
+    ledger, tried = (analysis.tables.get(name) for name in ("tuning", "tuning_trials"))
+    if ledger is None or tried is None:
+        return []
+    curve = [
+        {"method": code(name)} | {str(row["k"]): bpb(row["expected_val_bpb"]) for row in group}
+        for name, group in grouped(analysis.tables["tuning_best_of"]).items()
+    ]
+    return [
+        "Trials are scored on the validation split, with seeds that no final run has; trial 0 is "
+        "the default. Their FLOPs are listed here, in no budget; they are in no other table.",
+        formats.table(formats.cells(rows(ledger), _TUNING)),
+        "Expected validation bpb of the best of k trials, had only k been run (exact, over all "
+        "choices of k).",
+        formats.table(curve),
+        formats.table(formats.cells(rows(tried), _TRIALS), alignment="left"),
     ]
 
 
 def hull(analysis: Analysis) -> list[str]:
     """Fixed sizes at C*."""
-    shown = [
-        {
-            "size": f"`{row['method']}`"
-            + " (the target)" * row["is_target"]
-            + f" (= {BEST_FIXED})" * row["is_best_fixed"],
-            "parameters": formats.count(row["n_params"]),
-            "without embedding": formats.count(row["n_params_nonembedding"]),
-            "test bpb": formats.mean(row, "test_bpb", row["n"]),
-            "n": str(row["n"]),
-            "status": row["status"],
-        }
-        for row in rows(analysis.tables["hull"])
-    ]
-    drawn = figure("hull", "Loss of every fixed size at C*")
-    return [where_the_target_sits(analysis), drawn, formats.table(shown)]
-
-
-def lead(analysis: Analysis) -> tuple[str, str]:
-    """The one figure beside the verdicts, and what it shows."""
-    return choices.EFFECTS if is_crossed(analysis) else DIFFERENCES
+    return [where_the_target_sits(analysis), figure("hull", "Loss of every fixed size at C*")]
 
 
 def curves(analysis: Analysis) -> list[str]:
@@ -158,54 +259,145 @@ def curves(analysis: Analysis) -> list[str]:
     return [
         figure("curves_flops", "Loss against training compute"),
         figure("methods", "Each method beside scratch and the best fixed size"),
-        figure("curves_tokens_time", "Loss against bytes read and against time"),
     ]
 
+
+def settings(analysis: Analysis) -> list[str]:
+    """Everything all runs share."""
+    table = analysis.tables["settings"]
+    groups: dict[str, list[str]] = {}
+    for key, value in zip(table.key, table.value, strict=True):
+        part, _, name = key.rpartition(".")
+        groups.setdefault(part, []).append(f"{name} {value or 'none'}")
+    return ["\n".join(f"- **{part}**: {', '.join(leaves)}" for part, leaves in groups.items())]
+
+
+def what_differs(analysis: Analysis) -> list[str]:
+    """Everything in which methods differ; nothing else may."""
+    table = analysis.tables["what_differs"]
+    keys = [key for key in table.columns if key not in ("method", *DESCRIBING)]
+    usual = {key: table[key].mode().iloc[0] for key in keys}
+    shown = []
+    for row in rows(table):
+        unusual = [f"{k} = {row[k] or 'none'}" for k, value in usual.items() if row[k] != value]
+        what = [row.get(key, "") for key in DESCRIBING] + unusual
+        shown.append(f"- {code(row['method'])}: {'; '.join(filter(None, what)) or 'as most'}")
+    return [
+        "Settings that are not those of most methods; all of them are in "
+        "`tables/what_differs.csv`.",
+        "\n".join(shown),
+    ]
+
+
+def failures(analysis: Analysis) -> list[str]:
+    """Runs that did not end well, and folders that the plan does not know."""
+    runs = analysis.frames.runs
+    failed, unplanned = runs[runs.status != "done"], analysis.frames.suite.unplanned
+    note = f"Not in the plan, hence in no table: {listed(map(code, unplanned))}."
+    return [
+        formats.table(formats.cells(rows(failed), _FAILURES), alignment="left"),
+        note if unplanned else "",
+    ]
+
+
+def runs(analysis: Analysis) -> list[str]:
+    """One row per planned run, tuning trials last."""
+    table, published = analysis.frames.runs, analysis.frames.suite.published
+    said = table.status + table.run_id.isin(published).map({True: ", published", False: ""})
+    return [_by_group(analysis, table.assign(status=said), _RUNS)]
+
+
+def plan(analysis: Analysis) -> list[str]:
+    """What was fixed before the first run, and what changed since."""
+    lock, changes = analysis.registration.lock, analysis.tables.get("amendments")
+    if lock is None:
+        return ["Not pre-registered: there is no `plan.lock`."]
+    seen, tests = formats.plural(lock.results, "result"), "; ".join(lock.first.get("tests", ()))
+    return [
+        f"`plan.lock` of {lock.date}, when there were {seen}. Metric: {lock.first.get('metric')}. "
+        f"Tests: {tests}.",
+        "No amendments." if changes is None else _plain(changes),
+    ]
+
+
+def leaks(analysis: Analysis) -> list[str]:
+    """How much of the held-out text a model may have read in training."""
+    found, window = splits(analysis.overlap), analysis.overlap.get("window")
+    shares = [f"{percent(s['share_in_train'])} of {split}" for split, s in found.items()]
+    most = analysis.frames.runs.epochs.max()
+    looked = (
+        f"In windows of {window} bytes, at every offset, {formats.listed(shares)} stands word for "
+        "word in the training text."
+        if found
+        else "The overlap of training and held-out text was not looked for."
+    )
+    return [f"{looked} The most that a run has read is {most:.3g} epochs."]
+
+
+def environment(analysis: Analysis) -> list[str]:
+    """Where and with what the runs were made."""
+    table = analysis.tables["environment"]
+    computing = table.key.isin([f"packages.{name}" for name in COMPUTING])
+    shown = grouped(table[~table.key.str.startswith("packages.") | computing], "key")
+    values = {key: [f"{row['value']} ({row['runs']})" for row in own] for key, own in shown.items()}
+    return [
+        "Values, each with how many runs have it. Every installed package: "
+        "`tables/environment.csv`.",
+        "\n".join(f"- **{key}**: {'; '.join(found)}" for key, found in values.items()),
+    ]
+
+
+Section = Callable[[Analysis], list[str]]
 
 SECTIONS: dict[str, Section] = {
     "Differences, and how sure they are": differences,
     "Single runs against the band of scratch": single_runs,
-    "What each row cost": accounts.costs,
-    "Equal compute": equal_compute,
-    "Who pays for the source": accounts.modes,
     "Speed-up at equal loss": speed_ups,
+    "What each row reached and cost": costs,
+    "Who pays for the source": modes,
     "Growth": growth_events,
-    "Which choices matter": choices.factors,
-    "Tuning": choices.tuning,
+    "Which choices matter": factors,
+    "Tuning": tuning,
     "Where the target sits": hull,
     "Curves": curves,
 }
+"""What was found."""
+
+APPENDIX: dict[str, Section] = {
+    "What every run shares": settings,
+    "What differs": what_differs,
+    "Failures": failures,
+    "Runs": runs,
+    "Plan": plan,
+    "Leaks and repeats": leaks,
+    "Environment": environment,
+}
+"""What lets a reader check it."""
 
 
-def _growth(row: Row) -> dict[str, str]:
-    recovered = formats.percent(row["recovery_share"])
-    if row["n_recovered"] < row["n"]:
-        recovered = f"not recovered ({row['n_recovered']} of {row['n']} did)"
-    return {
-        "method": f"`{row['method']}`",
-        "growth": row["changed"] or "none (same size)",
-        "parameters": f"{formats.count(row['n_params_from'])} to "
-        f"{formats.count(row['n_params_to'])}",
-        "at, of C*": formats.percent(row["budget_share"]),
-        "bpb before": formats.bpb(row["bpb_before"]),
-        "after": formats.bpb(row["bpb_after"]),
-        "jump": formats.difference(row["jump"]),
-        "recovery, of C*": recovered,
-        "growth FLOPs": formats.flops(row["growth_flops"]),
-        "tokens": formats.count(row["growth_tokens"]),
-        "time": formats.seconds(row["growth_seconds"]),
-        "Adam state": row["state_policy"],
-    }
+def _by_group(analysis: Analysis, table: pd.DataFrame, columns: Columns) -> str:
+    """A table with headings of what grows, when; of the other roles by what they are."""
+    return formats.table(
+        formats.cells(rows(table), columns), groups=_groups(analysis, table.method)
+    )
 
 
-def _matched(row: Row) -> str:
-    return formats.bpb(row["bpb"]) + ("" if row["is_annealed"] else f" {formats.UNANNEALED}")
+def _groups(analysis: Analysis, methods: Iterable[str]) -> list[str]:
+    summary = analysis.tables["summary"]
+    group = dict(zip(summary.method, summary.group, strict=True))
+    return [group.get(method, "other runs of scratch and of tuning") for method in methods]
 
 
-def _against(row: Row) -> str:
-    """The control of a comparison, and what it stands for where that is something else."""
-    is_best = f" (= {BEST_FIXED})" * (row["is_best_fixed"] and row["control"] != BEST_FIXED)
-    return f"`{row['control']}`{is_best}"
+def _shared(analysis: Analysis) -> str:
+    """How much training was shared, and how long evaluation took."""
+    evaluating, training = analysis.frames.runs[["eval_seconds", "seconds"]].sum()
+    ratio = rows(analysis.tables["shared_compute"])[-1]["flops"]
+    share = evaluating / (evaluating + training) if evaluating else 0.0
+    return (
+        "A stage that several runs have in common is trained once and charged to each: "
+        f"{number(ratio)} FLOPs charged for one executed. Evaluation took {percent(share)} of the "
+        "wall-clock and is not charged."
+    )
 
 
 def _same_scores(analysis: Analysis) -> str:
@@ -213,7 +405,12 @@ def _same_scores(analysis: Analysis) -> str:
     runs = analysis.frames.runs[analysis.frames.runs.role == "method"]
     scores: dict[tuple[float, ...], list[str]] = {}
     for method, group in grouped(runs[runs.status == "done"]).items():
-        scores.setdefault(tuple(row["test_bpb"] for row in group), []).append(f"`{method}`")
+        scores.setdefault(tuple(row["test_bpb"] for row in group), []).append(code(method))
     same = [formats.listed(methods) for methods in scores.values() if len(methods) > 1]
     text = "The same to the last digit at every seed, so one method at these sizes: "
     return f"{text}{'; '.join(same)}." if same else ""
+
+
+def _plain(table: pd.DataFrame) -> str:
+    shown = [{key: str(value) for key, value in row.items()} for row in rows(table)]
+    return formats.table(shown, alignment="left")

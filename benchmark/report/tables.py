@@ -1,6 +1,7 @@
 """The numbers of every table, unrounded; each becomes a CSV file and, formatted, part of a page."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,18 +10,17 @@ from benchmark.records.events import flatten
 from benchmark.records.folder import RunRecord
 from benchmark.report.controls import (
     BEST_FIXED,
-    SAME_BUDGET,
     SCRATCH,
     Controls,
 )
 from benchmark.report.formats import listed
-from benchmark.report.frames import ABSENT, Curve, Frames, Row, grouped, rows
+from benchmark.report.frames import Frames, Row, grouped, rows
 from benchmark.report.statistics import Estimate, mean_interval
 
 ROLES = ("method", "control", "hull", "rung")
-_QUALITY = ["method", "role", "status", "n", "n_planned", "test_bpb", "test_bpb_low",
-            "test_bpb_high", "test_bpb_min", "test_bpb_max"]  # fmt: skip
-_HULL = ["n_params", "n_params_nonembedding", "is_target", "is_best_fixed"]
+GROUPS = {"control": "controls", "hull": "other fixed sizes"}
+"""Headings of the rows that are no methods."""
+
 _TOTALS = ["flops", "flops_unmasked", "tokens", "seconds"]
 
 
@@ -33,61 +33,38 @@ def summary(
     method first; within a group and among controls, by mean test bpb.
     """
     at_end = {row["method"]: row for row in rows(faster[faster.reference == SCRATCH])}
-    grows, against = what_grows(frames), grouped(compared)
+    grows, factors = (what_grows(frames, changed) for changed in (_changed, _factors))
+    against = grouped(compared)
     compiled = [
         _quality(frames, method)
         | _differences(against.get(method, []))
-        | {"grows": grows.get(method, ""), "is_best_fixed": method == found.best_fixed}
+        | {"grows": grows.get(method, ""), "group": factors.get(method, "does not grow")}
+        | {"is_best_fixed": method == found.best_fixed}
         | _speed_up(at_end.get(method, {}))
         | _costs(frames, method)
         for method in frames.methods("method", "control", "hull")
     ]
     table = pd.DataFrame(compiled).assign(rank=lambda t: t.role.map(ROLES.index))
-    group = table.grows.where(table.role == "method", table.role)
-    table = table.assign(best=table.groupby(group).test_bpb.transform("min"), group=group)
-    order = ["rank", "best", "group", "test_bpb"]
+    in_group = table.grows.where(table.role == "method", table.role)
+    table["group"] = table.group.where(table.role == "method", table.role.map(GROUPS))
+    table = table.assign(best=table.groupby(in_group).test_bpb.transform("min"), in_group=in_group)
+    order = ["rank", "best", "in_group", "test_bpb"]
     ordered = table.sort_values(order, kind="stable", ignore_index=True)
-    return ordered.drop(columns=["rank", "best", "group"])
+    return ordered.drop(columns=["rank", "best", "in_group"])
 
 
-def what_grows(frames: Frames) -> dict[str, str]:
-    """Of each method that grows: first to last sizes and the shares of C* at which it grows.
+def what_grows(frames: Frames, changed: Callable[[Row, Row], str]) -> dict[str, str]:
+    """Of each method that grows: what changes and the shares of C* at which it does.
 
     Means over seeds, rounded to a percent; "stops" if no size changes.
     """
     found = {}
     for method, growths in frames.growths.groupby("method", sort=False):
-        first, last = growths.iloc[0].from_sizes, growths.iloc[-1].to_sizes
-        changed = _changed(first, last)
+        sizes = changed(growths.iloc[0].from_sizes, growths.iloc[-1].to_sizes)
         starts = growths.groupby("growth").start_flops.mean() / frames.budget_flops
         when = listed([f"{100 * share:.0f}" for share in starts])
-        found[str(method)] = f"{changed or 'stops'} at {when} %"
+        found[str(method)] = f"{sizes or 'stops'} at {when} %"
     return found
-
-
-def compute_matched(frames: Frames) -> pd.DataFrame:
-    """Curve bpb at fractions of C*: the last evaluation within one step of each, never a guess.
-
-    A run is annealed at a fraction if its own budget ends there.
-    """
-    steps = _step_flops(frames)
-    curves = _evaluations(frames)
-    found = []
-    for method in frames.methods(*ROLES):
-        for fraction in frames.protocol.get("rungs", [0.25, 0.5, 1.0]):
-            rung = fraction * frames.budget_flops
-            runs = [r for r in frames.rows_of(method).values() if r["status"] not in ABSENT]
-            budget = max((run["budget_flops"] for run in runs), default=0.0)
-            if budget < rung * (1 - SAME_BUDGET):
-                continue
-            bpb = [_bpb_at(run, curves, rung, steps.get(run["run_id"], 0.0)) for run in runs]
-            found.append(
-                {"method": method, "role": runs[0]["role"], "fraction": fraction}
-                | _estimate("bpb", mean_interval(bpb))
-                | {"n": len(bpb), "is_annealed": budget <= rung * (1 + SAME_BUDGET)}
-            )
-    names = ["method", "role", "fraction", "bpb", "bpb_low", "bpb_high", "n", "is_annealed"]
-    return pd.DataFrame(found, columns=names)
 
 
 def growth_events(frames: Frames) -> pd.DataFrame:
@@ -108,24 +85,6 @@ def growth_events(frames: Frames) -> pd.DataFrame:
     table["jump"] = table.bpb_after - table.bpb_before
     table["recovery_share"] = table.recovery_flops / frames.budget_flops
     return table.drop(columns=["from_sizes", "to_sizes"])
-
-
-def hull(frames: Frames, found: Controls) -> pd.DataFrame:
-    """Every fixed size at C*, smallest first."""
-    sizes = [
-        _quality(frames, method)
-        | {
-            "n_params": frames.of(method).n_params.max(),
-            "n_params_nonembedding": frames.of(method).n_params_nonembedding.max(),
-            "is_target": method == SCRATCH,
-            "is_best_fixed": method == found.best_fixed,
-        }
-        for method in found.fixed
-    ]
-    table = pd.DataFrame(sizes, columns=[*_QUALITY, *_HULL])
-    if table.empty:  # of no type, but a mask is one of truth values
-        table = table.astype({"test_bpb": float, "is_target": bool, "is_best_fixed": bool})
-    return table.sort_values("n_params", kind="stable", ignore_index=True)
 
 
 def shared_compute(frames: Frames) -> pd.DataFrame:
@@ -243,6 +202,12 @@ def _changed(small: Row, large: Row) -> str:
     return ", ".join(f"{key} {a} to {b}" for key, a, b in sizes if a != b)
 
 
+def _factors(small: Row, large: Row) -> str:
+    """Such as "n_layer x2"."""
+    grown = {key: (small.get(key), large[key]) for key in large}
+    return ", ".join(f"{key} x{b / a:.3g}" if a else key for key, (a, b) in grown.items() if a != b)
+
+
 def _provenance(environments: list[Row]) -> dict[str, list[str]]:
     """Values of each key over the stages of a run, each once."""
     found: dict[str, dict[str, None]] = {}
@@ -260,26 +225,3 @@ def _speed_up(row: Row) -> Row:
 
 def _estimate(name: str, estimate: Estimate) -> Row:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def _step_flops(frames: Frames) -> dict[str, float]:
-    steps = frames.charges[(frames.charges.what == "train") & (frames.charges.steps > 0)]
-    by_run = (steps.flops / steps.steps).groupby(steps.run_id).max()
-    return {str(run_id): float(flops) for run_id, flops in by_run.items()}
-
-
-def _evaluations(frames: Frames) -> dict[str, Curve]:
-    """Curves without the points just before and after a growth."""
-    points = frames.points[frames.points.phase == "evaluation"]
-    columns = {name: points[name].to_numpy(float) for name in ("flops", "bpb")}
-    at = points.groupby("run_id", sort=False).indices
-    return {str(run_id): {k: v[i] for k, v in columns.items()} for run_id, i in at.items()}
-
-
-def _bpb_at(run: Row, curves: dict[str, Curve], flops: float, step: float) -> float:
-    got_there = run["status"] == "done" or run["flops"] >= flops - step
-    if not got_there or run["run_id"] not in curves:
-        return math.inf
-    curve = curves[run["run_id"]]
-    seen = curve["bpb"][np.abs(curve["flops"] - flops) <= step]
-    return float(seen[-1]) if len(seen) and math.isfinite(seen[-1]) else math.inf

@@ -1,7 +1,7 @@
 """The comparison itself: differences paired by seed, and what they allow to say."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from benchmark.report.controls import (
     best_fixed,
     held_against,
 )
-from benchmark.report.frames import Frames, Row, rows
+from benchmark.report.frames import Frames, Row
 from benchmark.report.moderation import prior
 from benchmark.report.statistics import (
     MIN_SEEDS,
@@ -113,16 +113,19 @@ def mean_test_bpb(frames: Frames, method: str) -> Estimate:
     return mean_interval(list(frames.results(method).test_bpb))
 
 
-def oversized(frames: Frames, compared: pd.DataFrame, smaller: Collection[str]) -> list[Row]:
+def oversized(frames: Frames, smaller: Iterable[Row]) -> list[Row]:
     """The comparisons in which a smaller fixed size beats scratch at C*, best first.
 
     A size counts if its interval lies below zero or, lacking that, if its mean is lower by more
     than the standard deviation of scratch over seeds.
+
+    Args:
+        frames: the records.
+        smaller: rows of comparisons of fixed sizes with scratch.
     """
     noise = deviation(list(frames.results(SCRATCH).test_bpb))
     noise = noise if math.isfinite(noise) else 0.0
-    pairs = rows(compared[compared.method.isin(smaller) & (compared.control == SCRATCH)])
-    beating = [row for row in pairs if row["verdict"] == "better" or row["difference"] < -noise]
+    beating = [row for row in smaller if row["verdict"] == "better" or row["difference"] < -noise]
     return sorted(beating, key=lambda row: float(row["difference"]))
 
 
