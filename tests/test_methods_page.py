@@ -9,7 +9,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.base.paths import CONFIGS
 from benchmark.contract.exactness import Change
 from benchmark.methods_page import PATH, outdated_rows, outdated_text
-from benchmark.methods_page.claims import declared
+from benchmark.methods_page.certificate import declared
 from benchmark.methods_page.sources import source
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import load_method
@@ -91,16 +91,15 @@ DOCSTRING = "A method.\n\nCompared with (somebody/repository, commit 0123abc).\n
 
 
 def module(folder: Path, name: str, docstring: str) -> str:
-    (folder / f"{name}.py").write_text(f'"""{docstring}"""\n\n# a comment\nx = (\n    1,\n)\n')
+    (folder / f"{name}.py").write_text(f'"""{docstring}"""\n')
     return name
 
 
-def test_reads_code_deviations_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_code_and_deviations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     found = source(module(tmp_path, "told_method", DOCSTRING))
     assert found.code == (("somebody/repository", "0123abc"),)
     assert found.deviations == (("told_method", "Deviations: none."),)
-    assert (found.lines, found.parts) == (3, ())
     unofficial = DOCSTRING.replace("A method.", "A method. No official\ncode is known.")
     assert not source(module(tmp_path, "unofficial_method", unofficial)).is_official
 
@@ -120,11 +119,6 @@ def test_a_docstring_must_name_code_and_end_with_deviations(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=message):
         source(module(tmp_path, name, docstring))
-
-
-def test_counts_the_parts_a_method_is_made_from() -> None:
-    parts = dict(source("baselines.flm101b").parts)
-    assert {"baselines.msg", "baselines.parts.masking"} <= parts.keys()
 
 
 def test_tells_the_deviations_of_the_parts_too() -> None:

@@ -1,18 +1,10 @@
 """docs/methods.md: what every method of configs/method is, declares and measurably does.
 
-sources.py      what a method's module says of itself: paper, code, deviations, lines
-claims.py       where growth is declared to keep the function, in words
-certificate.py  what the contract measures of a method
+sources.py      what a method's module says of itself: paper, code, deviations
+certificate.py  what the contract measures of a method, and where it declares exactness
 page.py         the page, and whether a page is current
 """
 
-from benchmark.methods_page.page import (
-    PATH,
-    outdated,
-    outdated_rows,
-    outdated_text,
-    render,
-    write,
-)
+from benchmark.methods_page.page import PATH, outdated, outdated_rows, outdated_text, write
 
-__all__ = ["PATH", "outdated", "outdated_rows", "outdated_text", "render", "write"]
+__all__ = ["PATH", "outdated", "outdated_rows", "outdated_text", "write"]

@@ -1,92 +1,106 @@
-"""What the contract measures of a method, and what its growth is charged in a suite."""
+"""What the contract measures of a method on tiny models of every variant, as cells of a table."""
 
-import itertools
-from dataclasses import dataclass
-from itertools import pairwise
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
-import torch
-
-from benchmark.base.seeding import generator
-from benchmark.contract.exactness import changes
+from benchmark.contract.exactness import Change, changes, grown_sizes
 from benchmark.contract.learning import distances, movements
-from benchmark.contract.subject import Subject
-from benchmark.data.stream import ByteStream
-from benchmark.growth.grow import grow
-from benchmark.growth.operator import Moments, Resources
-from benchmark.methods_page.claims import declared
-from benchmark.plan.run import Run
+from benchmark.contract.subject import EXACT, Subject
+from benchmark.model.transformer import CHOICES
+from benchmark.report.formats import DASH
 
-N_RANDOM_BYTES = 1 << 20
+LEAST = 1e-6
+"""Smaller numbers are rounding, or exactly zero."""
 
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is measured on tiny models of every variant; None where there is nothing to measure."""
-
-    grows: tuple[str, ...]
-    exact: str
-    """Where growth is declared to keep the function, see `claims.declared`."""
-
-    error: float | None
-    """Largest change of a float64 logit where exactness is declared."""
-
-    change: float | None
-    """Smallest one where it is not."""
-
-    coverage: float | None
-    """Share of new entries that a gradient has moved after 20 steps."""
-
-    may_be_dead: bool
-    """Whether it is declared that some never move."""
-
-    distance: float | None
-    """Smallest distance of two copies after 50 steps, relative to their length."""
-
-    may_be_equal: bool
-    """Whether it is declared that some copies never separate."""
+Trait = tuple[str, str]
+"""One circumstance of a growth: "grows" and a size, "by" and a factor, or a choice of the model."""
 
 
-def certificate(subject: Subject) -> Certificate:
+def certificate(subject: Subject) -> dict[str, str]:
     """Measure a method; what a check of the same subject has measured is not measured again."""
     growths = [change for change in changes(subject) if change.large != change.small]
+    return {
+        "exact": declared(growths) if subject.baseline.grows else DASH,
+        "logits change by": ", ".join(_logits(growths)) or DASH,
+        "coverage": _coverage(subject),
+        "symmetry": _symmetry(subject),
+    }
+
+
+def declared(growths: Sequence[Change]) -> str:
+    """Where growth is declared to keep the function: "yes", "no", or "except" and where it is not.
+
+    Circumstances are the fewest pairs of traits, or single ones, that all undeclared growths and
+    no declared ones share, found greedily.
+    """
+    growths = [change for change in growths if change.large != change.small]
+    claimed = [_traits(change) for change in growths if change.is_claimed]
+    others = [_traits(change) for change in growths if not change.is_claimed]
+    if not claimed:
+        return "no"
+    words = []
+    while others:
+        candidates = [
+            frozenset(found)
+            for traits in others
+            for n in (1, 2)
+            for found in combinations(sorted(traits), n)
+            if not any(set(found) <= other for other in claimed)
+        ]
+        best = min(
+            candidates or others,
+            key=lambda c: (len(c), -sum(c <= traits for traits in others), sorted(c)),
+        )
+        words.append(_words(best))
+        others = [traits for traits in others if not best <= traits]
+    return f"except {', '.join(sorted(words))}" if words else "yes"
+
+
+def _traits(change: Change) -> frozenset[Trait]:
+    small, large = change.small, change.large
+    sizes = grown_sizes(small, large)
+    factors = {f"{large.size(name) / small.size(name):g}" for name in sizes}
+    choices = [(choice, str(getattr(small, choice))) for choice in CHOICES]
+    head = "tied" if small.tied else "untied"
+    grown = [("grows", name) for name in sizes] + [("by", factor) for factor in factors]
+    return frozenset([*grown, *choices, ("head", f"{head} head")])
+
+
+def _words(traits: frozenset[Trait]) -> str:
+    """Such as "d_model by 1.5" or "growth by 2 with layernorm"."""
+    order = {"grows": "", "by": "by "}
+    ranked = sorted(traits, key=lambda t: (list(order).index(t[0]) if t[0] in order else 2, t))
+    text = " ".join(order.get(kind, "with ") + value for kind, value in ranked)
+    return f"growth {text}" if text.startswith("by ") else text
+
+
+def _logits(growths: Sequence[Change]) -> Iterator[str]:
+    """Largest change of a float64 logit where exactness is declared, smallest where it is not."""
+    if kept := [growth.error for growth in growths if growth.is_claimed]:
+        limit = next((limit for limit in (1e-12, EXACT, LEAST) if max(kept) <= limit), None)
+        yield _approximate(max(kept)) if limit is None else f"< {limit:.0e}"
+    if lost := [growth.error for growth in growths if not growth.is_claimed]:
+        yield _approximate(min(lost))
+
+
+def _coverage(subject: Subject) -> str:
+    """Share of new entries that a gradient has moved, and whether it is declared that some rest."""
     moved = movements(subject)
     n_new, n_still = sum(m.n_new for m in moved), sum(m.n_new_still for m in moved)
-    return Certificate(
-        grows=tuple(sorted(subject.baseline.grows)),
-        exact=declared(growths),
-        error=max((g.error for g in growths if g.is_claimed), default=None),
-        change=min((g.error for g in growths if not g.is_claimed), default=None),
-        coverage=1 - n_still / n_new if n_new else None,
-        may_be_dead=subject.baseline.leaves_dead_entries,
-        distance=min(distances(subject).values(), default=None),
-        may_be_equal=subject.baseline.leaves_copies_equal,
-    )
+    if not n_new:
+        return DASH
+    tenths = math.floor(1000 * (1 - n_still / n_new))  # one entry short of all is not 100 %
+    return f"{tenths / 10:g} %" + " (declared)" * subject.baseline.leaves_dead_entries
 
 
-def growth_flops(run: Run) -> float:
-    """FLOPs that the ledger of a run is charged for making its growths.
+def _symmetry(subject: Subject) -> str:
+    """Smallest distance of two copies, and whether it is declared that some never separate."""
+    found = distances(subject).values()
+    if not found:
+        return DASH
+    return _approximate(min(found)) + " (declared)" * subject.baseline.leaves_copies_equal
 
-    Models are fresh and text is random: neither changes the cost.
-    """
-    suite = run.suite
-    text = torch.randint(256, (N_RANDOM_BYTES,), generator=generator(0, "text"))
-    stream = ByteStream(
-        text=text.to(torch.uint8),
-        seq_len=suite.workload.target.seq_len,
-        batch_size=suite.workload.batch_size,
-        seed=0,
-    )
-    spent = 0.0
-    model_class = run.baseline.source_class or run.baseline.model_class
-    for small, large in pairwise(run.sizes):
-        model = model_class(small, generator=generator(0, "init"))
-        resources = Resources(
-            generator(0, "growth"),
-            (stream[i] for i in itertools.count()),
-            run.baseline.model_class,
-        )
-        grown = grow(
-            model, Moments.zeros(model), large, run.baseline.operators, run.policy, resources
-        )
-        spent, model_class = spent + grown.flops, run.baseline.model_class
-    return spent
+
+def _approximate(value: float) -> str:
+    return f"~{value:.2g}" if value >= LEAST else f"< {LEAST:.0e}"

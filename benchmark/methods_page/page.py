@@ -5,7 +5,6 @@ measured in floating point, on weights drawn by torch: it may differ by 10 % on 
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,27 +15,23 @@ from pathlib import Path
 from benchmark import contract
 from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import PluginConfig
-from benchmark.contract.subject import EXACT, Subject
-from benchmark.methods_page.certificate import Certificate, certificate, growth_flops
+from benchmark.contract.subject import Subject
+from benchmark.methods_page.certificate import certificate
 from benchmark.methods_page.sources import Source, source
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.config import MethodConfig, SuiteConfig, available, load_method, load_suite
+from benchmark.plan.config import MethodConfig, available, load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
 
 PATH = CONFIGS.parent / "docs/methods.md"
 SUITE = "cpu"
-"""FLOPs of growth depend on sizes; these are the suite's."""
-
-LEAST = 1e-6
-"""Smaller numbers are rounding, or exactly zero."""
+"""Whose sizes are shown."""
 
 TOLERANCE = 0.1
 _MEASURED = re.compile(r"~([0-9.]+)")
 _ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{5})")
-_HEADERS = ("method", "grows", "exact", "logits change by", "coverage", "symmetry", "FLOPs",
-            "lines")  # fmt: skip
+_HEADERS = ("method", "grows", "exact", "logits change by", "coverage", "symmetry")
 _ORDER = ("method", "control", "hull", "rung")
 
 _HEAD = """\
@@ -56,8 +51,6 @@ positions, activation and head that the method takes:
 - **coverage**: share of new entries that a gradient has moved within 20 steps.
 - **symmetry**: distance of the two closest copies of a coordinate after 50 steps, relative to their
   length; a dash where nothing is produced twice.
-- **FLOPs**: what growing itself is charged to a run of suite `{suite}`; learned maps only.
-- **lines**: lines of code of the module + those of the parts that it shares with others.
 
 "Grows" tells the sizes, too, of suite `{suite}`. A number after ~ comes from random weights: other
 machines give it within {tolerance:.0%}; anything else, to the character.
@@ -76,15 +69,20 @@ class Entry:
         """Heading of its section."""
         return self.source.name.rpartition(".")[2]
 
+    @property
+    def link(self) -> str:
+        """First cell of its row."""
+        return f"[{self.method.name}](#{self.anchor})"
 
-def render() -> str:
-    """The whole page; takes a minute."""
-    return _page([_row(entry, _measured(_key(entry.method))) for entry in _growing()])
+    @property
+    def plugin(self) -> str:
+        """What is measured once, whatever files name it."""
+        return _plugin(PluginConfig(target=self.method.target, args=self.method.args))
 
 
 def write(path: Path = PATH) -> bool:
     """Write the page unless the one that is there says the same; returns whether it did."""
-    text = render()
+    text = _rendered()
     if path.is_file() and not _differing(path.read_text(encoding="utf-8"), text):
         return False
     atomic_write_text(path, text)
@@ -93,23 +91,26 @@ def write(path: Path = PATH) -> bool:
 
 def outdated(path: Path = PATH) -> list[str]:
     """Lines of the page that are not current; takes a minute."""
-    return _differing(path.read_text(encoding="utf-8"), render())
+    return _differing(path.read_text(encoding="utf-8"), _rendered())
 
 
 def outdated_text(path: Path = PATH) -> list[str]:
     """Lines of the page that are not current, believing what its table says was measured."""
     text = path.read_text(encoding="utf-8")
     rows = _rows_in(text)
-    return _differing(text, _page([rows.get(_link(entry), [_link(entry)]) for entry in _growing()]))
+    return _differing(text, _page([rows.get(entry.link, [entry.link]) for entry in _growing()]))
 
 
 def outdated_rows(subject: Subject, path: Path = PATH) -> list[str]:
     """Rows of the table that are not what a method measures: all with its class and arguments."""
-    rows, plugin = _rows_in(path.read_text(encoding="utf-8")), _plugin(subject.plugin)
-    fresh = [
-        _row(entry, certificate(subject)) for entry in _growing() if _key(entry.method) == plugin
-    ]
+    rows = _rows_in(path.read_text(encoding="utf-8"))
+    same = [entry for entry in _growing() if entry.plugin == _plugin(subject.plugin)]
+    fresh = [_row(entry, certificate(subject)) for entry in same]
     return [_line(row) for row in fresh if not _agree(_line(rows.get(row[0], [])), _line(row))]
+
+
+def _rendered() -> str:
+    return _page([_row(entry, _measured(entry.plugin)) for entry in _growing()])
 
 
 def _page(rows: list[list[str]]) -> str:
@@ -141,41 +142,18 @@ def _entries() -> tuple[Entry, ...]:
 
 
 @cache
-def _suite() -> SuiteConfig:
-    return load_suite(SUITE)
-
-
-@cache
-def _measured(plugin: str) -> Certificate:
+def _measured(plugin: str) -> dict[str, str]:
     target, args = json.loads(plugin)
     return certificate(contract.subject(target, args))
-
-
-def _key(method: MethodConfig) -> str:
-    return _plugin(PluginConfig(target=method.target, args=method.args))
 
 
 def _plugin(plugin: PluginConfig) -> str:
     return json.dumps([plugin.target, plugin.args], sort_keys=True)
 
 
-def _link(entry: Entry) -> str:
-    return f"[{entry.method.name}](#{entry.anchor})"
-
-
-def _row(entry: Entry, found: Certificate) -> list[str]:
-    run = Run(_suite(), entry.method, seed=0, data={})
-    n_shared = sum(lines for _, lines in entry.source.parts)
-    return [
-        _link(entry),
-        _changes(run.sizes) or formats.DASH,
-        found.exact if found.grows else formats.DASH,
-        ", ".join(_logits(found)) or formats.DASH,
-        _coverage(found),
-        _distance(found),
-        formats.flops(growth_flops(run)),
-        str(entry.source.lines) + (f" + {n_shared}" if n_shared else ""),
-    ]
+def _row(entry: Entry, measured: dict[str, str]) -> list[str]:
+    run = Run(load_suite(SUITE), entry.method, seed=0, data={})
+    return [entry.link, _changes(run.sizes) or formats.DASH, *measured.values()]
 
 
 def _changes(sizes: Sequence[ModelConfig]) -> str:
@@ -185,31 +163,6 @@ def _changes(sizes: Sequence[ModelConfig]) -> str:
                if last.size(name) != old]  # fmt: skip
     steps = f", in {len(sizes) - 1} steps" if len(sizes) > 2 else ""  # noqa: PLR2004
     return ", ".join(changed) + steps if changed else ""
-
-
-def _logits(found: Certificate) -> Iterator[str]:
-    if found.error is not None:
-        limit = next((limit for limit in (1e-12, EXACT, LEAST) if found.error <= limit), None)
-        yield _approximate(found.error) if limit is None else f"< {limit:.0e}"
-    if found.change is not None:
-        yield _approximate(found.change)
-
-
-def _coverage(found: Certificate) -> str:
-    if found.coverage is None:
-        return formats.DASH
-    tenths = math.floor(1000 * found.coverage)  # one entry short of all is not 100 %
-    return f"{tenths / 10:g} %" + (" (declared)" if found.may_be_dead else "")
-
-
-def _distance(found: Certificate) -> str:
-    if found.distance is None:
-        return formats.DASH
-    return _approximate(found.distance) + (" (declared)" if found.may_be_equal else "")
-
-
-def _approximate(value: float) -> str:
-    return f"~{value:.2g}" if value >= LEAST else f"< {LEAST:.0e}"
 
 
 def _sections() -> Iterator[str]:
@@ -222,11 +175,10 @@ def _sections() -> Iterator[str]:
         yield f"## {anchor}\n"
         yield _linked(found.text) + "\n"
         for module, deviations in found.deviations:
-            where = "" if module == found.name else f"{_file(module)}: "
+            where = "" if module == found.name else f"{module.replace('.', '/')}.py: "
             yield where + _linked(deviations) + "\n"
         yield f"- paper: {_linked('; '.join(papers)) or 'none'}"
         yield f"- code: {_code(found)}"
-        yield f"- lines of code: {_counted(found)}"
         yield from (_variant(member.method) for member in members)
         yield ""
 
@@ -237,15 +189,6 @@ def _code(found: Source) -> str:
         for repository, commit in found.code
     ]
     return "; ".join([*([] if found.is_official else ["none official"]), *links])
-
-
-def _counted(found: Source) -> str:
-    counted = [(found.name, found.lines), *found.parts]
-    return ", ".join(f"{_file(module)} {lines}" for module, lines in counted)
-
-
-def _file(module: str) -> str:
-    return f"{module.replace('.', '/')}.py"
 
 
 def _variant(method: MethodConfig) -> str:

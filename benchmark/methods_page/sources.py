@@ -8,9 +8,7 @@ and, as the last paragraph, "Deviations: ...", or "Deviations from WHAT: ...".
 import ast
 import importlib
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,6 @@ from benchmark.base.errors import ConfigError
 _CODE = re.compile(r"([\w.-]+/[\w.-]+),\s+commit\s+([0-9a-f]{7,40})\b")
 _NO_CODE = re.compile(r"\bNo\s+official\s+code\b")
 _DEVIATIONS = re.compile(r"^Deviations\b[^:]*:", re.MULTILINE)
-_NO_STATEMENT = {
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-    tokenize.ENCODING, tokenize.ENDMARKER,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,12 +37,6 @@ class Source:
     is_official: bool
     """False if the docstring says that there is no official code."""
 
-    lines: int
-    """Lines of code: neither blank nor comment nor docstring."""
-
-    parts: tuple[tuple[str, int], ...]
-    """Modules of the same package that it is made from, and their lines of code."""
-
 
 def source(module: str) -> Source:
     """Read a module.
@@ -57,7 +45,13 @@ def source(module: str) -> Source:
         ConfigError: its docstring names no code, or does not end with the deviations.
     """
     docstring = _docstring(module)
-    text, deviations = _split(docstring, module)
+    *paragraphs, last = docstring.split("\n\n")
+    text = "\n\n".join(paragraphs)
+    if not _DEVIATIONS.match(last) or _DEVIATIONS.search(text):
+        raise ConfigError(
+            f"{module}: the last paragraph of the docstring, and only that, must begin with "
+            f"'Deviations: ' or 'Deviations from WHAT: '; it begins with {last[:40]!r}"
+        )
     code = tuple(dict.fromkeys(_CODE.findall(docstring)))
     is_official = not _NO_CODE.search(docstring)
     if is_official and not code:
@@ -65,34 +59,9 @@ def source(module: str) -> Source:
             f"{module}: the docstring must cite code as 'OWNER/REPOSITORY, commit HASH', or say "
             "'No official code'"
         )
-    parts = sorted(set(_parts(module)) - {module})
-    return Source(
-        name=module,
-        text=text,
-        deviations=((module, deviations), *_deviations(parts)),
-        code=code,
-        is_official=is_official,
-        lines=_lines(module),
-        parts=tuple((part, _lines(part)) for part in parts),
-    )
-
-
-def _split(docstring: str, module: str) -> tuple[str, str]:
-    *paragraphs, last = docstring.split("\n\n")
-    if not _DEVIATIONS.match(last) or _DEVIATIONS.search("\n\n".join(paragraphs)):
-        raise ConfigError(
-            f"{module}: the last paragraph of the docstring, and only that, must begin with "
-            f"'Deviations: ' or 'Deviations from WHAT: '; it begins with {last[:40]!r}"
-        )
-    return "\n\n".join(paragraphs), last
-
-
-def _deviations(parts: list[str]) -> Iterator[tuple[str, str]]:
-    """Deviations that belong to the parts and not to methods with a section of their own."""
-    for part in parts:
-        *_, last = _docstring(part).split("\n\n")
-        if _DEVIATIONS.match(last) and ".parts." in part:
-            yield part, last
+    of_parts = [(part, _docstring(part).split("\n\n")[-1]) for part in sorted(set(_parts(module)))]
+    of_parts = [(part, text) for part, text in of_parts if _DEVIATIONS.match(text)]
+    return Source(module, text, ((module, last), *of_parts), code, is_official)
 
 
 def _docstring(module: str) -> str:
@@ -100,35 +69,11 @@ def _docstring(module: str) -> str:
 
 
 def _parts(module: str) -> Iterator[str]:
-    """The modules of the same package that one imports, directly or not."""
-    package = module.partition(".")[0]
-    for node in ast.walk(ast.parse(_read(module))):
+    """The modules in a folder `parts` that one imports, directly or not."""
+    package, path = module.partition(".")[0], importlib.import_module(module).__file__
+    assert path is not None
+    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
             assert node.module is not None
-            yield node.module
+            yield from [node.module] * (".parts." in node.module)
             yield from _parts(node.module)
-
-
-def _lines(module: str) -> int:
-    text = _read(module)
-    statements = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr))
-    documentation = {
-        line
-        for node in statements
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    code = {
-        line
-        for token in tokens
-        if token.type not in _NO_STATEMENT
-        for line in range(token.start[0], token.end[0] + 1)
-    }
-    return len(code - documentation)
-
-
-def _read(module: str) -> str:
-    path = importlib.import_module(module).__file__
-    assert path is not None
-    return Path(path).read_text(encoding="utf-8")
