@@ -10,7 +10,7 @@ import pytest
 from benchmark.base.errors import ConfigError
 from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import import_class
-from benchmark.contract import CHECKS, CheckResult, check, judge, subject
+from benchmark.contract import CHECKS, TRAINING, CheckResult, check, judge, subject
 from benchmark.methods_page import outdated_rows
 from benchmark.plan.config import load_method
 from benchmark.training.baseline import Baseline
@@ -73,6 +73,14 @@ def test_every_method_keeps_the_contract_and_measures_what_its_page_says(name: s
     held = subject(method.target, {**method.args, **quickly}, method.role)
     assert failed(judge(held)) == {}
     assert outdated_rows(subject(method.target, method.args) if quickly else held) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", distinct_methods())
+def test_every_method_keeps_the_contract_with_muon(name: str) -> None:
+    method = load_method(name)
+    held = subject(method.target, method.args, method.role, "benchmark.training.muon:Muon")
+    assert failed(judge(held, ["declarations", *TRAINING])) == {}
 
 
 @pytest.mark.slow

@@ -204,12 +204,15 @@ def check(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(metavar="MODULE:CLASS", help="Train with this instead of AdamW.")
+    ] = "",
 ) -> None:
     """Hold a method to what it declares; exit code 1 if it fails."""
     from benchmark import contract
     from benchmark.plan.reading import parse
 
-    results = contract.check(method, parse(arguments or ()))
+    results = contract.check(method, parse(arguments or ()), optimizer)
     table = FittedTable(("", "check", "detail"), prose=("detail",))
     for result in results:
         mark = Text("passed", "green") if result.passed else Text("failed", "red")

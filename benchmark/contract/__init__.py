@@ -19,7 +19,7 @@ operator is only ever given `Resources`.
     training.py     training is everyone's, and leaves no trace of being scored
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,18 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "evaluation leaves no trace": evaluation,
 }
 
+TRAINING = (
+    "no dead entries",
+    "copies separate",
+    "frozen weights",
+    "optimizer groups",
+    "resumption",
+    "shared training",
+    "training FLOPs",
+    "evaluation leaves no trace",
+)
+"""Checks in which a model is trained: what another optimizer could change."""
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -86,13 +98,16 @@ class CheckResult:
     """The number that decided, if there is one."""
 
 
-def check(method: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
+def check(
+    method: str, args: dict[str, Any] | None = None, optimizer: str = ""
+) -> list[CheckResult]:
     """Hold a method to the contract; this process becomes single-threaded and deterministic.
 
     Args:
         method: a class, "package.module:Class", which is to grow; or a method's file, as a name in
             configs/method or a path, whose `role` says whether it is to grow.
         args: arguments of its constructor, over those of the file.
+        optimizer: what the method trains with, "package.module:Class"; empty for AdamW.
 
     Returns:
         One result per entry of `CHECKS`, in order; a check that crashes, or exits, has failed. If
@@ -102,22 +117,24 @@ def check(method: str, args: dict[str, Any] | None = None) -> list[CheckResult]:
         ConfigError: there is no such method, or it does not take the arguments.
     """
     if ":" in method and not method.endswith((".yaml", ".yml")):
-        return judge(subject(method, args))
+        return judge(subject(method, args, optimizer=optimizer))
     config = load_method(method)
     if config.role == "method" and not config.ladder.n_growths:
         raise ConfigError(f"{method}: ladder.n_growths is 0, and what has role method must grow")
-    return judge(subject(config.target, {**config.args, **(args or {})}, config.role))
+    return judge(subject(config.target, {**config.args, **(args or {})}, config.role, optimizer))
 
 
-def subject(target: str, args: dict[str, Any] | None = None, role: str = "method") -> Subject:
+def subject(
+    target: str, args: dict[str, Any] | None = None, role: str = "method", optimizer: str = ""
+) -> Subject:
     """The method to judge or to measure; prepares this process as `check` does."""
     prepare_process(threads=1)
-    return Subject(PluginConfig(target=target, args=args or {}), role)
+    return Subject(PluginConfig(target=target, args=args or {}), role, optimizer)
 
 
-def judge(subject: Subject) -> list[CheckResult]:
-    """What became of every check, in order, or of the first alone if it fails."""
-    first, *rest = CHECKS
+def judge(subject: Subject, names: Iterable[str] = CHECKS) -> list[CheckResult]:
+    """What became of these checks, in order, or of the first alone if it fails."""
+    first, *rest = names
     declared = _judge(first, subject)
     return [declared, *(_judge(name, subject) for name in rest if declared.passed)]
 

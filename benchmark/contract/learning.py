@@ -34,7 +34,7 @@ class Movement:
 
 
 def no_dead_entries(subject: Subject) -> Verdict:
-    """Every entry that is not frozen has moved after 20 AdamW steps."""
+    """Every entry that is not frozen has moved after 20 steps."""
     dead = {movement.tensor: movement.n_still for movement in movements(subject)}
     dead = {tensor: count for tensor, count in dead.items() if count}
     count, allowed = sum(dead.values()), subject.baseline.leaves_dead_entries
@@ -47,7 +47,7 @@ def no_dead_entries(subject: Subject) -> Verdict:
 
 @lru_cache(maxsize=1)
 def movements(subject: Subject) -> tuple[Movement, ...]:
-    """Which entries move in 20 AdamW steps, tensor by tensor; measured once per subject.
+    """Which entries move in 20 steps, tensor by tensor; measured once per subject.
 
     Without weight decay and from empty moments, so that nothing but a gradient can move them.
     Frozen tensors are left out.

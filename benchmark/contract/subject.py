@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -53,10 +53,11 @@ class Verdict:
 
 
 class Subject:
-    """A method under test."""
+    """A method under test, which trains with AdamW or another optimizer."""
 
-    def __init__(self, plugin: PluginConfig, role: str) -> None:
+    def __init__(self, plugin: PluginConfig, role: str, optimizer: str = "") -> None:
         self.plugin, self.role = plugin, role
+        self.optimizer = OptimizerConfig(target=optimizer)
         self.baseline = self.build()
         self.refusal = ""
         """Why the latest growth that the method refused could not be."""
@@ -196,7 +197,7 @@ class Subject:
                 moments=grown.moments,
                 is_new=grown.is_new,
                 frozen=frozen,
-                optimizer=OptimizerConfig(weight_decay=weight_decay),
+                optimizer=replace(self.optimizer, weight_decay=weight_decay),
                 rate=RateCurve(peak=6e-3, warmup_flops=1.0, decay=None),
                 rewarm=rewarm,
                 budget_flops=BUDGET,

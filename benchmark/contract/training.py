@@ -12,7 +12,7 @@ from benchmark.contract.compute import flop_counter
 from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, loss, token_ids
 from benchmark.plan.guard import replacements
 from benchmark.training.evaluate import score
-from benchmark.training.optim import build_optimizer
+from benchmark.training.optim import build_optimizer, clipped_step
 
 N_STEPS = 3
 
@@ -38,22 +38,24 @@ def shared_training(subject: Subject) -> Verdict:
 
 
 def training_flops(subject: Subject) -> Verdict:
-    """Whole steps take what the model takes, whatever a method does in the course of them.
+    """Whole steps take what model and optimizer take, whatever a method does in the course of them.
 
     What the model takes is held to the ledger's formula by another check.
     """
     for small, large in subject.corners:
         grown = subject.grow(subject.small(small), large)
         frozen = subject.baseline.frozen(small, large)
+        alone = copy.deepcopy(grown)
+        optimizer = subject.begin(alone, range(1), frozen=frozen).optimizer
+        with flop_counter() as once:
+            loss(alone.model).backward()
+            clipped_step(optimizer, clip=1.0)
         baseline = subject.begin(grown, range(N_STEPS), frozen=frozen)
-        with flop_counter() as alone:
-            loss(grown.model).backward()
-        grown.model.zero_grad()
         with flop_counter() as counter:
             subject.fit(baseline, grown, range(N_STEPS))
-        found, right = counter.get_total_flops(), N_STEPS * alone.get_total_flops()
+        found, right = counter.get_total_flops(), N_STEPS * once.get_total_flops()
         if found != right:
-            said = f"{N_STEPS} steps take {found} FLOPs, those of the model {right}"
+            said = f"{N_STEPS} steps take {found} FLOPs, those of model and optimizer {right}"
             return Verdict(False, f"{said}: {describe(small, large)}", float(found))
     return Verdict(True, f"{N_STEPS} steps, what goes on around the model included")
 

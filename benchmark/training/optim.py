@@ -17,7 +17,7 @@ from benchmark.base.digest import code
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import failures, import_class
 from benchmark.growth.operator import ADAM, Moments, Weights
-from benchmark.model.transformer import Kind, Transformer
+from benchmark.model.transformer import Axes, FixedAxis, Kind, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,11 @@ class OptimizerConfig:
 class Optimizer(torch.optim.Optimizer):
     """Base of an optimizer that a suite may name instead of AdamW.
 
-    It is built as `Class(groups, lr=0.0, **args)` from two groups of parameters, matrices and
-    gains, which differ in `weight_decay`. Before its first step `state[parameter]` already holds
-    the tensors that it declares, zero or carried over, and "step", the number of updates, which it
-    may count up.
+    It is built as `Class(groups, lr=0.0, **args)` from groups of parameters. A group has its
+    `weight_decay`, zero for gains, and `n_maps`: how many linear maps of a block lie stacked in
+    each of its matrices, such as 3 for query, key and value; 0 for tables, the head and gains.
+    Before the first step `state[parameter]` already holds the tensors that the class declares,
+    zero or carried over, and "step", the number of updates, which it may count up.
     """
 
     gradient_powers: ClassVar[Mapping[str, int]]
@@ -177,27 +178,37 @@ class Rewarm:
 def build_optimizer(
     model: Transformer, config: OptimizerConfig, moments: Moments
 ) -> torch.optim.Optimizer:
-    """The optimizer over two groups, matrices and gains, that continues from `moments`.
+    """The optimizer over the groups that `Optimizer` describes; it continues from `moments`.
 
     It updates the tensors of `moments` in place, as a copy would take 8 bytes per parameter more.
-    Parameters without gradient are in neither, and their moments wait.
+    Parameters without gradient are in no group, and their moments wait.
     """
-    kinds = {name: axes.kind for name, axes in model.axes().items()}
-    named = dict(model.named_parameters())
-    learning = [name for name, parameter in named.items() if parameter.requires_grad]
-    gains = [name for name in learning if kinds[name] is Kind.GAIN]
-    matrices = [name for name in learning if kinds[name] is not Kind.GAIN]
-    groups = [
-        {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
-        {"params": [named[name] for name in gains], "weight_decay": 0.0},
-    ]
-    optimizer = _over(groups, config)
+    axes, named = model.axes(), dict(model.named_parameters())
+    groups = dict[tuple[float, int], list[Tensor]]()
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            decay = 0.0 if axes[name].kind is Kind.GAIN else config.weight_decay
+            groups.setdefault((decay, _n_maps(axes[name])), []).append(parameter)
+    optimizer = _over(
+        [
+            {"params": parameters, "weight_decay": decay, "n_maps": n_maps}
+            for (decay, n_maps), parameters in groups.items()
+        ],
+        config,
+    )
     for name, parameter in named.items():
         optimizer.state[parameter] = {
             "step": torch.tensor(moments.step[name], device=parameter.device),
             **{kind: held[name].to(parameter) for kind, held in moments.tensors.items()},
         }
     return optimizer
+
+
+def _n_maps(axes: Axes) -> int:
+    """How many linear maps of a block lie stacked in a matrix; 0 if it is none."""
+    if axes.kind is not Kind.MAP or "vocab_size" in axes.out:
+        return 0
+    return math.prod(axis.length for axis in axes.out if isinstance(axis, FixedAxis))
 
 
 def _over(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -220,32 +231,47 @@ def clipped_step(optimizer: torch.optim.Optimizer, clip: float) -> None:
         for group in optimizer.param_groups
         if (parameters := [p for p in group["params"] if p.grad is not None])
     ]
-    _clip([p.grad for _, parameters in groups for p in parameters], clip)
+    _clip([p.grad for _, parameters in groups for p in parameters if p.grad is not None], clip)
     if type(optimizer) is not torch.optim.AdamW:
         optimizer.step()
         optimizer.zero_grad()
         return
     for group, parameters in groups:
-        states = [optimizer.state[parameter] for parameter in parameters]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
+        fused_adamw(group, parameters, optimizer.state)
         for parameter in parameters:
             parameter.grad = None
+
+
+def fused_adamw(
+    group: Mapping[str, Any], parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]
+) -> None:
+    """A step of AdamW (Loshchilov & Hutter 2019) for parameters that have a gradient.
+
+    Args:
+        group: their `lr`, `betas`, `eps` and `weight_decay`.
+        parameters: changed in place.
+        state: their moments and counts, changed in place.
+    """
+    if not parameters:
+        return
+    states = [state[parameter] for parameter in parameters]
+    steps = [entry["step"] for entry in states]
+    torch._foreach_add_(steps, 1)
+    torch._fused_adamw_(
+        parameters,
+        [parameter.grad for parameter in parameters if parameter.grad is not None],
+        [entry["exp_avg"] for entry in states],
+        [entry["exp_avg_sq"] for entry in states],
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def _clip(gradients: list[Tensor], clip: float) -> None:
