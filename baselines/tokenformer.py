@@ -1,41 +1,55 @@
 """TokenFormer (Wang et al. 2025, arXiv:2410.23168): a model grows by key-value tokens.
 
-Compared with the authors' code (Haiyang-W/TokenFormer, commit 4d56c73). The paper proves that zero
-keys change nothing while the temperature tau is fixed; the code draws them at random, and its tau,
-the root of the number of tokens, jumps. The modes are both of these, two growths that are exact
-although tau follows the tokens, and a control that has no gradient. All tokens share one norm, so
+Compared with the authors' code (Haiyang-W/TokenFormer, commit 4d56c73). What it releases is mode
+`paper`: the small model's tokens come first in a model of the new size, whose other tokens stay as
+they were drawn; tau, the root of the number of tokens, rises; the optimizer is fresh. So the
+function jumps. The paper proves that zero keys change nothing, which takes a tau that stays: mode
+`exact`. `rotated` and `duplicate` are exact although tau rises. `noise` perturbs the old tokens,
+as the authors suggest in their issue 11 (they name no scale), `frozen` lets them rest, which their
+issue 15 finds a little worse; `dead` is a control without gradient. All tokens share one norm, so
 exactness is for the moment of growth: new keys soon shrink the old scores.
 
-After growth: published with a fresh optimizer and a new schedule, which `tokenformer_paper` has. In
-the other modes old tokens keep their moments and new ones start from zero; in all of them the rate
-is warmed up again.
+The loader of their TPU code has two options more: `zoom_dim` (`tau="kept"` in any mode), and
+`load_parameters_zero_init`, where keys and values are padded with zeros: `dead`, `tau="rises"`.
 
-Deviations: block norms keep their gain, a diagonal factor of the keys behind it; Theta has an
-epsilon of 1e-6; positions, head and initial scales are the benchmark's (1 / fan-in, as in the
-authors' TPU code); new tokens share Adam's step count with old ones.
+After growth: published with a fresh optimizer, a warm-up of 1 % and a whole cosine to a tenth of an
+unchanged peak, on a source that has ended such a schedule and has 0.75 d tokens; `tokenformer` has
+all of this. `tokenformer_paper` grows a running source under the schedule that all share. Other
+modes keep the moments of old tokens, and new ones start from zero.
+
+Deviations: the blocks' norms are the suite's, with gains, a diagonal factor of the keys behind them
+(theirs: LayerNorm without); so are the head (theirs: tied) and the positions (theirs: rotary on a
+quarter of each head on GPUs, none on TPUs). Theta has an epsilon of 1e-6. Initial weights are those
+of the TPU code, 1 / fan-in (GPUs: keys 0.02, values 2 / (n_layer sqrt(d))), all drawn normal. New
+tokens share Adam's step count with old ones where moments are kept.
 """
 
 from typing_extensions import override
 
+from baselines.parts.resting_tokens import RestingTokenFormer, TokensApart
 from baselines.parts.token_growth import (
     CopiedTokens,
     DeadTokens,
+    NoisyTokens,
     RandomTokens,
     RotatedKeys,
     ZeroKeys,
 )
-from baselines.parts.token_parameters import MODELS
+from baselines.parts.token_parameters import MODELS, ZOOMED, TokenFormer
 from benchmark.base.errors import ConfigError
 from benchmark.baseline import Baseline
+from benchmark.model import ModelConfig
 from benchmark.training.optim import Rewarm
 
 MODES: dict[str, type[RandomTokens]] = {
     "paper": RandomTokens,
+    "noise": NoisyTokens,
     "exact": ZeroKeys,
     "rotated": RotatedKeys,
     "duplicate": CopiedTokens,
     "dead": DeadTokens,
 }
+TAUS = ["", "rises", "kept"]
 
 
 class TokenFormerGrowth(Baseline):
@@ -43,15 +57,34 @@ class TokenFormerGrowth(Baseline):
 
     rewarm = Rewarm(which="all")
 
-    def __init__(self, mode: str = "exact", theta: str = "l2_norm_gelu") -> None:
+    def __init__(self, mode: str = "paper", theta: str = "l2_norm_gelu", tau: str = "") -> None:
         super().__init__()
-        for name, value, allowed in (("mode", mode, MODES), ("theta", theta, MODELS)):
+        asked = (("mode", mode, list(MODES)), ("theta", theta, list(MODELS)), ("tau", tau, TAUS))
+        for name, value, allowed in asked:
             if value not in allowed:
-                raise ConfigError(f"{name} must be one of {list(allowed)}, got {value!r}")
-        self.model_class = MODELS[theta]
-        self.operators = (MODES[mode](theta),)
+                raise ConfigError(f"{name} must be one of {allowed}, got {value!r}")
+        keeps_tau = tau == "kept" if tau else MODES[mode].suits_kept_tau
+        self.model_class = (ZOOMED if keeps_tau else MODELS)[theta]
+        self.is_dead = mode == "dead" and theta != "softmax"
+        self.operators = (MODES[mode](theta=theta, keeps_tau=keeps_tau),)
 
     @property
     @override
     def leaves_dead_entries(self) -> bool:
-        return self.preserves_function and isinstance(self.operators[0], DeadTokens)
+        return self.is_dead
+
+
+class FrozenTokens(Baseline):
+    """Grow n_token by random tokens, while all the old ones rest."""
+
+    model_class = RestingTokenFormer
+    source_class = TokenFormer
+    rewarm = Rewarm(which="all")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = (TokensApart(),)
+
+    @override
+    def trains(self, name: str, small: ModelConfig, large: ModelConfig) -> bool:
+        return not name.endswith((".read", ".write"))

@@ -19,7 +19,7 @@ from benchmark.training.baseline import mean_nats
 
 GROWING = {
     "sparkling": "{defaults: hypercloning, name: it, target: baselines.sparkling:Sparkling}",
-    "softmax": "{defaults: tokenformer, name: it, args: {mode: duplicate, theta: softmax}}",
+    "softmax": "{defaults: tokenformer_paper, name: it, args: {mode: duplicate, theta: softmax}}",
 }
 
 

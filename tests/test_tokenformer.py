@@ -14,19 +14,28 @@ import torch.nn.functional as F
 from tiny import TINY, gap, generator, gradients, label, logits, train, trained_like
 from torch import Tensor
 
-from baselines.parts.token_growth import CopiedTokens, RandomTokens, RotatedKeys, ZeroKeys
-from baselines.parts.token_parameters import MODELS, THETAS, Pattention, TokenFormer
-from baselines.tokenformer import MODES, TokenFormerGrowth
+from baselines.parts.resting_tokens import RestingTokenFormer, TokensApart
+from baselines.parts.token_growth import (
+    CopiedTokens,
+    DeadTokens,
+    NoisyTokens,
+    RandomTokens,
+    RotatedKeys,
+    ZeroKeys,
+)
+from baselines.parts.token_parameters import MODELS, THETAS, ZOOMED, Pattention, TokenFormer
+from baselines.tokenformer import MODES, FrozenTokens, TokenFormerGrowth
 from benchmark.base.errors import ConfigError, GrowthError
 from benchmark.contract import check
 from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
+from benchmark.model.cost import training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
 
-SMALL = TINY.resized({"n_token": 5})
-LARGE = TINY.resized({"n_token": 10})
+SMALL = TINY.resized({"n_token": 5, "zoom_dim": 5, "n_rest": 5})
 EXACT_UNDER = {
     "paper": set[str](),
+    "noise": set[str](),
     "exact": {"l2_norm_gelu", "gelu_l2_norm"},
     "rotated": {"l2_norm_gelu"},
     "duplicate": {"l2_norm_gelu", "gelu_l2_norm", "softmax"},
@@ -193,31 +202,24 @@ def test_zero_keys_are_exact_where_the_table_says_and_jump_by_what_it_says(
     assert change < 1e-12 if is_exact else change == pytest.approx(expected, abs=5e-3)
 
 
-class ZeroKeysAndRisingTau(ZeroKeys):
-    """What the paper proves, at the temperature that its code has."""
-
-    scales_tau2 = True
-
-
-class RandomKeysAndFixedTau(RandomTokens):
-    """What the code does, at the temperature that the paper proves its theorem for."""
-
-    scales_tau2 = False
-
-
 @every_theta
-@pytest.mark.parametrize("operator", [ZeroKeysAndRisingTau, RandomKeysAndFixedTau])
+@pytest.mark.parametrize(("mode", "tau"), [("exact", "rises"), ("paper", "kept")])
 def test_neither_zero_keys_nor_a_fixed_temperature_alone_keep_the_function(
-    operator: type[RandomTokens], theta: str
+    mode: str, tau: str, theta: str
 ) -> None:
-    small = trained_like(SMALL, cls=MODELS[theta])
-    before, after = logits(small), logits(grown_by(operator(theta), small).model)
+    """What the paper proves, at the temperature that its code has; and the other way round."""
+    baseline = TokenFormerGrowth(mode, theta, tau)
+    assert not baseline.preserves_function
+    small = trained_like(SMALL, cls=baseline.model_class)
+    (operator,) = baseline.operators
+    assert isinstance(operator, RandomTokens)
+    before, after = logits(small), logits(grown_by(operator, small).model)
     assert float((after - before).norm() / before.norm()) > 1e-2
 
 
 def test_values_scaled_down_make_up_for_a_rising_temperature_behind_the_activation() -> None:
     small = trained_like(SMALL, cls=MODELS["gelu_l2_norm"]).requires_grad_(False)
-    large = grown_by(ZeroKeysAndRisingTau("gelu_l2_norm"), small).model.requires_grad_(False)
+    large = grown_by(ZeroKeys("gelu_l2_norm"), small).model.requires_grad_(False)
     for part in tokens(large):
         part.write.view(-1, 10)[:, :5] /= math.sqrt(2)
     assert gap(logits(large), logits(small)) < 1e-4  # an epsilon of 1e-6
@@ -241,13 +243,13 @@ def test_zero_keys_have_the_gradient_that_algebra_gives_them() -> None:
 
 
 def test_zero_keys_multiply_the_norm_of_gelu_by_a_number_if_tau_follows_the_tokens() -> None:
-    small = trained_like(SMALL, cls=MODELS["gelu_l2_norm"]).requires_grad_(False)
+    small = trained_like(SMALL, cls=ZOOMED["gelu_l2_norm"]).requires_grad_(False)
     large = grown_by(ZeroKeys("gelu_l2_norm"), small, n_token=11).model
     for old, new in zip(tokens(small), tokens(large), strict=True):
         x = scores(3, old.read.shape[1])
         new.requires_grad_(False)
         assert gap(new(x), old(x)) < 1e-12
-        new.squared = old.squared * 11 // 5
+        new.tau2 = old.tau2 * 11 // 5
         assert gap(new(x), old(x) * math.sqrt(11 / 5)) < 1e-4  # an epsilon of 1e-6
 
 
@@ -260,26 +262,21 @@ def test_zero_keys_take_a_share_of_a_softmax_that_depends_on_the_input() -> None
     assert gap(kept, before) > 0.1  # a frozen factor does not help
 
 
-def test_the_temperature_is_the_number_of_tokens_unless_growth_freezes_it() -> None:
-    wanted = {"paper": 10, "exact": 5, "rotated": 10, "duplicate": 10, "dead": 5}
-    for mode, operator in MODES.items():
-        large = grown_by(operator(), trained_like(SMALL, cls=TokenFormer)).model
-        qkv, o, mlp = tokens(large)[:3]
-        assert [part.squared for part in (qkv, o, mlp)] == [wanted[mode]] * 2 + [4 * wanted[mode]]
-        for part in (qkv, o, mlp):
-            assert int(part.get_buffer("tau2")) == part.squared
+@pytest.mark.parametrize(("models", "wanted"), [(MODELS, 10), (ZOOMED, 5)])
+def test_the_temperature_is_that_of_the_sizes(
+    models: dict[str, type[TokenFormer]], wanted: int
+) -> None:
+    """So a model that is trained from scratch has the one that growth ends with."""
+    grown = grown_by(RandomTokens(), trained_like(SMALL, cls=models["l2_norm_gelu"])).model
+    scratch = models["l2_norm_gelu"](grown.config)
+    for model in (grown, scratch):
+        assert [part.tau2 for part in tokens(model)[:3]] == [wanted, wanted, 4 * wanted]
 
 
-def test_a_frozen_temperature_survives_saving_casting_and_growing_again() -> None:
-    once = grown_by(ZeroKeys(), trained_like(SMALL, cls=TokenFormer)).model
-    again = TokenFormer(LARGE)
-    again.load_state_dict({name: t.bfloat16() for name, t in once.state_dict().items()})
-    assert [part.squared for part in tokens(again)] == [5, 5, 20] * 2
-    again.double().load_state_dict(once.state_dict())
-    assert torch.equal(logits(again), logits(once))
-    assert [part.squared for part in tokens(grown_by(ZeroKeys(), once, n_token=20).model)] == [
-        5, 5, 20,
-    ] * 2  # fmt: skip
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_has_the_temperature_that_it_was_made_for(mode: str) -> None:
+    models = ZOOMED if mode in ("exact", "dead") else MODELS
+    assert TokenFormerGrowth(mode).model_class is models["l2_norm_gelu"]
 
 
 def test_old_tokens_keep_their_place_in_every_group() -> None:
@@ -303,7 +300,7 @@ def test_zero_keys_learn_at_once_and_their_values_a_step_later() -> None:
 
 
 def test_dead_tokens_stay_dead_through_a_hundred_steps() -> None:
-    large = grown_by(MODES["dead"](), trained_like(SMALL, cls=TokenFormer)).model
+    large = grown_by(DeadTokens(), trained_like(SMALL, cls=TokenFormer)).model
     train(large, 100)
     for part in tokens(large):
         assert not bool(part.read.view(len(part.read) // 10, 10, -1)[:, 5:].any())
@@ -311,7 +308,7 @@ def test_dead_tokens_stay_dead_through_a_hundred_steps() -> None:
 
 
 def test_a_softmax_brings_dead_tokens_to_life() -> None:
-    large = grown_by(MODES["dead"]("softmax"), trained_like(SMALL, cls=MODELS["softmax"])).model
+    large = grown_by(DeadTokens("softmax"), trained_like(SMALL, cls=MODELS["softmax"])).model
     train(large, 3)
     for part in tokens(large):
         assert bool(part.read.any(dim=1).all())
@@ -370,6 +367,135 @@ def test_a_shell_has_the_axes_shapes_and_cost_of_the_model() -> None:
     shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (shell, model)]
     assert shapes[0] == shapes[1]
     assert set(shapes[0]) == set(model.axes())
+
+
+# The released rule, as the authors' loader and forward pass have it, in plain loops
+
+
+def released_forward(x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One attention to tokens, number by number."""
+    out = torch.zeros(len(x), values.shape[1], dtype=torch.float64)
+    for t in range(len(x)):
+        scores = [sum(float(x[t, i] * key[i]) for i in range(len(key))) for key in keys]
+        norm = math.sqrt(sum(score * score for score in scores))
+        for score, value in zip(scores, values, strict=True):
+            z = score / norm * math.sqrt(len(keys))
+            out[t] += z * 0.5 * (1 + math.erf(z / math.sqrt(2))) * value
+    return out
+
+
+def one_by_one(part: Pattention) -> list[tuple[Tensor, Tensor]]:
+    """Keys (n, in) and values (n, out) of every separate attention of a part."""
+    keys, values = part.read.detach(), part.write.detach()
+    pairs = zip(keys.chunk(part.n_group), values.chunk(part.n_group), strict=True)
+    return [(key, value.T) for key, value in pairs]
+
+
+def test_the_forward_pass_is_the_released_one() -> None:
+    model = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
+    for part in tokens(model)[:3]:
+        x = scores(2, part.read.shape[1])
+        outputs = part(x).chunk(part.n_group, dim=-1)
+        for output, (keys, values) in zip(outputs, one_by_one(part), strict=True):
+            assert gap(output, released_forward(x, keys, values)) < 1e-4  # an epsilon of 1e-6
+
+
+def old_rows_over(drawn: Tensor, old: Tensor, n_new: int, n_old: int) -> Tensor:
+    """Rows of keys or of transposed values, the old ones of every group over its first ones."""
+    loaded = drawn.clone()
+    for group in range(len(old) // n_old):
+        for row in range(n_old):
+            loaded[group * n_new + row] = old[group * n_old + row]
+    return loaded
+
+
+def test_growth_is_the_released_loader_tensor_by_tensor() -> None:
+    """A model of the new size as it is drawn, with the old rows copied over the first ones.
+
+    Query, key and value are one tensor here, and the MLP's tokens are in four groups.
+    """
+    small = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
+    large = grown_by(RandomTokens(), small).model.requires_grad_(False)
+    drawn = TokenFormer(large.config)
+    drawn.init_weights(generator(3), lambda name: name.endswith((".read", ".write")))
+    loaded = drawn.double().state_dict()
+    for name, old in small.state_dict().items():
+        if name.endswith(".read"):
+            loaded[name] = old_rows_over(loaded[name], old, 10, 5)
+        elif name.endswith(".write"):
+            loaded[name] = old_rows_over(loaded[name].T, old.T, 10, 5).T
+        else:
+            loaded[name] = old
+    assert len(tokens(large)) == 3 * SMALL.n_layer
+    for name, tensor in large.state_dict().items():
+        assert torch.equal(tensor, loaded[name]), name
+
+
+def test_initial_weights_are_those_of_the_released_tpu_code() -> None:
+    config = SMALL.resized({"d_model": 64, "n_head": 4, "n_token": 96})
+    model = TokenFormer(config, generator=generator(0)).requires_grad_(False)
+    for part in tokens(model)[:3]:
+        for weight in (part.read, part.write):
+            assert float(weight.std()) * math.sqrt(weight.shape[1]) == pytest.approx(1, abs=0.03)
+
+
+def test_noise_of_a_tenth_moves_old_tokens_by_a_tenth_and_new_ones_not_at_all() -> None:
+    small = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
+    quiet, loud = (
+        grown_by(NoisyTokens(noise=noise), small).model.requires_grad_(False)
+        for noise in (0.0, 0.1)
+    )
+    for a, b in zip(tokens(quiet), tokens(loud), strict=True):
+        for dim, x, y in ((0, a.read, b.read), (1, a.write, b.write)):
+            old = torch.arange(x.shape[dim]) % 10 < 5
+            moved = (y - x).movedim(dim, 0)
+            assert not bool(moved[~old].any())
+            size = float(moved[old].square().mean() / x.movedim(dim, 0)[old].square().mean())
+            assert 0.08 < math.sqrt(size) < 0.12
+
+
+def test_frozen_tokens_compute_what_the_released_growth_computes() -> None:
+    small = trained_like(SMALL, cls=TokenFormer).requires_grad_(False)
+    target = SMALL.resized({"n_token": 12})
+    apart = grow(
+        small, Moments.zeros(small), target, [TokensApart()], StatePolicy.RESET,
+        Resources(generator(3), model_class=RestingTokenFormer),
+    ).model.requires_grad_(False)  # fmt: skip
+    together = TokenFormer(target).double().requires_grad_(False)
+    state = apart.state_dict()
+    for name, old in small.state_dict().items():
+        if (new := state.get(f"{name}_new")) is None:
+            together.state_dict()[name].copy_(old)
+        else:
+            assert torch.equal(state[name], old)
+            dim = 0 if name.endswith("read") else 1
+            n_group = dict(together.parts())[name.rpartition(".")[0]].n_group
+            if dim == 0:
+                halves = zip(old.chunk(n_group), new.chunk(n_group), strict=True)
+                joined = torch.cat([torch.cat(half) for half in halves])
+            else:
+                joined = torch.cat((old, new), dim=1)
+            together.state_dict()[name].copy_(joined)
+    assert gap(logits(apart), logits(together)) < 1e-12
+
+
+def test_of_frozen_tokens_all_old_ones_rest_and_what_is_left_is_charged() -> None:
+    baseline, large = FrozenTokens(), SMALL.resized({"n_token": 12})
+    frozen = baseline.frozen(SMALL, large)
+    assert {name.rpartition(".")[2] for name in frozen} == {"read", "write"}
+    assert len(frozen) == 6 * SMALL.n_layer
+    shell = RestingTokenFormer.shell(large)
+    spared = sum(p.numel() for name, p in shell.named_parameters() if name in frozen)
+    charges = [training_flops_per_token(shell, names) for names in ((), frozen)]
+    assert charges[0] - charges[1] == 2 * spared
+
+
+def test_tokens_that_are_to_rest_are_all_the_old_ones() -> None:
+    small = trained_like(SMALL, cls=TokenFormer)
+    for n_rest in (4, 12):
+        target = SMALL.resized({"n_token": 12, "n_rest": n_rest})
+        with pytest.raises((GrowthError, ConfigError), match="n_rest"):
+            TokensApart().prepare(small, target, Resources(generator(0)))
 
 
 @pytest.mark.parametrize("arguments", [{"mode": "zero"}, {"theta": "relu"}])

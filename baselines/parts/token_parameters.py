@@ -1,8 +1,9 @@
 """The architecture of TokenFormer (Wang et al. 2025, arXiv:2410.23168): attention to parameters.
 
 Every linear map of a block is y = Theta(x K^T) V with n_token rows of keys K and of values V; the
-whole MLP is one such map with four times as many. In the paper the number of tokens n sets the
-temperature tau = sqrt(n) in Theta; here tau is state of each map, and growth decides about it.
+whole MLP is one such map with four times as many. The temperature in Theta is tau = sqrt(n); or,
+where the size `zoom_dim` is given, its root, as with the option of that name in the authors' TPU
+code, so that tau stays while tokens are added.
 
 `activation` and `d_ff` of a config have no meaning for this architecture.
 """
@@ -13,12 +14,12 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from baselines.parts.pairs import Pair
-from benchmark.model import Axes, Block, FixedAxis, Kind, ModelConfig, Part, Transformer, draw_map
+from benchmark.model import Axes, Block, FixedAxis, ModelConfig, Part, Transformer
 
 TOKEN_GROUP = FixedAxis("token_group", 4)
 """The MLP has this many times the tokens of another map."""
@@ -109,30 +110,30 @@ THETAS: dict[str, Callable[[Tensor, int], Tensor]] = {
 class Pattention(Pair):
     """Attention of the features `ends.into` to tokens; `read` holds the keys, `write` the values.
 
-    The squared temperature is an integer, so that no cast of the model can round it.
+    Args:
+        config: of the model.
+        ends: features that go in and come out.
+        tokens: axes whose product is the number of tokens.
+        make: the model that it is a part of.
     """
 
     def __init__(
-        self, config: ModelConfig, ends: Axes, tokens: tuple[str, ...], theta: str
+        self, config: ModelConfig, ends: Axes, tokens: tuple[str, ...], make: "TokenFormer"
     ) -> None:
         super().__init__(config, ends, tokens)
-        self.theta = THETAS[theta]
-        self.axes["tau2"] = Axes(kind=Kind.CONSTANT)
-        self.squared = math.prod(map(config.size, tokens))  # tau2, read without a device sync
-        self.register_buffer("tau2", torch.tensor(self.squared))
-        self.register_load_state_dict_post_hook(Pattention._read_tau2)  # type: ignore[no-untyped-call]
-
-    def _read_tau2(self, _: object) -> None:
-        self.squared = int(self.get_buffer("tau2"))
+        self.theta = THETAS[make.theta]
+        counted = (make.counted if axis == "n_token" else axis for axis in tokens)
+        self.tau2 = math.prod(map(config.size, counted))
 
     @override
     def between(self, hidden: Tensor) -> Tensor:
-        return self.theta(hidden, self.squared)
+        return self.theta(hidden, self.tau2)
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
-        for name in ("read", "write"):
-            draw_map(self.get_parameter(name), self.axes[name], generator, n_layer)
+        """Normal, variance 1 / fan-in, as the authors' TPU code; residual writes are no smaller."""
+        for weight in (self.read, self.write):
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5, generator=generator)
 
 
 class TokenBlock(Block):
@@ -142,7 +143,7 @@ class TokenBlock(Block):
         super().__init__(make, config)
         del self.up, self.down
         stream = Axes(("d_model",), ("d_model",))
-        self.mlp = Pattention(config, stream, (TOKEN_GROUP, "n_token"), make.theta)
+        self.mlp = make.attention(config, stream, (TOKEN_GROUP, "n_token"))
 
     @override
     def forward(self, x_BTD: Tensor, rotation_2T1k: Tensor | None) -> Tensor:
@@ -155,10 +156,16 @@ class TokenFormer(Transformer):
 
     own_sizes = {"n_token": 6}  # noqa: RUF012 - a mapping that nobody changes
     theta: ClassVar[str] = "l2_norm_gelu"
+    counted: ClassVar[str] = "n_token"
+    """The size whose root is tau; of the MLP, the root of four times this size."""
+
+    def attention(self, config: ModelConfig, ends: Axes, tokens: tuple[str, ...]) -> Part:
+        """Make one attention to tokens."""
+        return Pattention(config, ends, tokens, self)
 
     @override
     def linear(self, config: ModelConfig, out: tuple[str, ...], into: tuple[str, ...]) -> Part:
-        return Pattention(config, Axes(out, into), ("n_token",), self.theta)
+        return self.attention(config, Axes(out, into), ("n_token",))
 
     @override
     def block(self, config: ModelConfig) -> TokenBlock:
@@ -177,7 +184,32 @@ class SoftmaxTokenFormer(TokenFormer):
     theta = "softmax"
 
 
+class ZoomedTokenFormer(TokenFormer):
+    """The same with a temperature that does not follow the tokens."""
+
+    own_sizes = {"n_token": 6, "zoom_dim": 6}  # noqa: RUF012 - a mapping that nobody changes
+    counted = "zoom_dim"
+
+
+class ZoomedGeluFirstTokenFormer(ZoomedTokenFormer):
+    """Both."""
+
+    theta = "gelu_l2_norm"
+
+
+class ZoomedSoftmaxTokenFormer(ZoomedTokenFormer):
+    """Both."""
+
+    theta = "softmax"
+
+
 MODELS: dict[str, type[TokenFormer]] = {
     model.theta: model for model in (TokenFormer, GeluFirstTokenFormer, SoftmaxTokenFormer)
 }
-"""Model classes by the name of their activation."""
+"""Models whose temperature rises with the tokens, by the name of their activation."""
+
+ZOOMED: dict[str, type[TokenFormer]] = {
+    model.theta: model
+    for model in (ZoomedTokenFormer, ZoomedGeluFirstTokenFormer, ZoomedSoftmaxTokenFormer)
+}
+"""Models whose temperature stays, likewise."""
