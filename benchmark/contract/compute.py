@@ -44,7 +44,7 @@ def _mismatch(model: Transformer, frozen: Collection[str]) -> str | None:
         model.get_parameter(name).requires_grad_(False)
     n_tokens = BATCH_SIZE * model.config.seq_len
     with flop_counter() as counter:
-        nats = loss(model.eval())
+        nats = loss(model.train())
         forward = counter.get_total_flops()
         nats.backward()
     formulas = {

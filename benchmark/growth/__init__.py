@@ -11,6 +11,7 @@ schedule.py  what sizes a run passes through, and when it takes the next one
 
 from benchmark.growth.axis_map import AxisMap
 from benchmark.growth.depth import DepthOperator
+from benchmark.growth.grow import Unchanged, grown_model
 from benchmark.growth.noise import add_split_noise
 from benchmark.growth.operator import (
     GrowthOperator,
@@ -34,9 +35,11 @@ __all__ = [
     "Side",
     "StatePolicy",
     "Transfer",
+    "Unchanged",
     "Weights",
     "WidthOperator",
     "WidthTransfer",
     "add_split_noise",
+    "grown_model",
     "is_residual_write",
 ]

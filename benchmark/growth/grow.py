@@ -20,8 +20,8 @@ from benchmark.model.transformer import ModelConfig, Transformer
 
 
 @dataclass(frozen=True)
-class _Nothing(Transfer):
-    """No growth at all: what a control does where others grow."""
+class Unchanged(Transfer):
+    """Every weight and moment as it was: a control where others grow, or sizes without tensors."""
 
     model: Transformer
 
@@ -82,7 +82,7 @@ def grow(
         transfer = operator.prepare(state.model, middle, resources)
         state = _apply(state, transfer, middle, policy, resources)
     if state.model is small:
-        state = _apply(state, _Nothing(small), small.config, policy, resources)
+        state = _apply(state, Unchanged(small), small.config, policy, resources)
     return state
 
 

@@ -399,6 +399,10 @@ class Transformer(nn.Module):
         """Axes of every tensor of `state_dict`, under the same keys."""
         return {f"{path}.{name}": a for path, part in self.parts() for name, a in part.axes.items()}
 
+    def running(self) -> Iterator[nn.Module]:
+        """Blocks of the coming pass, in order; a subclass that leaves some out states its cost."""
+        return iter(self.blocks)
+
     @property
     def linear_macs(self) -> int:
         """Multiply-accumulates per token of all linear maps; the head counts also when tied."""
@@ -427,7 +431,7 @@ class Transformer(nn.Module):
         x_BTD: Tensor = self.embed(ids_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions.weight[: ids_BT.shape[1]]
-        for block in self.blocks:
+        for block in self.running():
             x_BTD = block(x_BTD, self.rotation)
         x_BTD = self.norm_head(x_BTD)
         if self.head is None:
