@@ -132,24 +132,29 @@ def angles(n_time: int, d_head: int) -> Tensor:
 
 
 def attended(qkv: Tensor, rotation: Tensor | None) -> Tensor:
-    """Attention by its definition, one query at a time."""
-    q, k, v = qkv.unbind(2)
+    """Attention by its definition, one query at a time; the key and value of a head come last."""
+    q, k, v = qkv[:, :, :-2], qkv[:, :, -2], qkv[:, :, -1]
     if rotation is not None:
         q, k = rotate(q, rotation), rotate(k, rotation)
     rows = []
     for t in range(qkv.shape[1]):
-        scores = torch.einsum("bhk,bshk->bhs", q[:, t], k[:, : t + 1]) / q.shape[-1] ** 0.5
-        rows.append(torch.einsum("bhs,bshk->bhk", scores.softmax(-1), v[:, : t + 1]))
+        scores = torch.einsum("bqhk,bshk->bqhs", q[:, t], k[:, : t + 1]) / q.shape[-1] ** 0.5
+        rows.append(torch.einsum("bqhs,bshk->bqhk", scores.softmax(-1), v[:, : t + 1]))
     return torch.stack(rows, 1).flatten(2)
 
 
+def attend(qkv: Tensor, rotation: Tensor | None) -> Tensor:
+    return attention(qkv[:, :, :-1], qkv[:, :, -1], rotation)
+
+
 @pytest.mark.parametrize("rotates", [True, False])
+@pytest.mark.parametrize("n_query", [1, 2, 3])
 @pytest.mark.parametrize("n_time", [1, 5])
-def test_attention_is_the_definition(n_time: int, rotates: bool) -> None:
-    qkv = draw(2, n_time, 3, 3, 4, dtype=torch.float64)
+def test_attention_is_the_definition(n_time: int, n_query: int, rotates: bool) -> None:
+    qkv = draw(2, n_time, n_query + 2, 3, 4, dtype=torch.float64)
     rotation = angles(n_time + 2, 4) if rotates else None
     for ours, theirs in zip(
-        gradients(attention(qkv, rotation), qkv), gradients(attended(qkv, rotation), qkv),
+        gradients(attend(qkv, rotation), qkv), gradients(attended(qkv, rotation), qkv),
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
@@ -158,7 +163,7 @@ def test_attention_is_the_definition(n_time: int, rotates: bool) -> None:
 def test_attention_leaves_autocast_to_pytorch() -> None:
     qkv = draw(2, 5, 3, 2, 4).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert attention(qkv, angles(5, 4)).dtype == torch.bfloat16
+        assert attend(qkv, angles(5, 4)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

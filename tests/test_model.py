@@ -74,17 +74,25 @@ def naive_norm(x: Tensor, gain: Tensor, config: ModelConfig) -> Tensor:
     return gain * x / (x.pow(2).sum() / len(x) + config.norm_eps).sqrt()
 
 
+def naive_qk_norm(x: Tensor, w: dict[str, Tensor], which: int, config: ModelConfig) -> Tensor:
+    """A query (0) or key (1) of one head, normalised if the config says so."""
+    if not config.qk_norm:
+        return x
+    return w["norm_qk"][which] * x / (x.square().mean() + config.norm_eps).sqrt()
+
+
 def naive_attention(w: dict[str, Tensor], x: list[Tensor], config: ModelConfig) -> list[Tensor]:
     """Attention of one sequence, one scalar product at a time."""
-    H, K = config.n_head, config.d_head
-    q_w, k_w, v_w = w["qkv"].view(3, H, K, config.d_model)
+    H, K, Q = config.n_head, config.d_head, config.n_query
+    *q_ws, k_w, v_w = w["qkv"].view(Q + 2, H, K, config.d_model)
     turns = [rotation_matrix(t if config.positions == "rotary" else 0, K) for t in range(len(x))]
     written = []
     for t in range(len(x)):
         heads = []
-        for h in range(H):
-            q = turns[t] @ q_w[h] @ x[t]
-            scores = [q @ (turns[s] @ k_w[h] @ x[s]) / math.sqrt(K) for s in range(t + 1)]
+        for q_w, h in ((q_w, h) for q_w in q_ws for h in range(H)):
+            q = turns[t] @ naive_qk_norm(q_w[h] @ x[t], w, 0, config)
+            keys = [turns[s] @ naive_qk_norm(k_w[h] @ x[s], w, 1, config) for s in range(t + 1)]
+            scores = [q @ key / math.sqrt(K) for key in keys]
             exps = [score.exp() for score in scores]
             values = [e * (v_w[h] @ x[s]) for s, e in enumerate(exps)]
             heads.append(torch.stack(values).sum(0) / torch.stack(exps).sum())
@@ -107,7 +115,7 @@ def naive_logits(model: Transformer, ids: list[int]) -> Tensor:
     if config.positions == "learned":
         x = [row + state["positions.weight"][t] for t, row in enumerate(x)]
     for layer in range(config.n_layer):
-        parts = ("norm_attn", "qkv", "o", "norm_mlp", "up", "down")
+        parts = ("norm_attn", "qkv", *["norm_qk"] * config.qk_norm, "o", "norm_mlp", "up", "down")
         w = {part: state[f"blocks.{layer}.{part}.weight"] for part in parts}
         read = [naive_norm(row, w["norm_attn"], config) for row in x]
         written = naive_attention(w, read, config)
@@ -218,6 +226,7 @@ def test_the_gain_before_a_tied_head_is_contracted_and_every_other_one_produced(
     config: ModelConfig,
 ) -> None:
     gains = {n: a for n, a in Transformer.shell(config).axes().items() if a.kind is Kind.GAIN}
+    gains = {name: axes for name, axes in gains.items() if "norm_qk" not in name}
     assert len(gains) == 2 * config.n_layer + 1
     into = {name for name, axes in gains.items() if axes.into}
     assert into == ({"norm_head.weight"} if config.tied else set())

@@ -14,7 +14,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.growth.grow import Grown, grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.cost import training_flops_per_token
-from benchmark.model.transformer import QKV, Axes, ModelConfig, Transformer
+from benchmark.model.transformer import Axes, ModelConfig, Transformer
 from benchmark.plan.config import load_method
 
 SMALL = replace(TINY, d_model=12, n_head=3, d_head=4, d_ff=30).resized({"rank": 2})
@@ -68,7 +68,9 @@ def test_factors_are_a_matrix_for_every_query_key_value_gate_and_up(dtype: torch
 
 
 def test_initial_factors_are_balanced_and_the_nearest_to_a_dense_map() -> None:
-    part = LowRankLinear(SMALL.resized({"rank": 5}), Axes((QKV, "n_head", "d_head"), ("d_model",)))
+    part = LowRankLinear(
+        SMALL.resized({"rank": 5}), Axes((SMALL.qkv, "n_head", "d_head"), ("d_model",))
+    )
     part.init_weights(generator(2), 1)
     dense = torch.empty(36, 12)
     torch.nn.init.normal_(dense, std=12**-0.5, generator=generator(2))

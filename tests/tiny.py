@@ -17,16 +17,22 @@ TINY = ModelConfig(d_model=6, n_layer=2, n_head=3, d_head=4, d_ff=10, vocab_size
 """No two sizes are equal, so that a mistaken axis cannot pass unnoticed."""
 
 VARIANTS = [
-    replace(TINY, norm=norm, positions=positions, activation=activation, tied=tied)
+    replace(
+        TINY, norm=norm, positions=positions, activation=activation, tied=tied,
+        n_query=1 + ((norm == "layernorm") ^ (positions == "learned") ^ tied),
+        qk_norm=(norm == "layernorm") ^ (activation == "swiglu") ^ tied,
+    )
     for norm, positions, activation in product(*CHOICES.values())
     for tied in (False, True)
-]
+]  # fmt: skip
+"""Grouped queries and normalised ones with each of the other choices, in half of all."""
 
 
 def label(config: ModelConfig) -> str:
     """Name of a variant in a test's id."""
     head = "tied" if config.tied else "untied"
-    return f"{config.norm}-{config.positions}-{config.activation}-{head}"
+    queries = f"-queries{config.n_query}" + "-qk_norm" * config.qk_norm
+    return f"{config.norm}-{config.positions}-{config.activation}-{head}{queries}"
 
 
 every_variant = pytest.mark.parametrize("config", VARIANTS, ids=label)

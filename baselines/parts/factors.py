@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.base.errors import ConfigError
-from benchmark.model import QKV, FixedAxis, Kind, ModelConfig, Transformer
+from benchmark.model import FixedAxis, Kind, ModelConfig, Transformer
 
 CHOICES = {"rows": ("random", "selected"), "order": ("whole", "interleaved")}
 NOISE = 0.03
@@ -39,7 +39,7 @@ class InitialFactors:
     ) -> dict[str, Tensor]:
         """Factors of what grows, float64 on the CPU, named as `FactorisedMap` wants them."""
         factors: dict[str, Tensor] = {}
-        for axis, count in {"d_model": 1, "d_ff": 1, "n_head": QKV.length}.items():
+        for axis, count in {"d_model": 1, "d_ff": 1, "n_head": target.qkv.length}.items():
             old, new = flat_size(axis, small.config), flat_size(axis, target)
             if new > old:
                 drawn = [self._matrix(old, new, generator) for _ in range(count)]
@@ -47,7 +47,7 @@ class InitialFactors:
         old, new = small.config.n_layer, target.n_layer
         for name, axes in small.axes().items():
             if new > old and name.startswith("blocks.0.") and axes.kind is not Kind.CONSTANT:
-                parts = [a.length for a in axes.names if isinstance(a, FixedAxis)]
+                parts = [axis.length for axis in axes.out if isinstance(axis, FixedAxis)]
                 factors[kind_of(name)] = self._blend(parts, old, new, generator)
         return factors
 

@@ -2,7 +2,8 @@
 
 A Kronecker factorisation (Wang et al. 2023, arXiv:2303.00980, equation 8): every grown axis is
 mapped by the one matrix that all tensors with that axis share, then layers are blended. Only heads
-have three matrices, for query, key and value; what reads heads shares the last. The released code
+have three matrices, for query, key and value (one more for each further query); what reads heads
+shares the last. The released code
 blends first: the same map, but it widens every large layer instead of every small one.
 """
 
@@ -22,9 +23,9 @@ class FactorisedMap(Transfer):
     Args:
         small: model whose weights are mapped; they stay as they are.
         target: sizes of the large model.
-        factors: by axis, a matrix (new, old); for "n_head" three of them. By tensor of a block,
-            such as "blocks.*.o.weight", its blend of layers (new, old); one for each part of a
-            fused tensor.
+        factors: by axis, a matrix (new, old); for "n_head" one for each slot of the axis "qkv". By
+            tensor of a block, such as "blocks.*.o.weight", its blend of layers (new, old); one for
+            each part of a fused tensor.
     """
 
     def __init__(self, small: Transformer, target: ModelConfig, factors: dict[str, Tensor]) -> None:
@@ -32,7 +33,8 @@ class FactorisedMap(Transfer):
         self.axes, layers = dict[str, list[str]](), dict[str, list[Tensor]]()
         axes_of = small.axes()
         for name, weight in small.named_parameters():
-            axes = [axis for axis in axes_of[name].names if axis != "d_head"]
+            names = axes_of[name].names  # a head's coordinates are mapped as one axis, n_head
+            axes = [axis for axis in names if axis != "d_head" or "n_head" not in names]
             shape = [flat_size(axis, small.config) for axis in axes]
             layers.setdefault(kind_of(name), []).append(weight.detach().view(shape))
             self.axes[kind_of(name)] = axes
@@ -69,7 +71,8 @@ class FactorisedMap(Transfer):
             reads_heads = axis == "n_head" and "qkv" not in axes
             matrix = self.factors[axis][-1] if reads_heads else self.factors[axis]
             self._charge(matrix, x)
-            x = x @ matrix.mT if axis == axes[-1] else matrix @ x
+            dim = axes.index(axis) - len(axes)
+            x = x @ matrix.mT if dim == -1 else (matrix @ x.movedim(dim, -2)).movedim(-2, dim)
         if (blend := self.factors.get(kind)) is None:
             return x
         self._charge(blend, x)

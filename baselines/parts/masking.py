@@ -82,7 +82,7 @@ class MaskedBlock(Block):
 
     def __init__(self, make: Transformer, config: ModelConfig) -> None:
         super().__init__(make, config)
-        self.mask_heads = Mask(config, "n_head", "d_head")
+        self.mask_heads = Mask(config, *config.heads)
         self.mask_hidden = Mask(config, "d_ff")
         self.mask_block = Mask(config)
 

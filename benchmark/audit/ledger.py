@@ -38,11 +38,13 @@ def training_flops_per_token(
         frozen: names of the parameters that rest.
     """
     d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
+    queries = sizes.get("n_query", 1)
     up = [(d_ff, d)] * (2 if activation == "swiglu" else 1)
-    maps = {"qkv": [(inner, d)] * 3, "o": [(d, inner)], "up": up, "down": [(d, d_ff)]}
-    attention = 2 * inner * keys
+    maps = {"qkv": [(inner, d)] * (queries + 2), "o": [(d, queries * inner)],
+            "up": up, "down": [(d, d_ff)]}  # fmt: skip
+    attention = 2 * queries * inner * keys
     if tokens := sizes.get("n_token"):
-        block = 4 * tokens * (d + inner) + 4 * tokens * (d + d)
+        block = tokens * ((queries + 3) * d + (2 * queries + 2) * inner) + 4 * tokens * (d + d)
     elif rank := sizes.get("rank"):
         block = sum(min(m * n, rank * (m + n)) for pairs in maps.values() for m, n in pairs)
     else:

@@ -25,10 +25,14 @@ def tensors(sizes: Mapping[str, int], target: Target) -> dict[str, int]:
         target: `workload.target`: activation, positions, tied.
     """
     d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
+    queries = sizes.get("n_query", 1)
     n_up = 2 if target["activation"] == "swiglu" else 1
     # groups that are fused along the first axis; then what one of them maps to and from
-    maps = {"qkv": (3, inner, d), "o": (1, d, inner), "up": (n_up, d_ff, d), "down": (1, d, d_ff)}
+    maps = {"qkv": (queries + 2, inner, d), "o": (1, d, queries * inner),
+            "up": (n_up, d_ff, d), "down": (1, d, d_ff)}  # fmt: skip
     block = {"norm_attn.weight": d, "norm_mlp.weight": d}
+    if target.get("qk_norm"):
+        block["norm_qk.weight"] = 2 * sizes["d_head"]
     if tokens := sizes.get("n_token"):
         maps = {"qkv": maps["qkv"], "o": maps["o"], "mlp": (4, d, d)}
         for name, (groups, to, of) in maps.items():

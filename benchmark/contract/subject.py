@@ -78,14 +78,21 @@ class Subject:
 
     @cached_property
     def variants(self) -> list[ModelConfig]:
-        """Every combination of norm, positions, activation and head that the model class has."""
+        """Every combination of norm, positions, activation and head that the model class has.
+
+        Half of them, in which each goes with either choice of the others, have grouped queries, and
+        another half normalised ones.
+        """
         choices: dict[str, tuple[str | bool, ...]] = {**CHOICES, "tied": (False, True)}
         combinations = itertools.product(*choices.values())
         named = (dict(zip(choices, values, strict=True)) for values in combinations)
         return [config for choice in named if (config := self._variant(choice))]
 
     def _variant(self, choices: dict[str, str | bool]) -> ModelConfig | None:
-        config = self.config(**choices)
+        options = {name: choices[name] != allowed[0] for name, allowed in CHOICES.items()}
+        is_grouped = options["norm"] ^ options["positions"] ^ bool(choices["tied"])
+        is_normed = options["norm"] ^ options["activation"] ^ bool(choices["tied"])
+        config = self.config(**choices, n_query=1 + is_grouped, qk_norm=is_normed)
         try:
             self.source_class.shell(config)
         except ConfigError:
@@ -231,8 +238,8 @@ class Subject:
 
 def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
     """The variants in which an even number of choices differs from the first variant's."""
-    first = vars(variants[0])
-    return [v for v in variants if sum(first[k] != x for k, x in vars(v).items()) % 2 == 0]
+    first, names = variants[0], (*CHOICES, "tied")
+    return [v for v in variants if sum(getattr(first, n) != getattr(v, n) for n in names) % 2 == 0]
 
 
 def token_ids(config: ModelConfig) -> Tensor:
@@ -281,4 +288,5 @@ def describe(small: ModelConfig, large: ModelConfig) -> str:
         if large.size(name) != old
     ]
     head = "tied" if small.tied else "untied"
-    return ", ".join([*sizes, small.norm, small.positions, small.activation, head])
+    queries = ["grouped queries"] * (small.n_query > 1) + ["qk_norm"] * small.qk_norm
+    return ", ".join([*sizes, small.norm, small.positions, small.activation, head, *queries])

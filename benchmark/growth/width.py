@@ -40,7 +40,7 @@ class WidthOperator(GrowthOperator):
         return "zero" if (axis == "d_model") == (side == "out") else "fresh"
 
     def gain_scale(self, small: ModelConfig, large: ModelConfig) -> float:
-        """Factor on every norm's gain; its square scales the norm's epsilon."""
+        """Factor on the gain of every norm over d_model; its square scales that norm's epsilon."""
         return 1.0
 
     def perturb(
@@ -109,16 +109,25 @@ class WidthTransfer(Transfer):
 
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
         """A large tensor, unflattened."""
-        scale, kind = self.operator.gain_scale(self.small, self.shell.config), self.axes[name].kind
+        kind = self.axes[name].kind
         if kind is Kind.CONSTANT:
-            return small[name] * scale**2
+            return small[name] * self._gain_scale**2
         weight = self.image(name, small)
-        if kind is Kind.GAIN and scale != 1:
-            weight = weight * scale
+        if self._has_scaled_gain(name):
+            weight = weight * self._gain_scale
         weight = self._fill(name, weight, fresh)
         if kind is Kind.MAP and (repeated := self.repeated(name)):
             weight = self.operator.perturb(weight, repeated, self.generator)
         return weight
+
+    @cached_property
+    def _gain_scale(self) -> float:
+        return self.operator.gain_scale(self.small, self.shell.config)
+
+    def _has_scaled_gain(self, name: str) -> bool:
+        """Whether a tensor is the gain of a norm over d_model, and that changes."""
+        axes = self.axes[name]
+        return axes.kind is Kind.GAIN and "d_model" in axes.names and self._gain_scale != 1
 
     def image(self, name: str, small: Weights) -> Tensor:
         """A large tensor on the coordinates that have a source, before gains scale and noise."""
@@ -132,8 +141,8 @@ class WidthTransfer(Transfer):
             lambda m: m.sourced,
             lambda side, m: m.share**power if power and side == "out" else None,
         )
-        if power and self.axes[name].kind is Kind.GAIN:
-            image = image / self.operator.gain_scale(self.small, self.shell.config) ** power
+        if power and self._has_scaled_gain(name):
+            image = image / self._gain_scale**power
         return self._among_zeros(name, image, lambda m: m.sourced)
 
     def _image(self, name: str, tensor: Tensor, pick: Pick, factor: Factor) -> Tensor:

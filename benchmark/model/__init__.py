@@ -7,7 +7,6 @@ compiled.py     training through `torch.compile`
 """
 
 from benchmark.model.transformer import (
-    QKV,
     Axes,
     Block,
     Embedding,
@@ -22,7 +21,6 @@ from benchmark.model.transformer import (
 )
 
 __all__ = [
-    "QKV",
     "Axes",
     "Block",
     "Embedding",

@@ -46,13 +46,13 @@ def _spared_macs(model: Transformer, frozen: Collection[str], keys: float) -> fl
     attention = 2 * model.attention_macs / model.config.n_layer * keys
     spared, learns_below = 0.0, False
     for path, part in model.parts():
+        if path.endswith(".o") and not learns_below:
+            spared += attention
         for name, axes in part.axes.items():
             weight = f"{path}.{name}"
             if axes.kind is Kind.MAP:
                 spared += parameters[weight].numel() * ((weight in frozen) + (not learns_below))
             learns_below |= weight in parameters and weight not in frozen
-        if path.endswith(".qkv") and not learns_below:
-            spared += attention
     if model.head is None:
         spared += model.embed.weight.numel() * (("embed.weight" in frozen) + (not learns_below))
     return spared

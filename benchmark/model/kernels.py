@@ -7,7 +7,7 @@ ones. Cross-entropy: one pass back instead of three. ADR 0018 has what each is w
 measures the step with them. Elsewhere than on a CPU, and in what `torch.compile` makes code of,
 PyTorch's own are used.
 
-Shape suffixes: B batch, T time, H n_head, K d_head; 3 is q, k, v.
+Shape suffixes: B batch, T time, H n_head, K d_head, Q queries of a head and its key.
 """
 
 from typing import Any
@@ -109,18 +109,22 @@ def _rotate_real(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(x.dtype)
 
 
-def attention(qkv_BT3HK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-    """Causal attention, (B, T, H K), of which a rotation turns queries and keys first.
+def attention(qk_BTQHK: Tensor, v_BTHK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
+    """Causal attention, (B, T, n_query H K), of which a rotation turns queries and keys first.
 
     Args:
-        qkv_BT3HK: queries, keys and values.
+        qk_BTQHK: the queries of each head, then its key, which all of them share.
+        v_BTHK: values.
         rotation_Tk2: cosine and sine of each angle, for as many positions or more.
     """
-    qk_BT2HK, v_BTHK = qkv_BT3HK[:, :, :2], qkv_BT3HK[:, :, 2]
     if rotation_Tk2 is not None:
-        qk_BT2HK = rotate(qk_BT2HK, rotation_Tk2)
-    q_BHTK, k_BHTK = qk_BT2HK.transpose(1, 3).unbind(2)
-    y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BTHK.transpose(1, 2), is_causal=True)
+        qk_BTQHK = rotate(qk_BTQHK, rotation_Tk2)
+    n_query = qk_BTQHK.shape[2] - 1
+    q_BHTK = qk_BTQHK[:, :, :-1].flatten(2, 3).transpose(1, 2)
+    k_BHTK, v_BHTK = qk_BTQHK[:, :, -1].transpose(1, 2), v_BTHK.transpose(1, 2)
+    if n_query > 1:
+        k_BHTK, v_BHTK = k_BHTK.repeat(1, n_query, 1, 1), v_BHTK.repeat(1, n_query, 1, 1)
+    y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
     return y_BHTK.transpose(1, 2).flatten(2)
 
 

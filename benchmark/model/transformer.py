@@ -1,13 +1,16 @@
 """The decoder-only transformer that every method trains, and the names of its parameters' axes.
 
 Pre-norm, bias-free, no dropout; RMSNorm or LayerNorm, rotary or learned positions, GELU or SwiGLU,
-tied or untied head. The head size is fixed under growth: wider means more heads. Query, key and
-value are one product, as are gate and up; both carry an axis of fixed length for it.
+tied or untied head, queries and keys normalised or not. A head is a key, a value and one query, or
+a group of them (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245). Its size and its
+number of queries are fixed under growth: wider means more heads. Queries, key and value are one
+product, as are gate and up; both carry an axis of fixed length for it.
 
 Other architectures subclass `Transformer` and replace what its factory methods make (`linear`,
 `norm`, `block`); cost, growth and optimizer follow from the axes that the parts declare.
 
-Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, F d_ff, V vocab.
+Shape suffixes (after Shazeer): B batch, T time, D d_model, H n_head, K d_head, F d_ff, V vocab; Q
+queries of a head and its key.
 """
 
 import math
@@ -52,7 +55,7 @@ class FixedAxis(str):
         return str(self), self.length
 
 
-QKV, GATE_UP = FixedAxis("qkv", 3), FixedAxis("gate_up", 2)
+GATE_UP, QK = FixedAxis("gate_up", 2), FixedAxis("qk", 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,12 @@ class ModelConfig:
     d_model: int = 64
     n_layer: int = 2
     n_head: int = 4
+    """Keys and values; with `n_query` above 1 that is what others call n_kv_head."""
+
     d_head: int = 16
+    n_query: int = 1
+    """Queries of each head: others call n_head * n_query the number of heads."""
+
     d_ff: int = 256
     vocab_size: int = 256
     seq_len: int = 128
@@ -77,6 +85,10 @@ class ModelConfig:
     positions: str = "rotary"
     activation: str = "gelu"
     tied: bool = False
+    qk_norm: bool = False
+    """Whether an RMSNorm over d_head normalises queries and keys before they turn (Henry et al.
+    2020, arXiv:2010.04245, as Qwen3 has it: one gain for queries, one for keys)."""
+
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -134,6 +146,17 @@ class ModelConfig:
         if not size.is_integer():
             raise ConfigError(f"model size {name}={text} is {size:g}, not a whole number")
         return int(size)
+
+    @property
+    def qkv(self) -> FixedAxis:
+        """Axis of a head's queries, its key and its value."""
+        return FixedAxis("qkv", self.n_query + 2)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Axes of what attention gives: of each head d_head features for each query."""
+        queries = (FixedAxis("query", self.n_query),) if self.n_query > 1 else ()
+        return (*queries, "n_head", "d_head")
 
     @classmethod
     def size_names(cls) -> frozenset[str]:
@@ -300,6 +323,33 @@ class Norm(Part):
         return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.epsilon)
 
 
+class QueryKeyNorm(Part):
+    """RMSNorm of every query and every key over d_head, with a gain for each of the two."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.axes = {"weight": Axes((QK, "d_head"), kind=Kind.GAIN)}
+        self.weight = nn.Parameter(torch.ones(QK.length, config.d_head))
+        self.epsilon = config.norm_eps
+
+    @property
+    @override
+    def macs(self) -> int:
+        return 0
+
+    @override
+    def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
+        nn.init.ones_(self.weight)
+
+    @override
+    def forward(self, qk_BTQHK: Tensor) -> Tensor:
+        """Queries, then one key."""
+        of_query, of_key = self.weight.unbind()
+        n_query = qk_BTQHK.shape[2] - 1
+        gain_Q1K = torch.stack([*[of_query] * n_query, of_key])[:, None]
+        return F.rms_norm(qk_BTQHK, of_key.shape, None, self.epsilon) * gain_Q1K
+
+
 def rotation(config: ModelConfig) -> Tensor:
     """Cosine and sine of the rotary angles, (T, K / 2, 2) (Su et al. 2021, arXiv:2104.09864)."""
     half = config.d_head // 2
@@ -314,19 +364,25 @@ class Block(nn.Module):
 
     def __init__(self, make: "Transformer", config: ModelConfig) -> None:
         super().__init__()
-        self.n_head, self.is_gated = config.n_head, config.activation == "swiglu"
+        self.n_head, self.qkv_length = config.n_head, config.qkv.length
+        self.is_gated = config.activation == "swiglu"
         up = (GATE_UP, "d_ff") if self.is_gated else ("d_ff",)
         self.norm_attn = make.norm(config)
-        self.qkv = make.linear(config, (QKV, "n_head", "d_head"), ("d_model",))
-        self.o = make.linear(config, ("d_model",), ("n_head", "d_head"))
+        self.qkv = make.linear(config, (config.qkv, "n_head", "d_head"), ("d_model",))
+        self.norm_qk = QueryKeyNorm(config) if config.qk_norm else None
+        self.o = make.linear(config, ("d_model",), config.heads)
         self.norm_mlp = make.norm(config)
         self.up = make.linear(config, up, ("d_model",))
         self.down = make.linear(config, ("d_model",), ("d_ff",))
 
     def attend(self, x_BTD: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-        """Causal multi-head self-attention, before the output map: (B, T, H K)."""
+        """Causal multi-head self-attention, before the output map: (B, T, n_query H K)."""
         B, T, _ = x_BTD.shape
-        return attention(self.qkv(x_BTD).view(B, T, 3, self.n_head, -1), rotation_Tk2)
+        qkv = self.qkv(x_BTD).view(B, T, self.qkv_length, self.n_head, -1)
+        qk_BTQHK, v_BTHK = qkv[:, :, :-1], qkv[:, :, -1]
+        if self.norm_qk is not None:
+            qk_BTQHK = self.norm_qk(qk_BTQHK)
+        return attention(qk_BTQHK, v_BTHK, rotation_Tk2)
 
     def activate(self, up: Tensor) -> Tensor:
         """Hidden features (B, T, F) of the MLP."""
@@ -412,7 +468,8 @@ class Transformer(nn.Module):
     @property
     def attention_macs(self) -> int:
         """Multiply-accumulates per token and attended key: scores and weighted values."""
-        return 2 * self.config.n_layer * self.config.n_head * self.config.d_head
+        config = self.config
+        return 2 * config.n_layer * config.n_head * config.n_query * config.d_head
 
     @classmethod
     @cache
