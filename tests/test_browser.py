@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.slow
 MAX_SECONDS = 3.0
 FAST = next(method for method in SUITE if method.name == "fast")
 _REFERENCES = tuple(method for method in SUITE if method.role in ("control", "rung"))
+SHOWN = (
+    *(replace(m, offset=-0.02) if m.name == "fixed_layer3" else m for m in SUITE_OF_NASTY),
+    Planted(name="with_a_control_of_its_own", offset=0.05, controls=("untrained_source",)),
+)
+"""Names that are not what they seem, a best fixed size beside scratch, a control of one's own."""
 FORTY = (
     *_REFERENCES,
     *(Planted(name=f"method_{i}", offset=0.003 * i) for i in range(40 - len(_REFERENCES))),
@@ -53,7 +59,7 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on records with names that are not what they seem."""
     folder = tmp_path_factory.mktemp("records")
-    return rendered(write_records(folder, SUITE_OF_NASTY, noise=0.01, watermark="not a result"))
+    return rendered(write_records(folder, SHOWN, noise=0.01, watermark="not a result"))
 
 
 @pytest.fixture
@@ -62,7 +68,7 @@ def opened(browser: Browser, report: Path) -> Iterator[Open]:
     faults: list[str] = []
     contexts = []
 
-    def open_page(path: Path = report, **options: Any) -> Page:  # noqa: ANN401
+    def open_page(path: Path = report, *, fragment: str = "", **options: Any) -> Page:  # noqa: ANN401
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(10_000)
@@ -80,7 +86,7 @@ def opened(browser: Browser, report: Path) -> Iterator[Open]:
         page.on("console", lambda said: faults.append(f"console: {said.type}: {said.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
-        page.goto(url)
+        page.goto(url + fragment)
         if options.get("java_script_enabled", True):
             page.wait_for_selector("html[data-drawn]")
         return page
@@ -104,7 +110,7 @@ def column(page: Page, heading: str) -> list[str]:
           const table = document.getElementById("verdict-table");
           const cells = [...table.tHead.rows[0].cells];
           const i = cells.findIndex((cell) => cell.innerText === heading);
-          const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+          const rows = [...table.querySelectorAll("tr[data-role]")].filter((row) => !row.hidden);
           return rows.map((row) => row.cells[i].innerText.trim());
         }""",
         heading,
@@ -123,8 +129,8 @@ def heading(page: Page, name: str) -> Locator:
 
 
 def method(page: Page, name: str) -> Locator:
-    """The button of the verdict table that opens a method's runs."""
-    return page.locator("#verdict-table").get_by_role("button", name=name, exact=True)
+    """The link of the verdict table that opens a method's runs."""
+    return page.locator("#verdict-table").get_by_role("link", name=name, exact=True)
 
 
 def choose(page: Page, which: str) -> None:
@@ -147,6 +153,8 @@ def test_opens_without_an_error_or_a_request(opened: Open) -> None:
     expect(page.locator(".answer")).to_contain_text("At C* = 2.00e12 FLOPs with 3 seeds")
     expect(page.locator(".watermark")).to_have_text("not a result")
     expect(page.locator("#chart .main-svg").first).to_be_visible()
+    assert page.locator("figure img").count() == 2
+    assert "](figures/" not in page.inner_text("main")
 
 
 def test_a_fault_in_the_page_does_not_go_unseen(browser: Browser, tmp_path: Path) -> None:
@@ -163,8 +171,14 @@ def test_a_fault_in_the_page_does_not_go_unseen(browser: Browser, tmp_path: Path
     assert any("nothing is not defined" in text for text in seen)
 
 
-def test_a_heading_sorts_up_then_down_by_mouse_and_by_keyboard(opened: Open) -> None:
+def groups(page: Page) -> list[str]:
+    """Headings between the rows of the verdict table."""
+    return page.locator("#verdict-table .group:visible").all_inner_texts()
+
+
+def test_a_heading_sorts_up_then_down_then_not_by_mouse_and_by_keyboard(opened: Open) -> None:
     page = opened()
+    first, titles = column(page, "method"), groups(page)
     bpb = heading(page, "test bpb")
     assert bpb.get_attribute("aria-sort") == "none"
     bpb.get_by_role("button").click()
@@ -179,6 +193,54 @@ def test_a_heading_sorts_up_then_down_by_mouse_and_by_keyboard(opened: Open) -> 
     assert bpb.get_attribute("aria-sort") == "none"
     names = [name for name in column(page, "method") if name.isidentifier()]
     assert names == sorted(names)
+    assert (sorted(column(page, "method")), groups(page)) == (sorted(first), [])
+    back = page.get_by_role("button", name="Order of the report")
+    back.click()
+    assert (column(page, "method"), groups(page)) == (first, titles)
+    expect(back).to_be_hidden()
+    for _ in range(3):
+        bpb.get_by_role("button").click()
+    assert (column(page, "method"), groups(page)) == (first, titles)
+
+
+def test_groups_are_named_and_hidden_with_the_last_of_their_rows(opened: Open) -> None:
+    page = opened()
+    assert groups(page)[0] == "n_layer x2 at 25 %"
+    assert groups(page)[-3:] == ["does not grow", "controls", "other fixed sizes"]
+    page.get_by_label("Filter").fill("fast")
+    assert groups(page) == ["n_layer x2 at 25 %"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
+def test_name_difference_interval_and_verdict_fit_the_window(
+    opened: Open, width: int, height: int
+) -> None:
+    page = opened(viewport={"width": width, "height": height})
+    for line in page.locator("#verdict-table tr[data-role]").all()[:10]:
+        cells = [line.locator(f".{kind}").first for kind in ("method", "difference", "verdict")]
+        drawn = cells[1].locator("svg")
+        for part in [*cells, *([drawn] if drawn.count() else [])]:
+            box = part.bounding_box()
+            assert box is not None
+            assert (box["x"] >= 0, box["x"] + box["width"] <= width) == (True, True), line
+        assert all(cell.evaluate("e => e.scrollWidth <= e.clientWidth") for cell in cells), line
+    fast = page.locator("#verdict-table tr", has=page.get_by_role("link", name="fast", exact=True))
+    expect(fast.locator(".difference").first).to_have_text(re.compile(r"-0\.\d{4} \[-0\.\d{4}, -0"))
+    expect(fast.locator(".verdict")).to_have_text("better (n = 3, unadjusted)")
+    expect(fast.locator("svg.better")).to_have_count(2)
+    before = method(page, "fast").bounding_box()
+    page.locator("#verdicts ~ .scroll").evaluate("region => { region.scrollLeft = 9999; }")
+    assert method(page, "fast").bounding_box() == before
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_differences_to_controls_of_ones_own_are_folded_away_until_asked_for(opened: Open) -> None:
+    page = opened()
+    assert heading(page, "minus own").count() == 0
+    page.get_by_label("minus own control").check()
+    expect(heading(page, "minus own")).to_be_visible()
+    shown = dict(zip(column(page, "method"), column(page, "minus own"), strict=True))
+    assert "(untrained_source)" in shown["with_a_control_of_its_own"]
 
 
 def test_values_that_are_missing_sort_last_both_ways(opened: Open) -> None:
@@ -244,6 +306,31 @@ def test_zooming_is_kept_until_the_whole_view_is_asked_for(opened: Open) -> None
     assert axis(page, "xaxis")["range"] == pytest.approx(whole)
 
 
+def test_the_last_fifth_and_the_difference_to_scratch_are_one_choice_away(opened: Open) -> None:
+    page = opened(viewport={"width": 1400, "height": 900})
+    note = page.locator("#chart-note")
+    expect(note).to_contain_text("Diamonds: scratch annealed at a smaller budget.")
+    expect(note).to_contain_text("Bands: 95 % interval.")
+    expect(note).not_to_contain_text("Crosses")
+    page.get_by_label("Show").select_option("minus")
+    expect(note).to_contain_text("minus scratch with the same seed at equal compute")
+    expect(note).not_to_contain_text("Diamonds")
+    ends = dict(
+        text.split(maxsplit=1)[::-1]
+        for text in page.locator(".annotation-text").all_text_contents()
+    )
+    assert (ends["scratch"], ends["fast"][:4]) == ("+0.000", "-0.0")
+    page.get_by_label("Over").select_option("0.8")
+    low, high = (10**value for value in axis(page, "xaxis")["range"])
+    assert (low / toy.BUDGET, high / toy.BUDGET) == pytest.approx((0.8, 1.0), abs=0.01)
+    bottom, top = axis(page, "yaxis")["range"]
+    assert -0.2 < bottom < 0 < top < 0.3
+    page.locator("[name=bands]").select_option("none")
+    expect(note).not_to_contain_text("Bands")
+    page.get_by_role("button", name="Whole view").click()
+    assert 10 ** axis(page, "xaxis")["range"][0] == pytest.approx(0.1 * toy.BUDGET)
+
+
 def test_hovering_tells_the_exact_value_and_the_runs(opened: Open) -> None:
     page = opened()
     choose(page, "None")
@@ -290,10 +377,21 @@ def test_the_card_of_a_run_opens_and_closes(opened: Open) -> None:
     expect(drawer).to_contain_text("n_layer 2 to 4")
     drawer.get_by_text("Provenance", exact=True).click()
     expect(drawer).to_contain_text("OMP_NUM_THREADS")
-    drawer.get_by_role("button", name="seed 2").click()
+    drawer.get_by_role("link", name="seed 2").click()
     expect(page.locator("#drawer-run")).to_have_text(toy.run_id("fast", 2))
     drawer.get_by_role("button", name="Close").click()
     expect(drawer).to_be_hidden()
+    name.click()
+    expect(drawer).to_be_visible()
+    page.go_back()
+    expect(drawer).to_be_hidden()
+
+
+def test_the_address_of_a_run_opens_its_card(opened: Open) -> None:
+    run = toy.run_id("slow", 1)
+    page = opened(fragment=f"#run-{run}")
+    expect(page.locator("#drawer-run")).to_have_text(run)
+    expect(page.locator("#drawer-seeds [aria-current]")).to_have_text("seed 1")
 
 
 def test_the_card_works_by_keyboard_and_gives_the_focus_back(opened: Open) -> None:
@@ -316,7 +414,7 @@ def test_a_run_id_in_a_table_opens_its_card(opened: Open) -> None:
     page = opened()
     page.locator("#section-runs > summary").click()
     run = toy.run_id("scratch_half", 1)
-    page.locator("#section-runs").get_by_role("button", name=run).click()
+    page.locator("#section-runs").get_by_role("link", name=run).click()
     expect(page.locator("#drawer-title")).to_have_text("scratch_half")
     expect(page.locator("#drawer-run")).to_have_text(run)
 
@@ -380,7 +478,7 @@ def test_fits_a_phone(opened: Open) -> None:
     width = "document.documentElement.scrollWidth"
     assert page.evaluate(width) == 360
     assert page.locator("#verdict-table").evaluate("t => t.scrollWidth > 360")
-    page.locator("#verdict-table button.run").first.click()
+    page.locator("#verdict-table a.run").first.click()
     assert page.evaluate(width) == 360
     assert page.locator("#drawer").evaluate("d => [d.clientWidth, d.scrollWidth]") == [360, 360]
 

@@ -1,6 +1,7 @@
 """Figures of loss during training."""
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,12 @@ from benchmark.report.drawing import (
     plot_curves,
 )
 from benchmark.report.frames import CURVE, Row, rows
+from benchmark.report.statistics import MIN_SEEDS
 
 N_COLUMNS = 3
+NOTE = 95
+"""Letters of a line below a title."""
+
 WHOLE = 0.98
 """Share of C* from which a curve counts as finished."""
 
@@ -48,12 +53,6 @@ def curves_flops(drawing: Drawing) -> Plot:
     width = (0.915 * WIDTH - margin_for(labelled) - 0.25) / 1.07
     axes = figure.add_axes((0.085, 0.38 / height, width / WIDTH, 1 - 0.86 / height))
     axes.set_title("Held-out bits per byte against training compute", loc="left", pad=21)
-    note = (
-        "mean over seeds; 95 % interval for scratch and the best method; growth: circle. Black: "
-        "scratch,\nannealed at smaller budgets: diamonds; dashed: best fixed size; arrow: compute "
-        "to scratch's loss"
-    )
-    axes.text(0, 1.015, note, transform=axes.transAxes, color=GREY, fontsize=TINY)
     plot_curves(axes, drawing, "flops")
     rungs = _rungs(drawing)
     axes.plot(rungs.flops, rungs.bpb, "D", color=INK, markersize=3.5, zorder=6)
@@ -63,6 +62,8 @@ def curves_flops(drawing: Drawing) -> Plot:
     axes.set_ylabel("bits per byte, validation slice")
     fastest = max(drawing.faster, key=lambda name: drawing.faster[name]["speed_up"], default="")
     iso_loss_arrow(axes, drawing, fastest, labelled=True)
+    note = _what_is_drawn(drawing, has_rungs=len(rungs) > 0, has_arrow=bool(fastest))
+    axes.text(0, 1.015, note, transform=axes.transAxes, color=GREY, fontsize=TINY)
     other = Look(GREY, "-")
     labels = [
         (ends[n].bpb, f"{ends[n].bpb:.3f}  {n}",
@@ -130,12 +131,33 @@ def methods(drawing: Drawing) -> Plot:
         axes.tick_params(labelbottom=i + n_columns >= len(names))
         iso_loss_arrow(axes, drawing, names[i], labelled=False)
     which = "Each method" if names == every else f"The best {len(names)} of {len(every)} methods"
+    best = drawing.analysis.controls.best_fixed
+    dashed = ["the best fixed size (dashed)"] if best in drawing.looks and best != SCRATCH else []
+    lines = [which, *[f"{SCRATCH} (black)"] * (SCRATCH in drawing.looks), *dashed]
+    arrow = f". Arrow: compute to {SCRATCH}'s loss" * any(name in drawing.faster for name in names)
     title = (
-        f"{which}, {SCRATCH} (black) and the best fixed size (dashed): bits per byte against "
-        f"compute.\nBelow each name: test bpb minus {SCRATCH}. Arrow: compute to {SCRATCH}'s loss"
+        f"{formats.listed(lines)}: bits per byte against compute.\n"
+        f"Below each name: test bpb minus {SCRATCH}{arrow}"
     )
     figure.text(0.07, 1 - 0.06 / height, title, va="top")
     return Plot(figure, _data(drawing))
+
+
+def _what_is_drawn(drawing: Drawing, *, has_rungs: bool, has_arrow: bool) -> str:
+    """The parts of a figure of curves, in two lines; none that it does not have."""
+    n = max((int(drawing.curves[name].n.iloc[0]) for name in drawing.looks), default=0)
+    best = drawing.analysis.controls.best_fixed
+    band = "95 % interval" if n >= MIN_SEEDS else "lowest to highest"
+    parts = {
+        "mean over seeds": n > 1,
+        f"{band} for scratch and the best method": n > 1,
+        "growth: circle": any(drawing.growths.get(name) for name in drawing.looks),
+        "black: scratch": SCRATCH in drawing.looks,
+        "annealed at smaller budgets: diamonds": has_rungs,
+        "dashed: best fixed size": best != SCRATCH and best in drawing.looks,
+        "arrow: compute to scratch's loss": has_arrow,
+    }
+    return textwrap.fill("; ".join(part for part, is_drawn in parts.items() if is_drawn), NOTE)
 
 
 def _data(drawing: Drawing) -> pd.DataFrame:

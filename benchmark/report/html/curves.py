@@ -3,38 +3,33 @@
 import math
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.records.events import STOPPED
 from benchmark.report import formats
-from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look
+from benchmark.report.controls import SCRATCH
+from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look, mean_curve
 from benchmark.report.frames import CURVE, Curve, Row, rows
 from benchmark.report.statistics import MIN_SEEDS
 
 AXES = CURVE[:-1]
+
+ONE_STEP = 0.01
+"""How far two runs of one budget may end apart, relatively."""
 
 _THEMED = {INK: "ink", GREY: "grey"}
 
 
 def curves(drawing: Drawing) -> Row:
     """Methods in the order of the verdict table; nan and infinity are null."""
-    analysis, frames = drawing.analysis, drawing.analysis.frames
-    summary = [m for m in analysis.tables["summary"].method if m in drawing.looks]
+    summary = [m for m in drawing.analysis.tables["summary"].method if m in drawing.looks]
     names = [*summary, *(name for name in drawing.looks if name not in summary)]
-    roles = {name: str(frames.of(name).role.iloc[0]) for name in names}
-    banded = {*drawing.ranked[:1], *(m for m in names if drawing.looks[m].colour == INK)}
-    growths = _growths(drawing)
-    methods = [
-        {"name": name, "role": roles[name], "shown": name in drawing.prominent}
-        | {"banded": name in banded, "growths": growths.get(name, [])}
-        | _method(drawing, name)
-        for name in names
-    ]
     return {
         "budget": drawing.budget,
         "from": FIRST_SHOWN,
         "limits": list(drawing.limits),
-        "methods": methods,
+        "methods": [_method(drawing, name) for name in names],
         "rungs": _rungs(drawing),
     }
 
@@ -45,22 +40,63 @@ def finite(value: float) -> float | None:
 
 
 def _method(drawing: Drawing, name: str) -> Row:
-    frames, curve = drawing.analysis.frames, drawing.curves[name]
-    runs, at = frames.of(name), curve.flops.to_numpy()
-    seeds = [
-        _seed(run, seed, frames.curves[run], at)
-        for seed, run in zip(runs.seed, runs.run_id, strict=True)
-        if run in frames.curves
-    ]
-    stopped = runs.status.isin(STOPPED).any()
+    curve, look = drawing.curves[name], drawing.looks[name]
+    runs, own = drawing.analysis.frames.of(name), _by_seed(drawing, name)
+    scratch = _by_seed(drawing, SCRATCH)
+    minus = {seed: _minus(own[seed], scratch.get(seed)) for seed in own}
+    ids = dict(zip(runs.seed, runs.run_id, strict=True))
     n = int(curve.n.iloc[0])
-    return _look(drawing.looks[name]) | {
+    return _look(look) | {
+        "name": name,
+        "role": str(runs.role.iloc[0]),
+        "shown": name in drawing.prominent,
+        "banded": name in drawing.ranked[:1] or look.colour == INK,
         "n": n,
         "band": "95 % interval" if n >= MIN_SEEDS else "lowest to highest",
-        "mean": {k: _plain(curve[k].to_numpy()) for k in (*CURVE, "low", "high")},
-        "seeds": seeds,
-        "stopped": bool(stopped),
+        "mean": _mean(curve),
+        "minus": _mean(mean_curve(list(minus.values()))),
+        "seeds": [
+            {"run": ids[seed], "seed": int(seed), "aligned": _is_aligned(own[seed], curve)}
+            | {column: _plain(values) for column, values in own[seed].items()}
+            | {"minus": _plain(minus[seed]["bpb"])}
+            for seed in own
+        ],
+        "growths": _growths(drawing, name),
+        "stopped": bool(runs.status.isin(STOPPED).any()),
     }
+
+
+def _by_seed(drawing: Drawing, name: str) -> dict[int, Curve]:
+    """The curves of a method's runs that have one."""
+    frames = drawing.analysis.frames
+    ids = {seed: row["run_id"] for seed, row in frames.rows_of(name).items()}
+    return {seed: frames.curves[run_id] for seed, run_id in ids.items() if run_id in frames.curves}
+
+
+def _minus(curve: Curve, scratch: Curve | None) -> Curve:
+    """A run's curve minus that of scratch with the same seed, at equal compute.
+
+    Scratch is interpolated between its evaluations; nan beyond its ends, or if it has no curve.
+    """
+    flops = curve["flops"]
+    if scratch is None:
+        return curve | {"bpb": np.full(len(flops), np.nan)}
+    at_scratch = np.interp(flops, scratch["flops"], scratch["bpb"], left=np.nan)
+    at_scratch[flops > (1 + ONE_STEP) * scratch["flops"][-1]] = np.nan
+    return curve | {"bpb": np.round(curve["bpb"] - at_scratch, 6)}
+
+
+def _is_aligned(own: Curve, mean: pd.DataFrame) -> bool:
+    """Whether the mean was taken at the compute where the run was evaluated."""
+    at = mean.flops.to_numpy()
+    return len(own["flops"]) == len(at) and np.allclose(own["flops"], at, rtol=1e-3)
+
+
+def _mean(curve: pd.DataFrame) -> Row | None:
+    """A mean curve with its limits; None if it has no point."""
+    if curve.empty:
+        return None
+    return {name: _plain(curve[name].to_numpy()) for name in (*CURVE, "low", "high")}
 
 
 def _look(look: Look) -> Row:
@@ -69,23 +105,22 @@ def _look(look: Look) -> Row:
     return {"colour": colour, "dash": dash, "width": look.width, "order": look.order}
 
 
-def _seed(run_id: str, seed: int, curve: Curve, mean: NDArray[np.float64]) -> Row:
-    """One run's own points; `aligned` if the mean was taken at the same compute."""
-    aligned = len(curve["flops"]) == len(mean) and np.allclose(curve["flops"], mean, rtol=1e-3)
-    return {"run": run_id, "seed": int(seed), "aligned": bool(aligned)} | {
-        k: _plain(values) for k, values in curve.items()
-    }
+def _growths(drawing: Drawing, name: str) -> list[Row]:
+    """Where the growths of a method are drawn: at the mean over seeds, before the growth."""
+    means = {row["growth"]: row for row in drawing.growths.get(name, ())}
+    events = drawing.analysis.tables["growth_events"]
+    return [
+        {axis: finite(means[event["growth"]][axis]) for axis in AXES}
+        | {"bpb": finite(event["bpb_before"]), "notes": _growth_notes(event)}
+        | {"minus": finite(event["bpb_before"] - _of_scratch(drawing, event["flops"]))}
+        for event in rows(events[events.method == name])
+    ]
 
 
-def _growths(drawing: Drawing) -> dict[str, list[Row]]:
-    """Where the growths of each method are drawn: at the mean over seeds, before the growth."""
-    means = {(m, row["growth"]): row for m, own in drawing.growths.items() for row in own}
-    found: dict[str, list[Row]] = {}
-    for event in rows(drawing.analysis.tables["growth_events"]):
-        at = means[event["method"], event["growth"]]
-        marker = {axis: finite(at[axis]) for axis in AXES} | {"bpb": finite(at["bpb_before"])}
-        found.setdefault(event["method"], []).append(marker | {"notes": _growth_notes(event)})
-    return found
+def _of_scratch(drawing: Drawing, flops: float) -> float:
+    """Mean bpb of scratch at some compute; nan where it is unknown."""
+    curve = drawing.curves.get(SCRATCH)
+    return math.nan if curve is None else float(np.interp(flops, curve.flops, curve.bpb))
 
 
 def _growth_notes(event: Row) -> list[str]:

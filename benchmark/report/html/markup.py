@@ -17,6 +17,7 @@ _MARKDOWN = (
 )
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 _CELL = re.compile(r">([^<>]*)(</t[dh]>)")
+_GROUP = re.compile(r"<tr>\n<td[^>]*><strong>(.*?)</strong></td>\n((?:<td[^>]*></td>\n)+)</tr>")
 _FIRST_CELL = re.compile(r"<tr>\n<td([^>]*)>(.*?)</td>", re.DOTALL)
 
 
@@ -31,27 +32,33 @@ def block(text: str, label: str, run_ids: Iterable[str] = ()) -> Markup:
     Args:
         text: markdown.
         label: what a screen reader calls the tables.
-        run_ids: in table cells these become buttons that open the run.
+        run_ids: in table cells these become links that open the run's card.
     """
     known = {str(escape(run_id)): run_id for run_id in run_ids}
 
     def cell(found: re.Match[str]) -> str:
         text, end = found[1], found[2]
-        return f">{run_button(known[text])}{end}" if text in known else found[0]
+        return f">{run_link(known[text])}{end}" if text in known else found[0]
 
     html = _TABLE.sub(lambda found: _scrolling(found[0], label), _MARKDOWN.render(text))
     return Markup(_CELL.sub(cell, html) if known else html)
 
 
-def run_button(run_id: str, text: Markup | None = None) -> Markup:
-    """A button that opens the drawer of a run."""
-    button = Markup('<button type="button" class="run" data-run="{}">{}</button>')
-    return button.format(run_id, run_id if text is None else text)
+def run_link(run_id: str, text: Markup | None = None) -> Markup:
+    """A link that opens the card of a run."""
+    link = Markup('<a class="run" href="#run-{}">{}</a>')
+    return link.format(run_id, run_id if text is None else text)
+
+
+def _group_heading(found: re.Match[str]) -> str:
+    width = 1 + found[2].count("<td")
+    return f'<tr class="group"><th scope="rowgroup" colspan="{width}"><span>{found[1]}</span></th></tr>'
 
 
 def _scrolling(table: str, label: str) -> str:
     """A table with row headers, in a region that keyboards can scroll."""
-    headed = _FIRST_CELL.sub(r'<tr>\n<th scope="row"\1>\2</th>', table)
+    headed = _GROUP.sub(_group_heading, table)
+    headed = _FIRST_CELL.sub(r'<tr>\n<th scope="row"\1>\2</th>', headed)
     headed = headed.replace("<th>", '<th scope="col">').replace(
         "<th style", '<th scope="col" style'
     )

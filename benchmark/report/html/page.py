@@ -11,17 +11,17 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark.report import sections
+from benchmark.report import formats, sections
 from benchmark.report.analysis import Analysis
+from benchmark.report.controls import SCRATCH
 from benchmark.report.drawing import COLOURS, Drawing
 from benchmark.report.frames import Row
 from benchmark.report.html.curves import curves
 from benchmark.report.html.library import library, packed
 from benchmark.report.html.markup import block, inline
 from benchmark.report.html.run_cards import run_cards
-from benchmark.report.html.verdict_table import MARGIN, WIDTH, verdict_table
+from benchmark.report.html.verdict_table import OWN, verdict_table
 from benchmark.report.prose import answer
-from benchmark.report.statistics import MIN_SEEDS
 from benchmark.report.warnings import tripwires
 
 SCRIPTS = ("format.js", "library.js", "table.js", "drawer.js", "chart.js")
@@ -29,7 +29,7 @@ INTERACTIVE = ("curves_flops", "curves_tokens_time")
 """Figures that the chart of the page replaces."""
 
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
-_FIGURE = re.compile(r"^\[!\[([^]]*)\]\(figures/(\w+)\.png\)\]\(\S+\)$", re.MULTILINE)
+_FIGURE = re.compile(r"^!\[([^]]*)\]\(figures/(\w+)\.png\)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
         answer=inline(answer(analysis)),
         warnings=[inline(text) for text in tripwires(analysis)],
         verdicts=verdict_table(analysis),
-        interval_width=WIDTH,
-        interval_margin=MARGIN,
-        n_colours=len(COLOURS),
-        min_seeds=MIN_SEEDS,
+        own=OWN,
+        has_scratch=SCRATCH in drawing.curves,
+        shown_first=_shown_first(drawing),
         sections=list(_sections(analysis, markdown, figures)),
     ) + "\n"  # fmt: skip
 
@@ -91,6 +90,19 @@ def _sections(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -
         for i, (caption, name) in enumerate(zip(blocks[1::3], blocks[2::3], strict=True)):
             shown[i] += _image(caption, name, figures)
         yield Section(title, Markup().join(shown), is_open=title in sections.SECTIONS)
+
+
+def _shown_first(drawing: Drawing) -> str:
+    """What the chart shows before a reader chooses, in words."""
+    best, names = drawing.analysis.controls.best_fixed, drawing.prominent
+    n_methods = len(set(names) & set(drawing.ranked))
+    few = f"the {len(COLOURS)} methods with the lowest test bpb"
+    parts = {
+        "scratch in a heavy line": SCRATCH in names,
+        "the best fixed size in a dashed one": best != SCRATCH and best in names,
+        few if n_methods < len(drawing.ranked) else "every method": n_methods > 0,
+    }
+    return formats.listed([part for part, is_shown in parts.items() if is_shown]) or "nothing"
 
 
 def _image(caption: str, name: str, figures: Mapping[str, bytes]) -> Markup:

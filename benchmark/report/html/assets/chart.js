@@ -4,6 +4,7 @@
   const chart = document.getElementById("chart");
   const form = document.getElementById("chart-controls");
   const legend = document.getElementById("legend");
+  const note = document.getElementById("chart-note");
   const shown = new Set(DATA.methods.filter((method) => method.shown).map((method) => method.name));
   const wide = window.matchMedia("(min-width: 44rem)");
   const coarse = window.matchMedia("(pointer: coarse)");
@@ -13,6 +14,7 @@
     tokens: "bytes predicted in training",
     seconds: "wall-clock of training and growth, in seconds",
   };
+  const LEVEL = { mean: "bits per byte, validation slice", minus: "bits per byte minus scratch, at equal compute" };
   const BANDS = { few: (method) => method.banded, all: () => true, none: () => false };
   let zoom = {}; // ranges that a reader chose
   let labels = false;
@@ -24,36 +26,39 @@
     return `rgba(${parts.join(",")},${alpha})`;
   };
   const option = (name) => form.elements[name];
-  const visible = () => DATA.methods.filter((method) => shown.has(method.name));
+  const isMinus = () => option("view")?.value === "minus";
+  const points = (method) => method[isMinus() ? "minus" : "mean"];
+  const visible = () => DATA.methods.filter((method) => shown.has(method.name) && points(method));
+  const said = (bpb) => (isMinus() && bpb !== null ? `${format.signed(bpb, 6)} bpb to scratch` : `${format.exact(bpb)} bpb`);
 
   const where = (points, i) =>
     `${format.flops(points.flops[i])} FLOPs (${format.bpb(points.flops[i] / DATA.budget)} C*)<br>` +
     `${format.count(points.tokens[i])} bytes · ${format.seconds(points.seconds[i])}`;
 
-  const meanNotes = (method) =>
-    method.mean.bpb.map((bpb, i) => {
-      const range = `${method.band}: ${format.bpb(method.mean.low[i])} to ${format.bpb(method.mean.high[i])}`;
+  const meanNotes = (method, mean) =>
+    mean.bpb.map((bpb, i) => {
+      const range = `${method.band}: ${format.bpb(mean.low[i])} to ${format.bpb(mean.high[i])}`;
       const own = method.seeds
-        .filter((seed) => seed.aligned)
+        .filter((seed) => seed.aligned && !isMinus())
         .map((seed) => `<br>${format.bpb(seed.bpb[i])}  seed ${seed.seed}, run ${seed.run}`);
       return (
-        `<b>${format.plain(method.name)}</b><br>${format.exact(bpb)} bpb, mean of ${method.n}<br>` +
-        `${range}<br>${where(method.mean, i)}${own.join("")}`
+        `<b>${format.plain(method.name)}</b><br>${said(bpb)}, mean of ${method.n}<br>` +
+        `${range}<br>${where(mean, i)}${own.join("")}`
       );
     });
 
-  const seedNotes = (method, seed) =>
-    seed.bpb.map(
-      (bpb, i) =>
-        `<b>${format.plain(method.name)}</b>, seed ${seed.seed}<br>${format.exact(bpb)} bpb at step ` +
+  const seedNotes = (method, seed, bpb) =>
+    bpb.map(
+      (value, i) =>
+        `<b>${format.plain(method.name)}</b>, seed ${seed.seed}<br>${said(value)} at step ` +
         `${format.count(seed.step[i])}<br>${where(seed, i)}<br>run ${seed.run}`,
     );
 
   const band = (method, x) => {
-    const xs = method.mean[x];
+    const mean = points(method);
     return {
-      x: [...xs, ...xs.toReversed()],
-      y: [...method.mean.high, ...method.mean.low.toReversed()],
+      x: [...mean[x], ...mean[x].toReversed()],
+      y: [...mean.high, ...mean.low.toReversed()],
       fill: "toself",
       fillcolor: faint(method.colour, 0.1),
       hoverinfo: "skip",
@@ -62,9 +67,9 @@
     };
   };
 
-  const line = (points, method, text, look) => ({
-    x: points[option("x").value],
-    y: points.bpb,
+  const line = (x, y, method, text, look) => ({
+    x,
+    y,
     line: { color: paint(method.colour), dash: method.dash, width: method.width * 1.15 },
     mode: "lines",
     hoverinfo: "text",
@@ -72,9 +77,9 @@
     ...look,
   });
 
-  const markers = (method, points, symbol, size, text) => ({
-    x: points.map((point) => point[option("x").value]),
-    y: points.map((point) => point.bpb),
+  const markers = (method, marks, symbol, size, text) => ({
+    x: marks.map((mark) => mark[option("x").value]),
+    y: marks.map((mark) => mark[isMinus() && "minus" in mark ? "minus" : "bpb"]),
     mode: "markers",
     hoverinfo: "text",
     text,
@@ -87,34 +92,58 @@
   });
 
   const end = (method) => {
-    const points = method.mean;
-    const last = points.bpb.length - 1;
-    return { bpb: points.bpb[last], ...Object.fromEntries(["flops", "tokens", "seconds"].map((x) => [x, points[x][last]])) };
+    const mean = points(method);
+    return Object.fromEntries(["bpb", "flops", "tokens", "seconds"].map((name) => [name, mean[name].at(-1)]));
   };
 
-  const traces = () => {
-    const x = option("x").value;
+  // What there is to draw, and what the note above the chart says of it.
+  const drawn = () => {
     const methods = visible().toSorted((a, b) => a.order - b.order);
-    const bands = methods.filter((method) => BANDS[option("bands").value](method));
-    const seeds = option("seeds").checked ? methods : [];
-    const rungs = shown.has("scratch") ? DATA.rungs : [];
+    return {
+      methods,
+      bands: methods.filter((method) => BANDS[option("bands").value](method)),
+      seeds: option("seeds").checked ? methods : [],
+      grown: methods.filter((method) => method.growths.length),
+      stopped: methods.filter((method) => method.stopped),
+      rungs: shown.has("scratch") && !isMinus() ? DATA.rungs : [],
+    };
+  };
+
+  const noteOf = ({ methods, bands, seeds, grown, stopped, rungs }) => {
+    const ranges = new Set(bands.map((method) => method.band));
+    return Object.entries({
+      "Bits per byte on the validation slice, minus scratch with the same seed at equal compute.": isMinus(),
+      "Bits per byte on the validation slice.": !isMinus(),
+      "Lines: mean over seeds.": methods.some((method) => method.n > 1),
+      [`Bands: ${[...ranges].join(", or with fewer than 3 seeds ")}.`]: ranges.size,
+      "Thin lines: every run.": seeds.length,
+      "Circles: growth.": grown.length,
+      "Diamonds: scratch annealed at a smaller budget.": rungs.length,
+      "Crosses: a run of the method failed.": stopped.length,
+    }).filter(([, isTrue]) => isTrue).map(([sentence]) => sentence).join(" ");
+  };
+
+  const traces = ({ methods, bands, seeds, grown, stopped, rungs }) => {
+    const x = option("x").value;
     return [
       ...bands.map((method) => band(method, x)),
       ...seeds.flatMap((method) =>
-        method.seeds.map((seed) =>
-          line(seed, method, seedNotes(method, seed), {
+        method.seeds.map((seed) => {
+          const bpb = seed[isMinus() ? "minus" : "bpb"];
+          return line(seed[x], bpb, method, seedNotes(method, seed, bpb), {
             line: { color: faint(method.colour, 0.55), width: 1 },
-            customdata: seed.bpb.map(() => seed.run),
-          }),
-        ),
+            customdata: bpb.map(() => seed.run),
+          });
+        }),
       ),
-      ...methods.map((method) => line(method.mean, method, meanNotes(method), {})),
       ...methods.map((method) =>
+        line(points(method)[x], points(method).bpb, method, meanNotes(method, points(method)), {})),
+      ...grown.map((method) =>
         markers(method, method.growths, "circle", 8,
           method.growths.map((growth) =>
             `<b>${format.plain(method.name)} grows</b><br>${growth.notes.map(format.plain).join("<br>")}`)),
       ),
-      ...methods.filter((method) => method.stopped).map((method) =>
+      ...stopped.map((method) =>
         markers(method, [end(method)], "x", 9, `<b>${format.plain(method.name)}</b><br>a run failed`)),
       markers({ colour: "ink" }, rungs, "diamond", 8,
         rungs.map((rung) => `<b>${format.plain(rung.name)}</b><br>${format.exact(rung.bpb)} bpb<br>` +
@@ -124,15 +153,35 @@
 
   const scaled = (scale, value) => (scale === "log" ? Math.log10(value) : value);
 
-  const wholeRange = (x, scale) => {
-    const ends = DATA.methods.map((method) => end(method)[x]);
+  // Along the chosen axis: from a tenth or from the last fifth of what there is, to a little beyond it.
+  const rangeAcross = (x, scale) => {
+    const ends = visible().map((method) => end(method)[x]);
     const last = x === "flops" ? DATA.budget : Math.max(0, ...ends) || 1;
-    const first = scale === "log" ? DATA.from * last : 0;
-    return [scaled(scale, first), scaled(scale, last) + 0.012 * (scaled(scale, last) - scaled(scale, first))];
+    const part = option("part").value;
+    const from = part === "all" ? { log: DATA.from, linear: 0 }[scale] : Number(part);
+    const [low, high] = [from * last, last].map((value) => scaled(scale, value));
+    return [low, high + 0.012 * (high - low)];
+  };
+
+  // Up: all that the visible mean curves reach within a range of the other axis.
+  const rangeUp = (x, scales, across) => {
+    if (!isMinus() && option("part").value === "all" && !zoom.x) return DATA.limits.map((value) => scaled(scales.y, value));
+    const inside = visible().flatMap((method) => {
+      const mean = points(method);
+      return mean.bpb.filter((bpb, i) => {
+        const at = scaled(scales.x, mean[x][i]);
+        return bpb !== null && at >= across[0] && at <= across[1];
+      });
+    });
+    const [low, high] = inside.length ? [Math.min(...inside), Math.max(...inside)] : DATA.limits;
+    const pad = 0.06 * (high - low || 0.01);
+    return [low - pad, high + pad].map((value) => scaled(scales.y, value));
   };
 
   const budgetTicks = (scale, range) => {
-    const parts = scale === "log" ? [1 / 8, 1 / 4, 1 / 2, 1] : [1 / 4, 1 / 2, 3 / 4, 1];
+    const isLate = option("part").value !== "all";
+    const early = scale === "log" ? [1 / 8, 1 / 4, 1 / 2, 1] : [1 / 4, 1 / 2, 3 / 4, 1];
+    const parts = isLate ? [0.8, 0.85, 0.9, 0.95, 1] : early;
     const names = { 0.125: "C*/8", 0.25: "C*/4", 0.5: "C*/2", 0.75: "3C*/4", 1: "C*" };
     const inside = parts.filter((u) => {
       const at = scaled(scale, u * DATA.budget);
@@ -141,7 +190,7 @@
     if (inside.length < 2) return {}; // zoomed in: Plotly's own ticks
     return {
       tickvals: inside.map((u) => u * DATA.budget),
-      ticktext: inside.map((u) => `${names[u]}<br>${format.flops(u * DATA.budget)}`),
+      ticktext: inside.map((u) => `${names[u] ?? `${u} C*`}<br>${format.flops(u * DATA.budget)}`),
     };
   };
 
@@ -186,7 +235,7 @@
     const annotations = ends.map((at, i) => ({
       xref: "paper", yref: "paper", x: 1, y: heights[i] / height, xshift: 30,
       xanchor: "left", yanchor: "middle", showarrow: false, align: "left",
-      text: `${format.bpb(at.bpb).slice(0, -1)}  ${format.plain(at.method.name)}`,
+      text: `${isMinus() ? format.signed(at.bpb, 3) : at.bpb.toFixed(3)}  ${format.plain(at.method.name)}`,
       font: { size: 12, color: style("--ink") },
     }));
     const shapes = ends.map((at, i) => ({
@@ -198,19 +247,19 @@
   };
 
   const margins = () => {
-    const widths = labels ? visible().map((method) => textWidth(`0.000  ${method.name}`)) : [];
+    const widths = labels ? visible().map((method) => textWidth(`+0.000  ${method.name}`)) : [];
     return { l: 58, r: labels ? Math.min(Math.max(60, ...widths) + 40, chart.clientWidth / 3) : 14, t: 12, b: 62 };
   };
 
   const layout = () => {
     const x = option("x").value;
-    const scales = { x: option("xscale").value, y: option("yscale").value };
+    option("yscale").disabled = isMinus(); // differences have no logarithm
+    const scales = { x: option("xscale").value, y: isMinus() ? "linear" : option("yscale").value };
     labels = wide.matches && visible().length <= 60;
     const height = labels ? Math.max(500, 74 + LABEL_GAP * visible().length) : 380;
-    const ranges = {
-      x: zoom.x ?? wholeRange(x, scales.x),
-      y: zoom.y ?? DATA.limits.map((value) => scaled(scales.y, value)),
-    };
+    const across = zoom.x ?? rangeAcross(x, scales.x);
+    const ranges = { x: across, y: zoom.y ?? rangeUp(x, scales, across) };
+    const digits = ranges.y[1] - ranges.y[0] < 0.1 ? 3 : 2;
     const margin = margins();
     const axis = {
       automargin: false,
@@ -247,9 +296,11 @@
       },
       yaxis: {
         ...axis,
+        zeroline: isMinus(),
+        zerolinecolor: style("--muted"),
         range: ranges.y,
-        tickformat: ".2f",
-        title: { text: "bits per byte, validation slice", standoff: 6 },
+        tickformat: `${isMinus() ? "+" : ""}.${digits}f`,
+        title: { text: LEVEL[isMinus() ? "minus" : "mean"], standoff: 6 },
         type: scales.y,
       },
     };
@@ -258,7 +309,9 @@
   const config = { displayModeBar: false, doubleClick: "reset", responsive: true, scrollZoom: false };
   const draw = async () => {
     await library;
-    return Plotly.react(chart, traces(), layout(), config);
+    const what = drawn();
+    note.textContent = noteOf(what);
+    return Plotly.react(chart, traces(what), layout(), config);
   };
 
   const swatch = (method) => {
@@ -304,13 +357,14 @@
     if (target.dataset.choose) choose(target.dataset.choose);
   });
   form.addEventListener("change", ({ target }) => {
-    if (["x", "xscale"].includes(target.name)) delete zoom.x;
+    if (["x", "xscale", "part", "view"].includes(target.name)) zoom = {};
     if (target.name === "yscale") delete zoom.y;
     draw();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   document.getElementById("zoom-out").addEventListener("click", () => {
     zoom = {};
+    option("part").value = "all";
     draw();
   });
   document.getElementById("save").addEventListener("click", () => {
@@ -333,7 +387,7 @@
     });
     chart.on("plotly_click", ({ points }) => {
       const run = points[0]?.customdata;
-      if (run) document.dispatchEvent(new CustomEvent("openrun", { detail: run }));
+      if (run) location.hash = `run-${run}`;
     });
     requestAnimationFrame(() =>
       requestAnimationFrame(() => {

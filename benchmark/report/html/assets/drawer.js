@@ -1,9 +1,9 @@
 "use strict";
-// The card of a run, in a dialog: the browser keeps the focus in it and Escape closes it.
+// The card of a run, in a dialog that opens at `#run-ID`: the browser keeps the focus in it and Escape closes it.
 (() => {
   const drawer = document.getElementById("drawer");
   const at = (name) => document.getElementById(`drawer-${name}`);
-  const runs = new Map(DATA.runs.map((run) => [run.id, run]));
+  const runs = new Map(DATA.runs.map((run) => [`#run-${run.id}`, run]));
   const CLOSED = /^(Configuration|Stages|Provenance|Packages)/;
 
   const section = ([title, number]) => {
@@ -15,14 +15,10 @@
     return make("details", { open: !CLOSED.test(title) }, heading, list);
   };
 
-  const seedButton = (run, shown) => {
-    const button = make("button", { type: "button", textContent: `seed ${run.seed}` });
-    button.setAttribute("aria-pressed", String(run === shown));
-    button.addEventListener("click", () => {
-      fill(run);
-      at("seeds").querySelector("[aria-pressed=true]").focus();
-    });
-    return button;
+  const seedLink = (run, shown) => {
+    const link = make("a", { href: `#run-${run.id}`, textContent: `seed ${run.seed}` });
+    if (run === shown) link.setAttribute("aria-current", "true");
+    return link;
   };
 
   const fill = (run) => {
@@ -30,24 +26,28 @@
     at("role").textContent = `${run.role} · ${run.status}`;
     at("run").textContent = run.id;
     const siblings = DATA.runs.filter((other) => other.method === run.method);
-    at("seeds").replaceChildren(...siblings.map((sibling) => seedButton(sibling, run)));
+    at("seeds").replaceChildren(...siblings.map((sibling) => seedLink(sibling, run)));
     at("body").replaceChildren(...run.sections.map(section));
   };
 
-  const open = (id) => {
-    fill(runs.get(id));
-    if (!drawer.open) drawer.showModal();
+  const follow = () => {
+    const run = runs.get(location.hash);
+    if (!run) return drawer.close();
+    fill(run);
+    if (drawer.open) return at("seeds").querySelector("[aria-current]").focus();
+    drawer.showModal();
     drawer.scrollTop = 0;
     at("title").focus();
   };
 
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-run]");
-    if (button) open(button.dataset.run);
+  window.addEventListener("hashchange", follow);
+  drawer.addEventListener("close", () => {
+    // A closed card leaves its address, so that the same link opens it again.
+    if (runs.has(location.hash)) history.replaceState(null, "", location.pathname + location.search);
   });
-  document.addEventListener("openrun", (event) => open(event.detail));
   at("close").addEventListener("click", () => drawer.close());
   drawer.addEventListener("click", (event) => {
     if (event.target === drawer) drawer.close(); // beside the drawer
   });
+  follow();
 })();

@@ -3,6 +3,7 @@
 const format = {
   bpb: (value) => (value === null ? "not finite" : value.toFixed(4)),
   exact: (value) => (value === null ? "not finite" : value.toFixed(6)),
+  signed: (value, digits) => `${value < 0 ? "" : "+"}${value.toFixed(digits)}`,
   flops: (value) => (value ? value.toExponential(2).replace("e+", "e") : "0"),
   count: (value) => Math.round(value).toLocaleString("en-US").replaceAll(",", "\u202f"),
   seconds: (value) => `${value.toFixed(1)} s`,
