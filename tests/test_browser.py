@@ -150,7 +150,7 @@ def test_opens_without_an_error_or_a_request(opened: Open) -> None:
     page = opened()
     assert page.title() == "toy 1.0 \N{EN DASH} growbench report"
     assert page.locator("html").get_attribute("lang") == "en"
-    expect(page.locator(".answer")).to_contain_text("At C* = 2.00e12 FLOPs with 3 seeds")
+    expect(page.locator(".answer")).to_contain_text("C* = 2.00e12 FLOPs")
     expect(page.locator(".watermark")).to_have_text("not a result")
     expect(page.locator("#chart .main-svg").first).to_be_visible()
     assert page.locator("figure img").count() == 2

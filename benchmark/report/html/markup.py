@@ -51,8 +51,9 @@ def run_link(run_id: str, text: Markup | None = None) -> Markup:
 
 
 def _group_heading(found: re.Match[str]) -> str:
-    width = 1 + found[2].count("<td")
-    return f'<tr class="group"><th scope="rowgroup" colspan="{width}"><span>{found[1]}</span></th></tr>'
+    n_columns = 1 + found[2].count("<td")
+    title = f'<th scope="rowgroup" colspan="{n_columns}"><span>{found[1]}</span></th>'
+    return f'<tr class="group">{title}</tr>'
 
 
 def _scrolling(table: str, label: str) -> str:
