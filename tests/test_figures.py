@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -13,11 +14,10 @@ from matplotlib.text import Text
 from synthetic_records import BUDGET, SMALL, SUITE, TARGET, Planted, write_records
 
 from benchmark.report.analysis import Analysis, analyse_folder
-from benchmark.report.curve_plots import curves_flops, methods
-from benchmark.report.drawing import WIDTH, Drawing, Plot
-from benchmark.report.figures import OPTIONAL, PLOTS, draw, styled
+from benchmark.report.drawing import WIDTH, Drawing, Plot, difference
+from benchmark.report.figures import PLOTS, draw, styled
 from benchmark.report.files import render
-from benchmark.report.score_plots import differences
+from benchmark.report.plots import curves, differences, main_effects
 
 
 def analysis(folder: Path, *more: Planted, noise: float = 0.0) -> Analysis:
@@ -43,11 +43,11 @@ def overlapping(figure: Figure, names: list[str]) -> list[tuple[str, str]]:
 def test_every_figure_has_its_numbers_beside_it(tmp_path: Path) -> None:
     files = dict(draw(Drawing(analysis(tmp_path))))
     assert set(files) == {f"{name}.{kind}" for name in PLOTS for kind in ("png", "svg", "csv")}
-    curves = pd.read_csv(io.BytesIO(files["curves_flops.csv"]))
-    end = curves[(curves.method == "scratch") & (curves.what == "curve")].iloc[-1]
+    table = pd.read_csv(io.BytesIO(files["curves_flops.csv"]))
+    end = table[(table.method == "scratch") & (table.what == "curve")].iloc[-1]
     assert (end.flops, end.n) == (BUDGET, 3)
     assert end.bpb == pytest.approx(2.5)
-    growth = curves[(curves.method == "fast") & (curves.what == "growth")].iloc[0]
+    growth = table[(table.method == "fast") & (table.what == "growth")].iloc[0]
     assert growth.flops == pytest.approx(0.25 * BUDGET)
 
 
@@ -56,17 +56,33 @@ def test_figures_are_the_same_bytes_from_the_same_records(tmp_path: Path) -> Non
     assert dict(draw(Drawing(analysis(tmp_path)))) == dict(draw(Drawing(analysis(tmp_path))))
 
 
-def test_an_arrow_at_equal_loss_tells_the_speed_up(tmp_path: Path) -> None:
+def test_what_is_drawn_is_said_and_nothing_else(tmp_path: Path) -> None:
+    said = " ".join(words(curves(Drawing(analysis(tmp_path)))))
+    assert "diamonds: scratch annealed earlier" in said
+    assert "95 % interval" in said
+    few = tuple(method for method in SUITE if method.name in ("scratch", "fast"))
+    made = analyse_folder(write_records(tmp_path / "few", few, seeds=(0,)))
+    said = " ".join(words(curves(Drawing(made))))
+    for absent in ("diamonds", "band", "grey", "on average"):
+        assert absent not in said
+
+
+def test_lines_of_one_panel_differ_without_their_colours(tmp_path: Path) -> None:
+    many = [Planted(name=f"m{i}", sizes=(SMALL, TARGET)) for i in range(20)]
+    drawing = Drawing(analysis(tmp_path, *many))
+    looks = [drawing.looks[name] for name in drawing.prominent]
+    styles = {(str(look.dash), look.width) for look in looks}
+    assert len(styles) == len(looks) == 7
+
+
+def test_a_curve_minus_scratch_is_that_of_the_same_seed_at_equal_compute(tmp_path: Path) -> None:
     drawing = Drawing(analysis(tmp_path))
-    assert "1.30x fast" in words(curves_flops(drawing))
-    assert "1.30x" in words(methods(drawing))
-
-
-def test_there_is_no_arrow_for_a_loss_that_was_not_reached(tmp_path: Path) -> None:
-    slow = tuple(method for method in SUITE if method.name != "fast")
-    drawing = Drawing(analyse_folder(write_records(tmp_path, slow)))
-    assert not drawing.faster
-    assert not [word for word in words(curves_flops(drawing)) if "x " in word]
+    assert np.allclose(drawing.minus["scratch"].bpb, 0)
+    assert drawing.minus["fast"].bpb.iloc[-1] == pytest.approx(1.3**-0.25 - 1)
+    scratch = {"flops": np.array([1.0, 2.0]), "bpb": np.array([3.0, 2.0])}
+    ours = {"flops": np.array([0.5, 1.5, 3.0]), "bpb": np.array([4.0, 2.0, 1.0])}
+    gap = difference(ours, scratch)["bpb"]
+    assert np.array_equal(gap, [np.nan, -0.5, np.nan], equal_nan=True)
 
 
 def test_differences_are_those_of_the_table(tmp_path: Path) -> None:
@@ -100,14 +116,9 @@ def test_finds_names_that_cover_one_another() -> None:
 
 
 TABLES: dict[str, list[dict[str, Any]]] = {
-    "tuning_best_of": [
-        {"method": name, "k": k, "expected_val_bpb": 2.6 - 0.01 * k}
-        for name in ("net2net", "stacking")
-        for k in (1, 2, 3)
-    ],
     "main_effects": [
         {"factor": "operator", "level": level, "reference": "stacking", "effect": effect,
-         "low": effect - 0.01, "high": effect + 0.01}
+         "effect_low": effect - 0.01, "effect_high": effect + 0.01}
         for level, effect in (("stacking", 0.0), ("net2net", 0.02))
     ],
     "effect_shares": [
@@ -117,16 +128,11 @@ TABLES: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_tuning_and_factors_have_figures_where_they_have_tables(tmp_path: Path) -> None:
+def test_factors_have_a_figure_where_they_have_tables(tmp_path: Path) -> None:
     made = analysis(tmp_path)
     tables = {name: pd.DataFrame(rows) for name, rows in TABLES.items()}
-    more = replace(made, tables={**made.tables, **tables})
-    added = dict(draw(Drawing(more))).keys() - dict(draw(Drawing(made))).keys()
-    assert added == {f"{name}.{kind}" for name in OPTIONAL for kind in ("png", "svg", "csv")}
-    figures = {name: plot(Drawing(more)) for name, (_, plot) in OPTIONAL.items()}
-    assert "2.570  stacking" in words(figures["tuning_best_of"])
-    assert {"operator: stacking", "net2net"} <= set(words(figures["main_effects"]))
+    figure = main_effects(Drawing(replace(made, tables={**made.tables, **tables})))
+    assert {"operator: stacking", "net2net"} <= set(words(figure))
 
 
 def test_a_suite_without_scratch_has_its_figures_and_no_verdict(tmp_path: Path) -> None:

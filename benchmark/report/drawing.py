@@ -1,4 +1,7 @@
-"""What figures have in common: looks, mean curves, axes, and labels that do not collide."""
+"""What figures have in common: looks, mean curves, axes, and labels that do not collide.
+
+Lines differ in dashes as well as in colour, so that they are told apart in print and by everybody.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from benchmark.records.events import STOPPED
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import SCRATCH
-from benchmark.report.frames import CURVE, Curve, Row, grouped, rows
+from benchmark.report.frames import CURVE, Curve, Row, grouped
 from benchmark.report.statistics import MIN_SEEDS, t_limit
 
 WIDTH = 5.5
@@ -26,7 +28,8 @@ WIDTH = 5.5
 
 # Okabe & Ito's palette without black, which is scratch, and yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)), (0, (9, 2)),
+                           (0, (3, 1, 1, 1, 1, 1)))  # fmt: skip
 INK, GREY, PALE = "#000000", "#8C8C8C", "#E4E4E4"
 SMALL, TINY = 6.5, 6.0
 """Points, of labels and of notes."""
@@ -36,9 +39,6 @@ LETTER = 0.058
 
 LINE = 0.105
 """Inches between two labels."""
-
-FAINT = "others"
-"""Label of the methods that do not stand out."""
 
 MOST = 24
 """Methods named in one figure; of more, as a crossed design has, the best by mean test bpb."""
@@ -65,6 +65,9 @@ STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
+SAME_END = 0.01
+"""Relative difference up to which two curves end at the same compute."""
+
 FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
 
@@ -102,13 +105,13 @@ class Drawing:
     def looks(self) -> dict[str, Look]:
         """Scratch and the best fixed size in black, other controls grey, methods in colour.
 
-        The best methods have a colour each; after them colours repeat in other dashes.
+        The best methods have a colour and dashes each; after them colours repeat in other dashes.
         """
         frames, best = self.analysis.frames, self.analysis.controls.best_fixed
         looks = {name: Look(GREY, "-", 1.0, 2) for name in frames.methods("control")}
         for i, name in enumerate(self.ranked):
             n = len(COLOURS)
-            looks[name] = Look(COLOURS[i % n], DASHES[i // n % len(DASHES)])
+            looks[name] = Look(COLOURS[i % n], DASHES[(i + i // n) % len(DASHES)])
         if best is not None:
             looks[best] = Look(INK, DASHES[1], 1.5, 4)
         if SCRATCH in looks:
@@ -137,13 +140,6 @@ class Drawing:
         return [str(name) for name in methods.method]
 
     @cached_property
-    def faster(self) -> dict[str, Row]:
-        """Rows of speed-ups of the methods that reached the loss of every scratch run sooner."""
-        table = self.analysis.tables["speed_ups"]
-        sooner = (table.reference == SCRATCH) & (table.n_reached == table.n) & (table.speed_up > 1)
-        return {row["method"]: row for row in rows(table[sooner & (table.role == "method")])}
-
-    @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """Mean bpb of each method over its seeds, with limits."""
         frames = self.analysis.frames
@@ -152,6 +148,20 @@ class Drawing:
             for method, runs in ((method, frames.of(method)) for method in frames.methods())
         }
         return {method: curve for method, curve in curves.items() if len(curve)}
+
+    @cached_property
+    def minus(self) -> dict[str, pd.DataFrame]:
+        """The same minus scratch with the same seed at equal compute, where scratch has a curve."""
+        frames, found = self.analysis.frames, {}
+        scratch = frames.rows_of(SCRATCH)
+        for method in frames.methods():
+            own = frames.rows_of(method)
+            pairs = [[frames.curves.get(runs[seed]["run_id"]) for runs in (own, scratch)]
+                     for seed in own if seed in scratch]  # fmt: skip
+            found[method] = mean_curve(
+                [difference(ours, its) for ours, its in pairs if ours and its]
+            )
+        return {method: curve for method, curve in found.items() if len(curve)}
 
     @cached_property
     def growths(self) -> dict[str, list[Row]]:
@@ -198,6 +208,14 @@ def mean_curve(seeds: Sequence[Curve]) -> pd.DataFrame:
     return mean.assign(low=low, high=high, n=len(stacks))
 
 
+def difference(curve: Curve, scratch: Curve) -> Curve:
+    """A curve minus scratch's, linear between its points; nan where that has none."""
+    at, flops = curve["flops"], scratch["flops"]
+    theirs = np.interp(at, flops, scratch["bpb"], left=math.nan)
+    ends = at > flops[-1] * (1 + SAME_END)
+    return {**curve, "bpb": curve["bpb"] - np.where(ends, math.nan, theirs)}
+
+
 def _band(bpb: NDArray[np.float64]) -> tuple[Any, Any]:
     """Limits at each point, bpb (seeds, points)."""
     if (n := len(bpb)) < MIN_SEEDS:
@@ -207,67 +225,30 @@ def _band(bpb: NDArray[np.float64]) -> tuple[Any, Any]:
 
 
 def plot_curve(
-    axes: Axes, drawing: Drawing, name: str, column: str, *, has_band: bool = True
+    axes: Axes,
+    drawing: Drawing,
+    name: str,
+    curves: dict[str, pd.DataFrame],
+    *,
+    has_band: bool,
+    look: Look | None = None,
 ) -> None:
-    """Mean, band, growths and, where runs failed, the end of one method's curve."""
-    look, curve, frames = drawing.looks[name], drawing.curves[name], drawing.analysis.frames
+    """A method's mean, its band and growths and, where runs failed, the end, against compute."""
+    look = look or drawing.looks[name]
+    curve, frames = curves[name], drawing.analysis.frames
     line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": look.width}
-    axes.plot(curve[column], curve.bpb, zorder=look.order, label=name, **line)
-    if has_band and look.colour != GREY:
+    axes.plot(curve.flops, curve.bpb, zorder=look.order, label=name, **line)
+    if has_band:
         band: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "linewidth": 0, "zorder": 1}
-        axes.fill_between(curve[column], curve.low, curve.high, **band)
+        axes.fill_between(curve.flops, curve.low, curve.high, **band)
     if growths := drawing.growths.get(name):
-        at = [row[column] for row in growths], [row["bpb_before"] for row in growths]
+        at = [row["flops"] for row in growths]
         circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white"}
-        axes.plot(*at, "o", markersize=3.5, zorder=look.order + 1, **circle)
+        heights = np.interp(at, curve.flops, curve.bpb)
+        axes.plot(at, heights, "o", markersize=3.5, zorder=look.order + 1, **circle)
     if frames.of(name).status.isin(STOPPED).any():
         end = curve.iloc[-1]
-        axes.plot(end[column], end.bpb, "x", color=look.colour, markersize=6, zorder=7)
-
-
-def plot_curves(axes: Axes, drawing: Drawing, column: str) -> None:
-    """All methods, the prominent ones in their looks, with bands for scratch and the best method.
-
-    More bands than that would hide one another.
-    """
-    best = next((n for n in drawing.prominent if drawing.looks[n].colour != INK), None)
-    faint = [name for name in drawing.looks if name not in drawing.prominent]
-    plot_faintly(axes, drawing, faint, column)
-    for name in drawing.prominent:
-        has_band = drawing.looks[name].colour == INK or name == best
-        plot_curve(axes, drawing, name, column, has_band=has_band)
-
-
-def plot_faintly(axes: Axes, drawing: Drawing, names: Sequence[str], column: str) -> None:
-    """The mean curves of methods that do not stand out."""
-    curves = [drawing.curves[name][[column, "bpb"]].to_numpy() for name in names]
-    look: dict[str, Any] = {"colors": GREY, "alpha": 0.6, "linewidths": 0.6, "zorder": 2}
-    axes.add_collection(LineCollection(curves, label=FAINT, **look))
-
-
-def iso_loss_arrow(axes: Axes, drawing: Drawing, name: str, *, labelled: bool) -> None:
-    """From where scratch ends to where a method has the same loss, with the ratio of compute.
-
-    Nothing is drawn for a method that did not get there with every seed.
-    """
-    if (row := drawing.faster.get(name)) is None:
-        return
-    ends = (drawing.budget / row["speed_up"], row["loss"]), (drawing.budget, row["loss"])
-    style = {"arrowstyle": "-|>", "color": drawing.looks[name].colour, "lw": 0.9,
-             "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}  # fmt: skip
-    axes.annotate("", *ends, arrowprops=style, zorder=8, annotation_clip=False)
-    whose = f" {name}" if labelled else ""
-    axes.annotate(
-        f"{row['speed_up']:.2f}x{whose}",
-        ends[0],
-        (-2, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=TINY,
-        zorder=8,
-        color=drawing.looks[name].colour,
-    )
+        axes.plot(end.flops, end.bpb, "x", color=look.colour, markersize=6, zorder=7)
 
 
 def margin_for(names: Sequence[str]) -> float:

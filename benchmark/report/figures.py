@@ -7,24 +7,17 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmark.report.choice_plots import best_of, main_effects
-from benchmark.report.curve_plots import curves_flops, curves_tokens_time, methods
 from benchmark.report.drawing import GREY, STYLE, Drawing, Plot
-from benchmark.report.score_plots import differences, hull
+from benchmark.report.plots import curves, differences, hull, main_effects, methods
 
 PLOTS: dict[str, Callable[[Drawing], Plot]] = {
-    "curves_flops": curves_flops,
-    "curves_tokens_time": curves_tokens_time,
-    "methods": methods,
     "differences": differences,
+    "curves_flops": curves,
+    "methods": methods,
     "hull": hull,
 }
-OPTIONAL: dict[str, tuple[str, Callable[[Drawing], Plot]]] = {
-    "tuning_best_of": ("tuning_best_of", best_of),
-    "main_effects": ("main_effects", main_effects),
-}
-"""Figures of tables that only some suites have, each with the table's name."""
-
+EFFECTS = "main_effects"
+"""The figure, and the table, that only a crossed design has."""
 
 UNDATED = {"Date": None, "Creator": None}
 
@@ -40,18 +33,13 @@ def styled() -> Iterator[None]:
 
 def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every figure file."""
-    tables, watermark = drawing.analysis.tables, drawing.analysis.frames.suite.watermark
-    possible = {name: plot for name, (table, plot) in OPTIONAL.items() if table in tables}
+    watermark = drawing.analysis.frames.suite.watermark
+    crossed = {EFFECTS: main_effects} if EFFECTS in drawing.analysis.tables else {}
+    look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.25, "rotation": 25}
     with styled():
-        for name, plot in {**PLOTS, **possible}.items():
+        for name, plot in {**PLOTS, **crossed}.items():
             figure, data = (shown := plot(drawing)).figure, shown.data
             if watermark:
-                look: dict[str, Any] = {
-                    "fontsize": 30,
-                    "color": GREY,
-                    "alpha": 0.25,
-                    "rotation": 25,
-                }
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
             for kind, metadata in {"png": {"Software": None}, "svg": UNDATED}.items():
                 figure.savefig(file := io.BytesIO(), format=kind, metadata=metadata)

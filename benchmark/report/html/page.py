@@ -25,7 +25,7 @@ from benchmark.report.prose import answer
 from benchmark.report.warnings import tripwires
 
 SCRIPTS = ("format.js", "library.js", "table.js", "drawer.js", "chart.js")
-INTERACTIVE = ("curves_flops", "curves_tokens_time")
+INTERACTIVE = ("curves_flops",)
 """Figures that the chart of the page replaces."""
 
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)

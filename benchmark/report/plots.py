@@ -1,0 +1,321 @@
+"""The figures of a report: differences to controls, curves, sizes, and what factors are worth."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from benchmark.report import formats
+from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.drawing import (
+    COLOURS,
+    FIRST_SHOWN,
+    GREY,
+    INK,
+    LINE,
+    MOST,
+    PALE,
+    TINY,
+    WIDTH,
+    Drawing,
+    Look,
+    Plot,
+    budget_axis,
+    label_lines,
+    lower_hull,
+    margin_for,
+    plot_curve,
+)
+from benchmark.report.frames import CURVE, Row, rows
+from benchmark.report.prose import fixed_sizes
+from benchmark.report.statistics import MIN_SEEDS
+
+AGAINST = {
+    SCRATCH: ("o", "scratch"),
+    BEST_FIXED: ("s", "best fixed size"),
+    "own": ("D", "own control"),
+}
+N_COLUMNS = 3
+LONG = 25
+"""Letters of a name that needs a wider panel."""
+
+LATE = 0.8
+"""Share of C* from which the last part of training is shown."""
+
+
+def differences(drawing: Drawing) -> Plot:
+    """Paired difference of every method to each control of its verdict."""
+    summary = drawing.analysis.tables["summary"]
+    is_shown = (summary.role == "method") & summary.method.isin(drawing.ranked[:MOST])
+    shown = summary[is_shown].iloc[::-1]
+    series = {a: _series(shown, a) for a in AGAINST}
+    series = {a: table for a, table in series.items() if len(table)}
+    height = 0.75 + 0.19 * max(1, len(shown))
+    figure = Figure(figsize=(WIDTH, height))
+    left = margin_for(list(shown.method)) / WIDTH
+    axes = figure.add_axes((left, 0.36 / height, 0.72 - left, 1 - 0.62 / height))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    order = {method: i for i, method in enumerate(shown.method)}
+    for i, (against, table) in enumerate(series.items()):
+        (marker, name), colour = AGAINST[against], COLOURS[i]
+        y = table.method.map(order) + 0.24 * ((len(series) - 1) / 2 - i)
+        axes.hlines(y, table.low, table.high, color=colour, linewidth=1.2)
+        axes.plot(table.difference, y, marker, color=colour, markersize=3, label=f"minus {name}")
+    for i, row in enumerate(rows(shown)):
+        note = formats.verdict(row["verdict"], row["n"])
+        note = note if row["status"] == "done" else f"{note}; {row['status']}"
+        axes.text(1.02, i, note, transform=axes.get_yaxis_transform(), va="center", fontsize=TINY)
+    axes.set_yticks(range(len(shown)), list(shown.method))
+    axes.set_ylim(-0.6, max(1, len(shown)) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    has_interval = any(np.isfinite(table.low.astype(float)).any() for table in series.values())
+    unit = "test bits per byte; left is better"
+    axes.set_xlabel(f"{unit}; 95 % interval, not adjusted" if has_interval else unit)
+    if series:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.1)
+    return Plot(figure, pd.concat(series.values(), ignore_index=True) if series else shown.head(0))
+
+
+def _series(summary: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Finite differences to one control; none if it is always one that has a series already."""
+    parts = ("low", "high", "control", "n")
+    names = {"difference": f"vs_{against}"} | {part: f"vs_{against}_{part}" for part in parts}
+    table = summary[["method", *names.values()]].set_axis(["method", *names], axis="columns")
+    table = table[np.isfinite(table.difference.astype(float))].assign(against=against)
+    is_repeated = against != SCRATCH and (table.control == SCRATCH).all()
+    return table.head(0) if is_repeated else table
+
+
+def curves(drawing: Drawing) -> Plot:
+    """Scratch and the best method in bpb; and the best few minus scratch in the last fifth."""
+    late = [n for n in drawing.prominent if n != SCRATCH and _reaches(drawing, n)]
+    height = max(2.6, 1.1 + LINE * len(late))
+    figure = Figure(figsize=(WIDTH, height))
+    bottom, top = 0.42 / height, 1 - 0.92 / height
+    room = 0.8 * margin_for([f"+0.000  {name}" for name in late]) / WIDTH
+    left = figure.add_axes((0.08, bottom, 0.3, top))
+    right = figure.add_axes((0.47, bottom, max(0.48 - room, 0.1), top))
+    few = [n for n in dict.fromkeys((SCRATCH, *drawing.ranked[:1])) if n in drawing.looks]
+    _all_as_area(left, drawing)
+    for name in few:
+        plot_curve(left, drawing, name, drawing.curves, has_band=True)
+    rungs = _rungs(drawing)
+    left.plot(rungs.flops, rungs.bpb, "D", color=INK, markersize=3.5, zorder=6)
+    budget_axis(left, drawing.budget)
+    left.set_ylim(*drawing.limits)
+    left.set_ylabel("bits per byte, validation slice")
+    for name in late:
+        plot_curve(right, drawing, name, drawing.minus, has_band=False)
+    _late_axis(right, drawing, late)
+    ends = {name: float(drawing.minus[name].bpb.iloc[-1]) for name in late}
+    named = [(bpb, f"{bpb:+.3f}  {name}", drawing.looks[name]) for name, bpb in ends.items()]
+    label_lines(right, named, LINE / (height * top))
+    for axes, title in ((left, "Bits per byte"), (right, f"Minus {SCRATCH}, in the last fifth")):
+        axes.set_title(title, loc="left", pad=28)
+        axes.set_xlabel("training compute")
+    _note(left, _said(drawing, few, rungs))
+    is_part = len(late) < len(drawing.looks) - 1
+    _note(right, [f"with the same seed; the {len(late)} best on average" if is_part else ""])
+    return Plot(figure, pd.concat([_data(drawing), rungs], ignore_index=True))
+
+
+def methods(drawing: Drawing) -> Plot:
+    """One panel per method: minus scratch with the same seed, in the course of training."""
+    summary = {row["method"]: row for row in rows(drawing.analysis.tables["summary"])}
+    every = [name for name in drawing.analysis.frames.methods("method") if name in drawing.minus]
+    names = [name for name in every if name in drawing.named]
+    is_long = max(map(len, names), default=0) > LONG
+    n_columns = min(N_COLUMNS - is_long, max(1, len(names)))
+    n_rows = max(1, math.ceil(len(names) / n_columns))
+    height = 0.75 + 1.2 * n_rows
+    figure = Figure(figsize=(WIDTH, height))
+    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(0.08, 0.3 / height, 0.98, 1 - 0.62 / height, 0.1, 0.45)
+    budget_axis(grid[0, 0], drawing.budget)  # all panels share their axes
+    grid[0, 0].set_ylim(*_range(drawing, names, 0.25))
+    for i, axes in enumerate(grid.flat):
+        if i >= len(names):
+            axes.set_axis_off()
+            continue
+        axes.axhline(0, color=INK, linewidth=1.0)
+        plot_curve(axes, drawing, names[i], drawing.minus, has_band=True, look=Look(COLOURS[0]))
+        axes.set_title(names[i], loc="left", fontsize=7, fontweight="bold", pad=9)
+        _note(axes, [_gap_or_status(summary[names[i]])])
+        axes.tick_params(labelbottom=i + n_columns >= len(names))
+    which = "Each method" if names == every else f"The best {len(names)} of {len(every)} methods"
+    has_growth = any(drawing.growths.get(name) for name in names)
+    band = [_band(drawing, names)] + ["circle: growth"] * has_growth
+    title = (
+        f"{which} minus {SCRATCH} with the same seed, bits per byte of the validation slice "
+        f"against compute.\nBelow each name: the difference at C* on the test split. "
+        f"{'; '.join(filter(None, band)).capitalize()}"
+    )
+    figure.text(0.08, 1 - 0.06 / height, title, va="top")
+    return Plot(figure, _data(drawing))
+
+
+def hull(drawing: Drawing) -> Plot:
+    """Test bpb of every fixed size at C*, and where the target lies among them."""
+    summary = drawing.analysis.tables["summary"]
+    sizes = _finite(fixed_sizes(drawing.analysis))
+    grown = _finite(summary[summary.role == "method"])
+    target = sizes[sizes.method == SCRATCH]
+    labels = [f"{row['test_bpb']:.3f}  {row['method']}" for row in rows(sizes)]
+    height = max(3.2, 1.2 + LINE * len(labels))
+    figure = Figure(figsize=(WIDTH, height))
+    width = (0.9 * WIDTH - margin_for(labels)) / 1.07
+    axes = figure.add_axes((0.1, 0.42 / height, width / WIDTH, 1 - 0.7 / height))
+    axes.set_title("Which fixed size is best at C*?", loc="left")
+    axes.vlines(sizes.n_params, sizes.test_bpb_min, sizes.test_bpb_max, color=INK, linewidth=0.9)
+    axes.plot(sizes.n_params, sizes.test_bpb, "o", color=INK, markersize=3.5, label="fixed size")
+    corners = lower_hull(list(sizes.n_params), list(sizes.test_bpb))
+    axes.plot(*corners, color=GREY, linewidth=0.8, zorder=1)
+    axes.plot(grown.n_params, grown.test_bpb, "_", color=COLOURS[0], markersize=8,
+              label="grown to its size")  # fmt: skip
+    star: dict[str, Any] = {"color": COLOURS[1], "markersize": 9, "zorder": 5}
+    axes.plot(target.n_params, target.test_bpb, "*", label=f"the target: {SCRATCH}", **star)
+    axes.margins(y=0.15)
+    _size_axis(axes, [*sizes.n_params])
+    axes.set_ylabel("bits per byte, test; bar: lowest to highest seed")
+    axes.legend(loc="upper center", ncols=3)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.12 * (high - low))
+    named = zip(sizes.test_bpb, labels, strict=True)
+    label_lines(axes, [(bpb, text, Look(GREY)) for bpb, text in named], LINE / (height - 0.7))
+    columns = ["method", "role", "n_params", "test_bpb", "test_bpb_min", "test_bpb_max"]
+    return Plot(figure, pd.concat([sizes, grown], ignore_index=True)[columns])
+
+
+def main_effects(drawing: Drawing) -> Plot:
+    """Change in bpb from each factor's reference level, and the variance that factors explain."""
+    table, shares = (drawing.analysis.tables[name] for name in ("main_effects", "effect_shares"))
+    shown = table.iloc[::-1].reset_index(drop=True)
+    explained = shares[shares.kind != "interaction"].iloc[::-1]
+    is_reference = shown.level == shown.reference
+    labels = list((shown.factor + ": ").where(is_reference, "") + shown.level)
+    height = 0.85 + 0.17 * max(len(shown), len(explained) + 2)
+    figure = Figure(figsize=(WIDTH, height))
+    bottom, top = 0.36 / height, 1 - 0.64 / height
+    x = [margin_for(names) / WIDTH for names in (labels, list(explained.term))]
+    room = 0.97 - sum(x)
+    left = figure.add_axes((x[0], bottom, 0.62 * room, top))
+    right = figure.add_axes((x[0] + 0.62 * room + x[1], bottom, 0.38 * room, top))
+    left.axvline(0, color=INK, linewidth=0.8)
+    effects = shown[~is_reference]
+    left.hlines(effects.index, effects.effect_low, effects.effect_high, color=COLOURS[0])
+    left.plot(effects.effect, effects.index, "o", color=COLOURS[0], markersize=3)
+    left.plot(shown[is_reference].effect, shown.index[is_reference], "o", color=INK,
+              markerfacecolor="white", markersize=3.5)  # fmt: skip
+    left.set_yticks(range(len(shown)), labels, fontsize=TINY)
+    left.set_ylim(-0.6, len(shown) - 0.4)
+    left.set_title("change in test bits per byte", loc="left")
+    left.set_xlabel("95 % interval; left is better; circle: reference")
+    is_left_over = explained.kind == "residual"
+    right.barh(list(explained.term), explained.share, height=0.6,
+               color=[GREY if left_over else COLOURS[1] for left_over in is_left_over])  # fmt: skip
+    right.set_title("variance explained", loc="left")
+    right.tick_params(axis="y", labelsize=TINY)
+    right.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
+    right.xaxis.set_major_locator(MaxNLocator(3))
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+    return Plot(figure, table)
+
+
+def _all_as_area(axes: Axes, drawing: Drawing) -> None:
+    """The range of all curves: as lines they could not be told apart."""
+    if len(drawing.looks) > 2:  # noqa: PLR2004 - those are drawn
+        at = np.geomspace(FIRST_SHOWN * drawing.budget, drawing.budget, 100)
+        curves = [drawing.curves[name] for name in drawing.looks]
+        stacked = pd.DataFrame([np.interp(at, c.flops, c.bpb, right=math.nan) for c in curves])
+        axes.fill_between(at, stacked.min(), stacked.max(), color=PALE, linewidth=0, zorder=0)
+
+
+def _said(drawing: Drawing, names: list[str], rungs: pd.DataFrame) -> list[str]:
+    """What a panel of curves shows, and nothing that it does not."""
+    has_others = len(drawing.looks) > len(names)
+    return [
+        "; ".join("black: scratch" if name == SCRATCH else f"blue: {name}" for name in names),
+        "; ".join(filter(None, [_band(drawing, names), "grey: all others" * has_others])),
+        "diamonds: scratch annealed earlier" * (len(rungs) > 0),
+    ]
+
+
+def _band(drawing: Drawing, names: list[str]) -> str:
+    n = max((int(drawing.curves[name].n.iloc[0]) for name in names), default=0)
+    return "" if n < 2 else f"band: {'95 % interval' if n >= MIN_SEEDS else 'lowest to highest'}"  # noqa: PLR2004
+
+
+def _note(axes: Axes, lines: list[str]) -> None:
+    text = "\n".join(filter(None, lines))
+    axes.text(0, 1.02, text, transform=axes.transAxes, color=GREY, fontsize=TINY)
+
+
+def _reaches(drawing: Drawing, name: str) -> bool:
+    """Whether a curve has something to show in the last fifth."""
+    return name in drawing.minus and drawing.minus[name].flops.iloc[-1] > LATE * drawing.budget
+
+
+def _late_axis(axes: Axes, drawing: Drawing, names: list[str]) -> None:
+    axes.axhline(0, color=INK, linewidth=1.2)
+    axes.set_xlim(LATE * drawing.budget, drawing.budget)
+    axes.set_ylim(*_range(drawing, names, LATE))
+    axes.set_xticks([u * drawing.budget for u in (0.8, 0.9, 1)], ["0.8 C*", "0.9 C*", "C*"])
+
+
+def _range(drawing: Drawing, names: list[str], since: float) -> tuple[float, float]:
+    """Of the differences to scratch from some share of C* on, without the jumps at growth."""
+    parts = [drawing.minus[name].set_index("flops").bpb for name in names]
+    late = [part[part.index >= since * drawing.budget] for part in parts]
+    ends = np.concatenate([*late, [0.0]])
+    low, high = np.quantile(ends, [0.01, 0.99])
+    pad = 0.08 * max(high - low, 0.01)
+    return float(low - pad), float(high + pad)
+
+
+def _data(drawing: Drawing) -> pd.DataFrame:
+    shown = {"curve": drawing.curves, "minus scratch": drawing.minus}
+    curves = [curves[name].assign(method=name, what=what) for what, curves in shown.items()
+              for name in drawing.looks if name in curves]  # fmt: skip
+    growths = [row for name, own in drawing.growths.items() if name in drawing.looks for row in own]
+    means = pd.DataFrame(growths, columns=["method", *CURVE[:-1], "bpb_before"])
+    means = means.rename(columns={"bpb_before": "bpb"}).assign(what="growth")
+    table = pd.concat([*curves, means], ignore_index=True)
+    return table[["method", "what", *table.columns.drop(["method", "what"])]]
+
+
+def _rungs(drawing: Drawing) -> pd.DataFrame:
+    """Where the annealed runs at smaller budgets end."""
+    runs = drawing.analysis.frames.runs
+    rungs = runs[(runs.role == "rung") & np.isfinite(runs.curve_bpb)]
+    columns = ["budget_flops", "tokens", "seconds", "curve_bpb"]
+    means = rungs.groupby("method", sort=False)[columns].mean().set_axis(CURVE, axis="columns")
+    return means.reset_index().assign(what="annealed end")
+
+
+def _gap_or_status(row: Row) -> str:
+    return formats.gap(row, f"vs_{SCRATCH}") if row["status"] == "done" else str(row["status"])
+
+
+def _size_axis(axes: Axes, sizes: list[float]) -> None:
+    if sizes:  # before the scale, which warns of limits that are those of a single size
+        room = max((max(sizes) / min(sizes)) ** 0.2, 1.05)
+        axes.set_xlim(min(sizes) / room, max(sizes) * room)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    ticks: list[float] = []
+    for size in sorted(sizes):
+        if not ticks or size > ticks[-1] * (max(sizes) / min(sizes)) ** 0.12:
+            ticks.append(size)
+    axes.set_xticks(ticks, [formats.count(n) for n in ticks])
+    axes.set_xlabel("parameters")
+
+
+def _finite(table: pd.DataFrame) -> pd.DataFrame:
+    return table[np.isfinite(table.test_bpb)]
