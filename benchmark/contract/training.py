@@ -26,7 +26,9 @@ def shared_training(subject: Subject) -> Verdict:
         frozen = subject.baseline.frozen(small, large)
         baseline = subject.begin(grown, range(N_STEPS), frozen=frozen)
         shared = baseline.fit_spec
-        right = _settings(build_optimizer(shared.model, shared.optimizer, shared.moments))
+        right = _settings(
+            build_optimizer(shared.model, shared.optimizer, shared.moments, shared.rule)
+        )
         for when in ("before", "after"):
             if when == "after":
                 subject.fit(baseline, grown, range(N_STEPS))

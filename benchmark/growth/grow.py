@@ -144,6 +144,7 @@ def grown_model(
     """The large model: what it needs is drawn, and every parameter is moved into it uncopied."""
     large = (resources.model_class or type(small))(target)
     large.init_weights(resources.generator, transfer.needs_fresh)
+    resources.rule.scale_initial(large, transfer.needs_fresh)
     like, parameters = small.embed.weight, dict(large.named_parameters())
     for name, parameter in parameters.items():
         if not transfer.needs_fresh(name):  # free its memory, growth brings other

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Axes, Kind, ModelConfig, Transformer
 
 Weights = dict[str, Tensor]
@@ -55,6 +56,9 @@ class Resources:
 
     n_micro: int = 1
     """Equal micro-batches to take a batch in, because memory is short."""
+
+    rule: SizeRule = field(default_factory=SizeRule)
+    """What becomes of new weights once they are drawn."""
 
 
 class Transfer(ABC):

@@ -439,6 +439,13 @@ def _check(suite: SuiteConfig) -> None:
         raise ConfigError("hull: each fixed size must name what differs from the target, got {}")
     if empty := [key for key, value in values.items() if not value.strip()]:
         raise ConfigError(f"{empty[0]} must not be empty")
+    if suite.protocol.learning_rate.scale == "mup" and (
+        suite.workload.target.tied or suite.protocol.optimizer.target
+    ):
+        raise ConfigError(
+            "protocol.learning_rate.scale is mup, which is derived for Adam and a head of its own; "
+            "allowed: workload.target.tied false, no protocol.optimizer.target"
+        )
     if suite.workload.batch_size % run.devices:
         raise ConfigError(
             f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "

@@ -17,6 +17,7 @@ from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import GrowthSchedule, Progress, check_times
 from benchmark.model.cost import Position, affordable_steps
+from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
@@ -195,6 +196,7 @@ class Run:
             rewarm=self._rewarm(n_grown),
             optimizer=asdict(self.protocol.optimizer),
             rate=asdict(self._rate(n_grown, until)),
+            size_rule=asdict(self._size_rule()),
             budget_flops=self.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
@@ -260,6 +262,11 @@ class Run:
             warmup_flops=rate.warmup * protocol.budget_flops,
             decay=(self._decay_start(self.method.budget), self.budget),
         )
+
+    def _size_rule(self) -> SizeRule:
+        """Factors by tensor; an architecture's own sizes are those that the run ends with."""
+        target = replace(self.suite.workload.target, own=self.sizes[-1].own)
+        return self.protocol.learning_rate.size_rule(target)
 
     def _own(self, n_grown: int) -> OwnStage:
         """What the method does in its own way after so many growths."""

@@ -20,6 +20,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
 from benchmark.growth.schedule import Point
 from benchmark.model.cost import Position, training_flops_per_token
+from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.baseline import Baseline
 
@@ -78,6 +79,9 @@ class StageSpec:
 
     optimizer: dict[str, Any]
     rate: dict[str, Any]
+    size_rule: dict[str, Any]
+    """Factors on the rate and on initial weights, by tensor."""
+
     budget_flops: float
     """The suite's C*, the unit of warm-up and re-warm-up."""
 
@@ -111,6 +115,11 @@ class StageSpec:
         """Content address; classes count by name and code, not by where their modules lie."""
         text = json.dumps(without_modules(asdict(self)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def rule(self) -> SizeRule:
+        """Factors on the rate and on initial weights, by tensor."""
+        return SizeRule(**self.size_rule | {"base": ModelConfig(**self.size_rule["base"])})
 
     @cached_property
     def step_flops(self) -> float:

@@ -34,7 +34,7 @@ SHARED = {
     f"{section}.{name}": hint
     for section, config in (("learning_rate", LearningRateConfig), ("optimizer", OptimizerConfig))
     for name, hint in hints(config).items()
-    if name not in ("target", "args")
+    if name not in ("target", "args", "scale", "base_width")
 }
 """What all may tune alike, and what it may be; beside these, arguments of another optimizer."""
 

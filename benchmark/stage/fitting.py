@@ -105,6 +105,7 @@ class Fitting:
             frozen=spec.frozen,
             optimizer=OptimizerConfig(**spec.optimizer),
             rate=RateCurve(**spec.rate | {"decay": tuple(decay) if decay else None}),
+            rule=spec.rule,
             rewarm=None if rewarm is None else Rewarm(**rewarm),
             budget_flops=spec.budget_flops,
             grown_at=state.grown_at,

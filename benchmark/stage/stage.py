@@ -108,7 +108,9 @@ class Stage:
         if spec.parent is not None:
             return load_state(self.fitting.store.take(spec.parent), first_class, device)
         config = ModelConfig(**(spec.grows_from or spec.model))
-        model = first_class(config, generator=generator(spec.seed, "init")).to(device)
+        model = first_class(config, generator=generator(spec.seed, "init"))
+        spec.rule.scale_initial(model)
+        model = model.to(device)
         powers = gradient_powers(OptimizerConfig(**spec.optimizer))
         return State(
             model=model,
@@ -126,6 +128,7 @@ class Stage:
             batches,
             self.fitting.model_class,
             self.fitting.share.n_pieces,
+            spec.rule,
         )
         started = time.perf_counter()
         grown = grow(

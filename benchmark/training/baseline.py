@@ -8,7 +8,7 @@ arguments. Training itself is final: identical for everyone.
 
 from abc import ABC
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from benchmark.growth.grow import grown_sizes
 from benchmark.growth.operator import GrowthOperator, Moments, StatePolicy, Weights
 from benchmark.model.compiled import compiled
 from benchmark.model.kernels import cross_entropy
+from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.optim import (
     OptimizerConfig,
@@ -46,6 +47,9 @@ class Fit:
 
     optimizer: OptimizerConfig
     rate: RateCurve
+    rule: SizeRule = field(default_factory=SizeRule)
+    """Factors on the rate, by tensor."""
+
     rewarm: Rewarm | None
     """The re-warm-up that began at the latest growth."""
 
@@ -152,7 +156,7 @@ class Baseline(nn.Module, ABC):
         self.fit_spec, self.model, self.n_done = fit, fit.model, fit.n_done
         for name in fit.frozen:
             fit.model.get_parameter(name).requires_grad_(False)
-        self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments)
+        self.optimizer = build_optimizer(fit.model, fit.optimizer, fit.moments, fit.rule)
         # asked once, because asking waits for the device
         self.is_new = {name: mask for name, mask in fit.is_new.items() if bool(mask.any())}
         self.loss_of = compiled(mean_nats) if fit.is_compiled else mean_nats
@@ -202,7 +206,7 @@ class Baseline(nn.Module, ABC):
         """End a step: move the weights by their gradients, drop these, and adapt the model."""
         self.rate_used = self.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_used
+            group["lr"] = self.rate_used * group["rate"]
         clip = self.fit_spec.optimizer.clip
         if (factor := self._rewarm_factor("new")) == 1.0:
             clipped_step(self.optimizer, clip)

@@ -12,12 +12,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmark.base.annotations import In, NotNegative, Positive, Share
+from benchmark.base.annotations import Count, In, NotNegative, Positive, Share
 from benchmark.base.digest import code
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import failures, import_class
 from benchmark.growth.operator import ADAM, Moments, Weights
-from benchmark.model.transformer import Axes, FixedAxis, Kind, Transformer
+from benchmark.model.size_rule import Scale, SizeRule, is_head
+from benchmark.model.transformer import Axes, FixedAxis, Kind, ModelConfig, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,11 @@ class Optimizer(torch.optim.Optimizer):
     """Base of an optimizer that a suite may name instead of AdamW.
 
     It is built as `Class(groups, lr=0.0, **args)` from groups of parameters. A group has its
-    `weight_decay`, zero for gains, and `n_maps`: how many linear maps of a block lie stacked in
-    each of its matrices, such as 3 for query, key and value; 0 for tables, the head and gains.
-    Before the first step `state[parameter]` already holds the tensors that the class declares,
-    zero or carried over, and "step", the number of updates, which it may count up.
+    `weight_decay`, zero for gains; `rate`, the factor between the run's learning rate and its `lr`;
+    and `n_maps`: how many linear maps of a block lie stacked in each of its matrices, such as 3 for
+    query, key and value; 0 for tables, the head and gains. Before the first step `state[parameter]`
+    already holds the tensors that the class declares, zero or carried over, and "step", the number
+    of updates, which it may count up.
     """
 
     gradient_powers: ClassVar[Mapping[str, int]]
@@ -102,6 +104,22 @@ class LearningRateConfig:
 
     decay: Share = 0.2
     """Length of the decay as a fraction of the run's own budget."""
+
+    scale: Scale = "none"
+    """How rates follow a model's sizes, a source's too: not at all, "by_size" or "mup"."""
+
+    base_width: Count = 0
+    """d_model at which `peak` holds under these two; 0 for the target's."""
+
+    power: NotNegative = 0.5
+    """Of 1 / d_model, that rates follow under "by_size"."""
+
+    def size_rule(self, target: ModelConfig) -> SizeRule:
+        """What becomes of rates and initial weights in models of a suite with this target."""
+        if self.scale == "none":
+            return SizeRule()
+        width = self.base_width / target.d_model if self.base_width else 1.0
+        return SizeRule(scale=self.scale, base=target, width=width, power=self.power)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,24 +194,24 @@ class Rewarm:
 
 
 def build_optimizer(
-    model: Transformer, config: OptimizerConfig, moments: Moments
+    model: Transformer, config: OptimizerConfig, moments: Moments, rule: SizeRule | None = None
 ) -> torch.optim.Optimizer:
     """The optimizer over the groups that `Optimizer` describes; it continues from `moments`.
 
     It updates the tensors of `moments` in place, as a copy would take 8 bytes per parameter more.
-    Parameters without gradient are in no group, and their moments wait.
+    Parameters without gradient are in no group, and their moments wait. Each group has its factor
+    on the learning rate, `rate`, which leaves rate times decay as it is.
     """
-    axes, named = model.axes(), dict(model.named_parameters())
-    groups = dict[tuple[float, int], list[Tensor]]()
+    axes, named, rule = model.axes(), dict(model.named_parameters()), rule or SizeRule()
+    groups = dict[tuple[float, float, int], list[Tensor]]()
     for name, parameter in named.items():
         if parameter.requires_grad:
-            decay = 0.0 if axes[name].kind is Kind.GAIN else config.weight_decay
-            groups.setdefault((decay, _n_maps(axes[name])), []).append(parameter)
+            rate = rule.rate(axes[name], model.config)
+            decay = 0.0 if axes[name].kind is Kind.GAIN else config.weight_decay / rate
+            groups.setdefault((rate, decay, _n_maps(axes[name])), []).append(parameter)
+    keys = ("rate", "weight_decay", "n_maps")
     optimizer = _over(
-        [
-            {"params": parameters, "weight_decay": decay, "n_maps": n_maps}
-            for (decay, n_maps), parameters in groups.items()
-        ],
+        [{"params": held, **dict(zip(keys, key, strict=True))} for key, held in groups.items()],
         config,
     )
     for name, parameter in named.items():
@@ -206,7 +224,7 @@ def build_optimizer(
 
 def _n_maps(axes: Axes) -> int:
     """How many linear maps of a block lie stacked in a matrix; 0 if it is none."""
-    if axes.kind is not Kind.MAP or "vocab_size" in axes.out:
+    if axes.kind is not Kind.MAP or is_head(axes):
         return 0
     return math.prod(axis.length for axis in axes.out if isinstance(axis, FixedAxis))
 
