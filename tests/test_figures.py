@@ -15,9 +15,8 @@ from synthetic_records import BUDGET, SMALL, SUITE, TARGET, Planted, write_recor
 
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import WIDTH, Drawing, Plot, difference
-from benchmark.report.figures import PLOTS, draw, styled
 from benchmark.report.files import render
-from benchmark.report.plots import curves, differences, main_effects
+from benchmark.report.plots import PLOTS, curves, differences, draw, main_effects, styled
 
 
 def analysis(folder: Path, *more: Planted, noise: float = 0.0) -> Analysis:

@@ -18,7 +18,7 @@ from benchmark.base.errors import RecordError
 from benchmark.records.folder import load_suite, write_run
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse
-from benchmark.report.drawing import lower_hull, mean_curve, spread
+from benchmark.report.drawing import mean_curve, spread
 from benchmark.report.files import check, render, write
 from benchmark.report.frames import Curve
 from benchmark.report.markdown import page
@@ -357,12 +357,6 @@ def test_labels_are_moved_apart_as_little_as_possible() -> None:
     crowded = sorted(spread([0.5] * 100, 0.1))
     assert [crowded[0], crowded[-1]] == pytest.approx([0.0, 1.0])
     assert spread([], 0.1) == []
-
-
-def test_the_hull_leaves_out_sizes_above_the_line() -> None:
-    sizes, bpb = lower_hull([1.0, 2.0, 4.0, 8.0], [3.0, 2.9, 2.0, 2.5])
-    assert sizes == pytest.approx([1.0, 4.0, 8.0])
-    assert bpb == [3.0, 2.0, 2.5]
 
 
 def test_seeds_that_grow_at_different_times_are_averaged_at_equal_compute() -> None:

@@ -15,7 +15,6 @@ from benchmark.report.statistics import (
     compare,
     cost_to_target,
     deviation,
-    expected_best,
     holm,
     is_significant,
     joint_verdict,
@@ -207,25 +206,6 @@ def test_a_curve_is_read_log_linearly_and_never_beyond_its_ends() -> None:
         assert math.isnan(value_at([1.0, 4.0], [3.0, 1.0], outside))
     assert math.isnan(value_at([1.0, 4.0], [3.0, math.inf], 2.0))
     assert math.isnan(value_at([], [], 1.0))
-
-
-def test_expected_best_of_k_by_hand() -> None:
-    assert expected_best([3.0, 1.0, 2.0]) == pytest.approx([2.0, 4 / 3, 1.0])
-    assert expected_best([]) == []
-
-
-@given(st.lists(numbers, min_size=1, max_size=6))
-def test_expected_best_is_the_mean_over_all_choices_of_k_trials(losses: list[float]) -> None:
-    naive = [
-        np.mean([min(choice) for choice in itertools.combinations(losses, k)])
-        for k in range(1, len(losses) + 1)
-    ]
-    assert expected_best(losses) == pytest.approx(naive)
-
-
-def test_a_failed_trial_is_infinite_as_long_as_it_may_be_the_only_one_chosen() -> None:
-    assert expected_best([math.inf, 2.0, 1.0]) == pytest.approx([math.inf, 4 / 3, 1.0])
-    assert expected_best([math.inf, math.inf]) == [math.inf, math.inf]
 
 
 def test_d13_a_comparison_looks_at_every_value_not_at_the_last() -> None:

@@ -7,13 +7,12 @@ import pandas as pd
 
 from benchmark.records.folder import Suite, load_suite
 from benchmark.report import factors, tables, tuning
+from benchmark.report.accounts import modes, speed_ups
 from benchmark.report.controls import Controls, controls, withheld
 from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
-from benchmark.report.modes import modes
 from benchmark.report.plan import Registration, registration
 from benchmark.report.single_runs import single_runs
-from benchmark.report.speedups import speed_ups
 from benchmark.report.verdicts import comparisons, verdicts
 
 
@@ -75,7 +74,28 @@ def analyse(
     }
     for name, texts in said.items():
         summary[name] = [texts.get(method, "") for method in summary.method]
-    ranked = {"comparisons": compared, "speed_ups": faster} | _by_method(data)
+    by_method = {
+        "comparisons": compared,
+        "speed_ups": faster,
+        "modes": modes(data),
+        "growth_events": tables.growth_events(data),
+    }
+    tried, crossed = tuning.trials(data, found), factors.design(data)
+    if_any = {
+        "tuning": tuning.tuning(data, found, tried),
+        "tuning_trials": tried,
+        "main_effects": factors.main_effects(crossed),
+        "effect_shares": factors.shares(crossed),
+        "single_runs": single_runs(data),
+        "amendments": plan.amendments(),
+    }
+    of_suite = {
+        "shared_compute": tables.shared_compute(data),
+        "settings": tables.hyperparameters(data),
+        "what_differs": tables.differing(data),
+        "environment": tables.environment(data),
+    }
+    records = {name: getattr(data, name) for name in ("runs", "points", "growths", "charges")}
     return Analysis(
         frames=data,
         controls=found,
@@ -84,47 +104,11 @@ def analyse(
         registration=plan,
         overlap=shared_text,
         tables={"summary": summary}
-        | {name: _ranked(table, summary) for name, table in ranked.items()}
-        | _optional(data, found, plan)
-        | _of_suite(data),
+        | {name: _ranked(table, summary) for name, table in by_method.items()}
+        | {name: table for name, table in if_any.items() if len(table)}
+        | of_suite
+        | records,
     )
-
-
-def _by_method(data: Frames) -> dict[str, pd.DataFrame]:
-    """Tables whose rows belong to methods."""
-    return {
-        "modes": modes(data),
-        "growth_events": tables.growth_events(data),
-    }
-
-
-def _of_suite(data: Frames) -> dict[str, pd.DataFrame]:
-    """What all methods share, and the records as they are."""
-    return {
-        "shared_compute": tables.shared_compute(data),
-        "settings": tables.hyperparameters(data),
-        "what_differs": tables.differing(data),
-        "environment": tables.environment(data),
-        "runs": data.runs,
-        "points": data.points,
-        "growths": data.growths,
-        "charges": data.charges,
-    }
-
-
-def _optional(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
-    """Tables that only some suites have."""
-    tried, crossed = tuning.trials(data, found), factors.design(data)
-    possible = {
-        "tuning": tuning.tuning(data, found, tried),
-        "tuning_trials": tried,
-        "tuning_best_of": tuning.best_of(tried),
-        "main_effects": factors.main_effects(crossed),
-        "effect_shares": factors.shares(crossed),
-        "single_runs": single_runs(data),
-        "amendments": plan.amendments(),
-    }
-    return {name: table for name, table in possible.items() if len(table)}
 
 
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

@@ -291,17 +291,3 @@ def spread(positions: list[float], gap: float) -> list[float]:
     moved = np.empty(len(positions))
     moved[order] = np.clip(free, 0, 1 - steps[-1:].sum()) + steps
     return [float(height) for height in moved]
-
-
-def lower_hull(sizes: list[float], bpb: list[float]) -> tuple[list[float], list[float]]:
-    """Corners of the lower convex hull over log sizes, which must be increasing."""
-    corners: list[tuple[float, float]] = []
-    for point in zip(map(math.log, sizes), bpb, strict=True):
-        while len(corners) > 1 and _turn(corners[-2], corners[-1], point) <= 0:
-            corners.pop()
-        corners.append(point)
-    return [math.exp(x) for x, _ in corners], [y for _, y in corners]
-
-
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

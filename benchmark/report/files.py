@@ -12,9 +12,9 @@ from benchmark.records.events import atomic_write
 from benchmark.report import html
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import Drawing
-from benchmark.report.figures import draw
 from benchmark.report.formats import narrowed
 from benchmark.report.markdown import page
+from benchmark.report.plots import draw
 
 INTERACTIVE = "report.html"
 """Megabytes that follow from the rest, so they are not published; it holds every figure as SVG."""

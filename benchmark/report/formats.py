@@ -79,12 +79,7 @@ def flops(value: float) -> str:
 
 def count(value: float) -> str:
     """1.23 M."""
-    if special := _special(value):
-        return special
-    for unit, letter in _UNITS:
-        if value >= unit:
-            return f"{value / unit:.3g} {letter}"
-    return f"{value:.0f}"
+    return _special(value) or _scaled(value, _UNITS, ".3g") or f"{value:.0f}"
 
 
 def memory(value: float) -> str:
@@ -94,12 +89,7 @@ def memory(value: float) -> str:
 
 def seconds(value: float) -> str:
     """0.3 s, 41 s, 2.5 min, 3.1 h."""
-    if special := _special(value):
-        return special
-    for unit, name in _DURATIONS:
-        if value >= unit:
-            return f"{value / unit:.1f} {name}"
-    return f"{value:.2g} s"
+    return _special(value) or _scaled(value, _DURATIONS, ".1f") or f"{value:.2g} s"
 
 
 def percent(value: float) -> str:
@@ -184,6 +174,11 @@ def _special(value: float) -> str:
     if math.isnan(value):
         return DASH
     return "" if math.isfinite(value) else (INFINITY if value > 0 else f"-{INFINITY}")
+
+
+def _scaled(value: float, units: Iterable[tuple[float, str]], digits: str) -> str:
+    """In the largest unit that it has one of; empty if there is none."""
+    return next((f"{value / size:{digits}} {name}" for size, name in units if value >= size), "")
 
 
 def _unsigned_zero(value: float) -> float:

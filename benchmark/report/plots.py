@@ -1,8 +1,15 @@
-"""The figures of a report: differences to controls, curves, sizes, and what factors are worth."""
+"""The figures of a report: differences to controls, curves, sizes, and what factors are worth.
 
+As PNG and SVG, and their numbers as CSV: bytes depend on records alone.
+"""
+
+import io
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +26,7 @@ from benchmark.report.drawing import (
     LINE,
     MOST,
     PALE,
+    STYLE,
     TINY,
     WIDTH,
     Drawing,
@@ -26,7 +34,6 @@ from benchmark.report.drawing import (
     Plot,
     budget_axis,
     label_lines,
-    lower_hull,
     margin_for,
     plot_curve,
 )
@@ -173,8 +180,6 @@ def hull(drawing: Drawing) -> Plot:
     axes.set_title("Which fixed size is best at C*?", loc="left")
     axes.vlines(sizes.n_params, sizes.test_bpb_min, sizes.test_bpb_max, color=INK, linewidth=0.9)
     axes.plot(sizes.n_params, sizes.test_bpb, "o", color=INK, markersize=3.5, label="fixed size")
-    corners = lower_hull(list(sizes.n_params), list(sizes.test_bpb))
-    axes.plot(*corners, color=GREY, linewidth=0.8, zorder=1)
     axes.plot(grown.n_params, grown.test_bpb, "_", color=COLOURS[0], markersize=8,
               label="grown to its size")  # fmt: skip
     star: dict[str, Any] = {"color": COLOURS[1], "markersize": 9, "zorder": 5}
@@ -319,3 +324,40 @@ def _size_axis(axes: Axes, sizes: list[float]) -> None:
 
 def _finite(table: pd.DataFrame) -> pd.DataFrame:
     return table[np.isfinite(table.test_bpb)]
+
+
+PLOTS: dict[str, Callable[[Drawing], Plot]] = {
+    "differences": differences,
+    "curves_flops": curves,
+    "methods": methods,
+    "hull": hull,
+}
+EFFECTS = "main_effects"
+"""The figure, and the table, that only a crossed design has."""
+
+UNDATED = {"Date": None, "Creator": None}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The looks of every figure, whatever the reader's own settings are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every figure file."""
+    watermark = drawing.analysis.frames.suite.watermark
+    crossed = {EFFECTS: main_effects} if EFFECTS in drawing.analysis.tables else {}
+    look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.25, "rotation": 25}
+    with styled():
+        for name, plot in {**PLOTS, **crossed}.items():
+            figure, data = (shown := plot(drawing)).figure, shown.data
+            if watermark:
+                figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
+            for kind, metadata in {"png": {"Software": None}, "svg": UNDATED}.items():
+                figure.savefig(file := io.BytesIO(), format=kind, metadata=metadata)
+                yield f"{name}.{kind}", file.getvalue()
+            yield f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode()

@@ -230,21 +230,14 @@ def factors(analysis: Analysis) -> list[str]:
 
 
 def tuning(analysis: Analysis) -> list[str]:
-    """Default and tuned scores, what tuning cost, and what fewer trials would have given."""
+    """Default and tuned scores, what tuning cost, and every trial."""
     ledger, tried = (analysis.tables.get(name) for name in ("tuning", "tuning_trials"))
     if ledger is None or tried is None:
         return []
-    curve = [
-        {"method": code(name)} | {str(row["k"]): bpb(row["expected_val_bpb"]) for row in group}
-        for name, group in grouped(analysis.tables["tuning_best_of"]).items()
-    ]
     return [
         "Trials are scored on the validation split, with seeds that no final run has; trial 0 is "
         "the default. Their FLOPs are listed here, in no budget; they are in no other table.",
         formats.table(formats.cells(rows(ledger), _TUNING)),
-        "Expected validation bpb of the best of k trials, had only k been run (exact, over all "
-        "choices of k).",
-        formats.table(curve),
         formats.table(formats.cells(rows(tried), _TRIALS), alignment="left"),
     ]
 

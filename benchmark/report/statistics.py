@@ -204,20 +204,3 @@ def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
     logs = mean_interval([math.log(a / b) for a, b in zip(control, method, strict=True)])
     limits = {name: math.exp(getattr(logs, name)) for name in ("value", "low", "high")}
     return SpeedUp(estimate=Estimate(n=logs.n, **limits), n_reached=n_reached)
-
-
-def expected_best(losses: Sequence[float]) -> list[float]:
-    """Expected lowest loss of k of n tuning trials, for k = 1 to n (Dodge et al. 2019).
-
-    Exact, over all choices of k trials without replacement: arXiv:1909.03004 with minima. A trial
-    that failed has an infinite loss, and so has every k that could choose such trials alone.
-    """
-    ordered, n = sorted(losses), len(losses)
-    return [
-        math.fsum(
-            loss * (math.comb(n - i, k) - math.comb(n - i - 1, k)) / math.comb(n, k)
-            for i, loss in enumerate(ordered)
-            if n - i >= k
-        )
-        for k in range(1, n + 1)
-    ]

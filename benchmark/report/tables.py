@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from benchmark.records.events import flatten
-from benchmark.records.folder import RunRecord
 from benchmark.report.controls import (
     BEST_FIXED,
     SCRATCH,
@@ -119,19 +118,14 @@ def differing(frames: Frames) -> pd.DataFrame:
 
 def environment(frames: Frames) -> pd.DataFrame:
     """Every value of the runs' provenance, and how many runs have it."""
-    alike: dict[str, list[RunRecord]] = {}
-    for run in frames.suite.runs:
-        alike.setdefault(repr(run.environments), []).append(run)
-    found: dict[str, dict[str, int]] = {}
-    for group in alike.values():
-        for key, values in _provenance(group[0].environments).items():
-            counts = found.setdefault(key, {})
-            for value in values:
-                counts[value] = counts.get(value, 0) + len(group)
-    return pd.DataFrame(
-        [(k, v, n) for k, counts in found.items() for v, n in sorted(counts.items())],
-        columns=["key", "value", "runs"],
-    )
+    found = {
+        (key, literal(value), run.run_id)
+        for run in frames.suite.runs
+        for environment in run.environments
+        for key, value in flatten(environment).items()
+    }
+    table = pd.DataFrame(sorted(found), columns=["key", "value", "runs"])
+    return table.groupby(["key", "value"], as_index=False).count()
 
 
 def literal(value: object) -> str:
@@ -206,15 +200,6 @@ def _factors(small: Row, large: Row) -> str:
     """Such as "n_layer x2"."""
     grown = {key: (small.get(key), large[key]) for key in large}
     return ", ".join(f"{key} x{b / a:.3g}" if a else key for key, (a, b) in grown.items() if a != b)
-
-
-def _provenance(environments: list[Row]) -> dict[str, list[str]]:
-    """Values of each key over the stages of a run, each once."""
-    found: dict[str, dict[str, None]] = {}
-    for environment in environments:
-        for key, value in flatten(environment).items():
-            found.setdefault(key, {})[literal(value)] = None
-    return {key: list(values) for key, values in found.items()}
 
 
 def _speed_up(row: Row) -> Row:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from benchmark.report.controls import Controls
 from benchmark.report.frames import Frames, Row, rows
-from benchmark.report.statistics import expected_best, mean_interval
+from benchmark.report.statistics import mean_interval
 from benchmark.report.tables import literal, status
 from benchmark.report.verdicts import paired
 
@@ -15,7 +15,6 @@ _TRIALS = ["tunes", "trial", "method", "n", "settings", "val_bpb", "chosen", "bu
 _TUNING = ["method", "tuned_as", "trials", "n_failed", "budget_share", "seeds", "flops",
            "flops_share", "settings", "default_bpb", "default_low", "default_high", "tuned_bpb",
            "tuned_low", "tuned_high", "n", "difference", "low", "high"]  # fmt: skip
-_CURVE = ["method", "k", "expected_val_bpb"]
 
 
 def trials(frames: Frames, found: Controls) -> pd.DataFrame:
@@ -29,16 +28,6 @@ def tuning(frames: Frames, found: Controls, tried: pd.DataFrame) -> pd.DataFrame
     """The ledger: what each tuned method spent on trials, and its score before and after."""
     ledger = [_tuned(frames, found, str(name), group) for name, group in _by_method(tried)]
     return pd.DataFrame(ledger, columns=_TUNING)
-
-
-def best_of(tried: pd.DataFrame) -> pd.DataFrame:
-    """Expected lowest validation bpb of k trials of each tuned method, k = 1 to all."""
-    curves = [
-        {"method": name, "k": k, "expected_val_bpb": bpb}
-        for name, group in _by_method(tried)
-        for k, bpb in enumerate(expected_best(list(group.val_bpb.dropna())), start=1)
-    ]
-    return pd.DataFrame(curves, columns=_CURVE)
 
 
 def _by_method(tried: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

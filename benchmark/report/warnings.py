@@ -47,25 +47,23 @@ def _controls(analysis: Analysis) -> set[str]:
 def _dropped(analysis: Analysis) -> list[str]:
     """Seeds that every run should have had, and some method has not."""
     frames = analysis.frames
-    seeds = frames.protocol.get("seeds", ())
-    gone = {}
-    for method in frames.methods("method", "control", "hull", "rung"):
-        if missing := [str(seed) for seed in seeds if seed not in frames.of(method).index]:
-            gone[method] = missing
-    listed = formats.listed([
-        f"`{method}` (seed{'s' * (len(missing) > 1)} {formats.listed(missing)})"
-        for method, missing in gone.items()
-    ])  # fmt: skip
+    gone = [
+        {"method": method, "status": "not planned", "seed": seed}
+        for method in frames.methods("method", "control", "hull", "rung")
+        for seed in frames.protocol.get("seeds", ())
+        if seed not in frames.of(method).index
+    ]
+    listed = _runs(pd.DataFrame(gone))
     return [f"**Dropped seeds, configured but not in the plan:** {listed}."] if gone else []
 
 
 def _copied(analysis: Analysis) -> list[str]:
     """Held-out splits that stand in the training text."""
-    found = splits(analysis.overlap)
-    shares = {split: common["share_in_train"] for split, common in found.items()}
-    copied = {split: share for split, share in shares.items() if share > COPIED_SHARE}
-    listed = formats.listed([f"{formats.percent(x)} of {split}" for split, x in copied.items()])
-    text = f"**Held-out text stands in the training text:** {listed}, in windows of "
+    shares = {split: found["share_in_train"] for split, found in splits(analysis.overlap).items()}
+    copied = [f"{formats.percent(x)} of {split}" for split, x in shares.items() if x > COPIED_SHARE]
+    text = (
+        f"**Held-out text stands in the training text:** {formats.listed(copied)}, in windows of "
+    )
     return [f"{text}{analysis.overlap['window']} bytes."] if copied else []
 
 
