@@ -163,9 +163,11 @@
     return [low, high + 0.012 * (high - low)];
   };
 
-  // Up: all that the visible mean curves reach within a range of the other axis.
+  // Up: what the visible mean curves reach within a range of the other axis; of a whole course without
+  // the highest and the lowest few points, such as right after a growth.
   const rangeUp = (x, scales, across) => {
-    if (!isMinus() && option("part").value === "all" && !zoom.x) return DATA.limits.map((value) => scaled(scales.y, value));
+    const isWhole = option("part").value === "all" && !zoom.x;
+    if (isWhole && !isMinus()) return DATA.limits.map((value) => scaled(scales.y, value));
     const inside = visible().flatMap((method) => {
       const mean = points(method);
       return mean.bpb.filter((bpb, i) => {
@@ -173,7 +175,9 @@
         return bpb !== null && at >= across[0] && at <= across[1];
       });
     });
-    const [low, high] = inside.length ? [Math.min(...inside), Math.max(...inside)] : DATA.limits;
+    inside.sort((a, b) => a - b);
+    const cut = isWhole ? Math.floor(0.04 * inside.length) : 0;
+    const [low, high] = inside.length ? [inside[cut], inside.at(-1 - cut)] : DATA.limits;
     const pad = 0.06 * (high - low || 0.01);
     return [low - pad, high + pad].map((value) => scaled(scales.y, value));
   };
@@ -248,7 +252,7 @@
 
   const margins = () => {
     const widths = labels ? visible().map((method) => textWidth(`+0.000  ${method.name}`)) : [];
-    return { l: 58, r: labels ? Math.min(Math.max(60, ...widths) + 40, chart.clientWidth / 3) : 14, t: 12, b: 62 };
+    return { l: isMinus() ? 74 : 62, r: labels ? Math.min(Math.max(60, ...widths) + 40, chart.clientWidth / 3) : 26, t: 12, b: 62 };
   };
 
   const layout = () => {
