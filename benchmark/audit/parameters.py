@@ -21,7 +21,7 @@ def tensors(sizes: Mapping[str, int], target: Target) -> dict[str, int]:
     """Parameters by tensor, those of all blocks together.
 
     Args:
-        sizes: of the model; `n_token` or `rank` only if the architecture has them.
+        sizes: of the model; `n_token`, `n_rest` or `rank` only if the architecture has them.
         target: `workload.target`: activation, positions, tied.
     """
     d, inner, d_ff = sizes["d_model"], sizes["n_head"] * sizes["d_head"], sizes["d_ff"]
@@ -33,10 +33,8 @@ def tensors(sizes: Mapping[str, int], target: Target) -> dict[str, int]:
     block = {"norm_attn.weight": d, "norm_mlp.weight": d}
     if target.get("qk_norm"):
         block["norm_qk.weight"] = 2 * sizes["d_head"]
-    if tokens := sizes.get("n_token"):
-        maps = {"qkv": maps["qkv"], "o": maps["o"], "mlp": (4, d, d)}
-        for name, (groups, to, of) in maps.items():
-            block[f"{name}.read"], block[f"{name}.write"] = (groups * tokens * n for n in (of, to))
+    if "n_token" in sizes:
+        block |= _tokens(sizes, {"qkv": maps["qkv"], "o": maps["o"], "mlp": (4, d, d)})
     else:
         for name, (groups, to, of) in maps.items():
             rank = sizes.get("rank", math.inf)
@@ -51,6 +49,19 @@ def tensors(sizes: Mapping[str, int], target: Target) -> dict[str, int]:
     if not target["tied"]:
         found["head.weight"] = sizes["vocab_size"] * d
     return found | {f"blocks.{name}": sizes["n_layer"] * n for name, n in block.items()}
+
+
+def _tokens(sizes: Mapping[str, int], maps: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
+    """Keys and values of a block; of a model with `n_rest` the old ones, then the new ones."""
+    old = sizes.get("n_rest", sizes["n_token"])
+    parts = {"": old, "_new": sizes["n_token"] - old}
+    return {
+        f"{name}.{kind}{suffix}": groups * n * features
+        for name, (groups, to, of) in maps.items()
+        for kind, features in (("read", of), ("write", to))
+        for suffix, n in parts.items()
+        if n
+    }
 
 
 def is_known(config: Mapping[str, Any], stage: Event) -> bool:
