@@ -10,7 +10,8 @@ everyone's. `lemon_asymmetric` keeps the moments of old entries instead, at an u
 
 Deviations: the random part of a split reader has 0.1 ("comp") or 1 ("projection") times the root
 mean square of the grown matrix, uniform differences; the paper's is normal, 0.1 or 1 times a fresh
-matrix. `cancelzero` blocks are not here, nor is the faster decay.
+matrix; under a tied head "comp" leaves the last norm's gain to the first copies, where theirs
+divides it among all. `cancelzero` blocks are not here, nor is the faster decay.
 """
 
 from baselines.parts.identity_blocks import DoubleTop
