@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 from tiny_suite import prepare
 
-from benchmark.cli.display import LiveTable
+from benchmark.cli.display import Lines, LiveTable
 from benchmark.cli.main import main
 from benchmark.data.corpora import load
 from benchmark.executors.track import Track
@@ -200,6 +201,37 @@ def test_where_nothing_reached_a_step_rows_have_failed_and_each_reason_is_a_line
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("n_ended", [0, 1])
+def test_an_interrupted_suite_has_a_report_of_the_runs_that_have_ended(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, n_ended: int
+) -> None:
+    """Controls are first, and a run that has begun ends before the next begins."""
+    show = Lines.show
+
+    def interrupt(shown: Lines, tracks: Sequence[Track]) -> None:
+        show(shown, tracks)
+        if sum(track.status == "done" for track in tracks) >= n_ended:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lines, "show", interrupt)
+    code, out, err = growbench(capsys, "run", "tiny.yaml", "methods=[stacking,scratch]")
+    assert code == 130
+    assert err == "growbench: interrupted; the same command goes on where it stopped\n"
+    assert "\ninterrupted; writing the report of the runs that have ended\n" in out
+    results = Path("results/local/tiny")
+    assert (results / "corpus.json").is_file()
+    assert (results / "report.md").is_file() is (n_ended > 0)
+    if n_ended == 0:
+        assert "there is none: suite tiny: none of its 2 runs has records yet" in out
+        return
+    statuses = {run.method: run.status for run in load_records(results).runs}
+    assert statuses == {"stacking": "missing", "scratch": "done"}
+    assert "**Partial: 1 of 2 runs have ended.**" in (results / "report.md").read_text()
+    assert out.splitlines()[-1] == "results/local/tiny/report.md"
+
+
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_renders_the_same_bytes(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +304,7 @@ def test_a_plan_shows_the_matrix_the_sharing_and_what_is_trained(
     assert totals[2].startswith("predicted time for the ")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_batch_that_no_memory_holds_is_planned_all_the_same(
     capsys: pytest.CaptureFixture[str],
