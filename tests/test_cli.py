@@ -176,7 +176,7 @@ def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome:
     lines = outcome.out.splitlines()
     assert lines[0] == FIRST_LINE.format("tiny.yaml").strip()
     assert lines[1].startswith("0 of 5 runs were finished before; 0.0 % of ")
-    ended = [line for line in lines if " of 5 runs: " in line]
+    ended = [line for line in lines if " of 5: " in line]
     assert [line.split()[0] for line in ended] == ["1", "2", "3", "4", "5"]
     assert any("scratch seed 0 done at " in line and "bpb" in line for line in ended)
     header = next(i for i, line in enumerate(lines) if "test bpb" in line)
@@ -193,7 +193,7 @@ def test_where_nothing_reached_a_step_rows_have_failed_and_each_reason_is_a_line
 ) -> None:
     code, out, err = growbench(capsys, "run", "tiny.yaml", "run.timeout_seconds=0.001")
     assert code == 1
-    assert "2 of 2 runs: stacking seed 0 timeout at 0 FLOPs" in out
+    assert "2 of 2: stacking seed 0 timeout at 0 FLOPs" in out
     assert err == (
         "growbench: scratch seed 0 and 1 more timeout: the stage took longer than 0.001 seconds\n"
     )

@@ -1,11 +1,13 @@
 """A working folder is one's own; what is published was checked, and is not trained again."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,7 @@ from trained_suite import METHODS, ROOT, faults, forge, last, replan, run_log, t
 
 from benchmark import load_results
 from benchmark.base.errors import RecordError
+from benchmark.cli.main import main
 from benchmark.records.folder import load_suite, run_ids
 from benchmark.records.lock import hold, plan_of, read
 from benchmark.report.files import check
@@ -37,13 +40,17 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A copy of it, as the working folder."""
     shutil.copytree(trained, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path / "here"
 
 
 def growbench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmark", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """What a command leaves, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    code = int(stopped.value.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def run(*settings: str, seeds: str = "[0,1,2]") -> subprocess.CompletedProcess[str]:
@@ -61,7 +68,7 @@ def test_published_results_are_those_of_the_working_folder_checked_and_sealed(he
     assert files == {"SHA256SUMS", "corpus.json", "figures", "plan.lock", "report.md", "runs",
                      "shared.jsonl", "suite.yaml", "tables"}  # fmt: skip
     mine, theirs = load_results(here / LOCAL), load_results(PUBLISHED)
-    for name in ("runs", "evaluations", "growths"):
+    for name in ("runs", "evaluations", "losses", "growths"):
         pd.testing.assert_frame_equal(getattr(mine, name), getattr(theirs, name), check_exact=True)
     with pytest.raises(RecordError, match="is the published folder itself"):
         publish(PUBLISHED, Path("results"))

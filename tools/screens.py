@@ -27,10 +27,9 @@ UNDER_WAY = 0.7
 _HEAD = """\
 # What the terminal shows
 
-A suite as `growbench new suite mine` writes it, on two cores, in terminals of 80 x 24 and of
-120 x 40 characters. Where columns do not fit, those of least worth are left out; numbers are never
-cut.
-`python -m tools.screens` records this page.
+A suite as `growbench new suite mine` writes it, on two busy cores, in terminals of 80 x 24 and of
+120 x 40 characters. Columns that do not fit are left out, those of least worth first; numbers are
+never cut. `python -m tools.screens` records this page.
 """
 _SEQUENCE = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])")
 

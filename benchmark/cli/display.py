@@ -51,7 +51,7 @@ class Lines(ExitStack):
         for track in ended:
             if track.run.id not in self.ended:
                 self.ended.add(track.run.id)
-                self._say(f"{len(self.ended)} of {len(tracks)} runs: {_sentence(track)}")
+                self._say(f"{len(self.ended)} of {len(tracks)}: {_sentence(track)}")
         self._wait(tracks)
 
     def sentence(self) -> str:
@@ -137,4 +137,4 @@ def _sentence(track: Track) -> str:
     text += f" at {formats.flops(track.position.flops)} FLOPs"
     if track.bpb is None or not math.isfinite(track.bpb):
         return text
-    return f"{text}, {formats.bpb(track.bpb)} bpb on the curve slice"
+    return f"{text}, {formats.bpb(track.bpb)} bpb"

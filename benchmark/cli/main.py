@@ -93,7 +93,7 @@ def plan(
     lines = list(listing.totals(session, outlooks, with_time=probe and elsewhere is None))
     lines += [] if elsewhere is None else listing.on_machine(session, outlooks, elsewhere)
     for line in lines:
-        out.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=not out.is_terminal)
 
 
 @app.command()

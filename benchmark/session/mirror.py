@@ -6,13 +6,14 @@ its own copies, and nothing else.
 """
 
 import importlib
-import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from benchmark.base.errors import ConfigError
 from benchmark.executors.track import Track
@@ -21,74 +22,40 @@ from benchmark.records.events import Event, read_events
 from benchmark.stage.checkpoint import StageStore
 
 KINDS = ("train", "evaluation", "growth", "final")
+NEEDS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+"""The module that each logger needs."""
 
 
-class TensorBoard:
-    """Event files that `tensorboard --logdir` shows."""
+def open_logger(name: str, run: Run, folder: Path) -> Logger:
+    """A new copy of a run: files in `folder`/METHOD/SEED, or a run of the project "growbench".
 
-    module = "torch.utils.tensorboard"
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        module = importlib.import_module(self.module)
-        self.writer = module.SummaryWriter(folder.absolute())  # its thread outlives a chdir
-        self.text("configuration", json.dumps(run.config(), indent=1), 0)
-
-    def scalars(self, values: Mapping[str, float], flops: float) -> None:
-        """Add points of curves."""
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, round(flops))
-
-    def text(self, name: str, text: str, flops: float) -> None:
-        """Add something that happened."""
-        self.writer.add_text(name, text, round(flops))
-
-    def close(self) -> None:
-        """Take nothing more."""
-        self.writer.close()
-
-
-class WeightsAndBiases:
-    """A run of the project "growbench"; WANDB_* variables say where that is."""
-
-    module = "wandb"
-
-    def __init__(self, run: Run, folder: Path) -> None:
+    WANDB_* variables say where that is.
+    """
+    if name == "tensorboard":
+        seed = str(run.seed)
+        shutil.rmtree(folder / run.method.name / seed, ignore_errors=True)
+        logger: Logger = TensorBoardLogger(  # its thread outlives a change of folder
+            folder.absolute(), name=run.method.name, version=seed, default_hp_metric=False
+        )
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        self.run = importlib.import_module(self.module).init(
+        experiment = importlib.import_module(NEEDS[name]).init(
             project="growbench",
             group=run.suite.name,
             name=f"{run.method.name} seed {run.seed}",
-            config=run.config(),
             dir=folder,
             reinit="create_new",
         )
-        self.run.define_metric("*", step_metric="flops")
-
-    def scalars(self, values: Mapping[str, float], flops: float) -> None:
-        """Add points of curves."""
-        self.run.log({**values, "flops": flops})
-
-    def text(self, name: str, text: str, flops: float) -> None:
-        """Add something that happened."""
-        self.run.summary[f"{name} at {flops:.4g} FLOPs"] = text
-
-    def close(self) -> None:
-        """Take nothing more."""
-        self.run.finish()
-
-
-WRITERS: dict[str, type[TensorBoard | WeightsAndBiases]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-}
+        logger = WandbLogger(experiment=experiment)
+    logger.log_hyperparams(run.config())
+    return logger
 
 
 @dataclass
 class _Copy:
     """How much of a run is copied."""
 
-    writer: TensorBoard | WeightsAndBiases
+    logger: Logger
     n_stages: int = 0
     """Stages of which nothing more will come."""
 
@@ -100,7 +67,7 @@ class Mirror:
     """Copies the records of runs while they train.
 
     Args:
-        logger: one of `WRITERS`.
+        logger: one of `NEEDS`.
         folder: where copies go that are files, as METHOD/SEED.
         store: holds the stages.
 
@@ -109,10 +76,9 @@ class Mirror:
     """
 
     def __init__(self, logger: str, folder: Path, store: StageStore) -> None:
-        self.logger, self.has_failed = logger, False
-        self.writer, self.folder, self.store = WRITERS[logger], folder, store
+        self.logger, self.has_failed, self.folder, self.store = logger, False, folder, store
         try:
-            importlib.import_module(self.writer.module)
+            importlib.import_module(NEEDS[logger])
         except ImportError as error:
             raise ConfigError(
                 f"run.logger={logger} needs a package that is not installed: "
@@ -133,7 +99,7 @@ class Mirror:
         """Close the copies of runs that have not ended."""
         for copy in self.copies.values():
             with self._contained():
-                copy.writer.close()
+                _close(copy.logger)
         self.copies.clear()
 
     @contextmanager
@@ -154,13 +120,12 @@ class Mirror:
         run = track.run
         copy = self.copies.get(run.id)
         if copy is None:
-            folder = self.folder / run.method.name / str(run.seed)
-            copy = self.copies[run.id] = _Copy(self.writer(run, folder))
+            copy = self.copies[run.id] = _Copy(open_logger(self.logger, run, self.folder))
         for stage in [spec.id for spec, _ in track.done][copy.n_stages :]:
             self._copy(copy, self.store.folder(stage) / "events.jsonl")
             copy.n_stages, copy.n_events = copy.n_stages + 1, 0
         if track.waiting_for is None:
-            copy.writer.close()
+            _close(copy.logger)
             self.closed.add(run.id)
             del self.copies[run.id]
         elif track.tick is not None:
@@ -173,28 +138,23 @@ class Mirror:
         """
         events = [e for e in read_events(log) if e["kind"] in KINDS] if log.is_file() else []
         for event in events[copy.n_events :]:
-            for name, value in _scalars(event):
-                copy.writer.scalars({name: value}, event["flops"])
-            if event["kind"] == "growth":
-                copy.writer.text("growth", _sentence(event), event["flops"])
+            copy.logger.log_metrics(_scalars(event), step=round(event["flops"]))
         copy.n_events = max(copy.n_events, len(events))
 
 
-def _scalars(event: Event) -> Iterator[tuple[str, float]]:
+def _scalars(event: Event) -> dict[str, float]:
+    """What a record adds to curves; its kind is one of `KINDS`."""
     if event["kind"] == "train":
-        yield "train/nats_per_byte", event["loss"]
-        yield "train/learning_rate", event["lr"]
-    elif event["kind"] == "evaluation":
-        yield "held_out/bpb", event["bpb"]
-    elif event["kind"] == "final":
-        yield f"final/{event['split']}_bpb", event["bpb"]
+        return {"train/nats_per_byte": event["loss"], "train/learning_rate": event["lr"]}
+    if event["kind"] == "evaluation":
+        return {"held_out/bpb": event["bpb"]}
+    if event["kind"] == "final":
+        return {f"final/{event['split']}_bpb": event["bpb"]}
+    return {f"growth/{name}": event[name] for name in ("bpb_before", "bpb_after", "n_params_to")}
 
 
-def _sentence(event: Event) -> str:
-    before, after = event["from"], event["to"]
-    sizes = [f"{name} {before.get(name)} to {n}" for name, n in after.items()
-             if before.get(name) != n]  # fmt: skip
-    return (
-        f"{event['operator']}: {', '.join(sizes) or 'no size'}; held-out bpb "
-        f"{event['bpb_before']:.4f} before, {event['bpb_after']:.4f} after"
-    )
+def _close(logger: Logger) -> None:
+    """Say that nothing more will come."""
+    logger.finalize("success")
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish()

@@ -24,7 +24,6 @@ from benchmark.plan.suite import plan
 from benchmark.records.folder import RunRecord, load_runs, run_ids, write_run
 from benchmark.records.lock import FILE as LOCK
 from benchmark.records.lock import hold, plan_of
-from benchmark.session.mirror import Mirror
 from benchmark.session.recorder import Recorder, locked, make_folder
 from benchmark.session.selection import scored, settle, val_bpb
 from benchmark.stage.checkpoint import StageStore
@@ -140,6 +139,8 @@ class Session:
         if logger == "none":
             yield on_change
             return
+        from benchmark.session.mirror import Mirror  # noqa: PLC0415 - imports Lightning
+
         mirror = Mirror(logger, self.cache / "logs" / self.suite.name, StageStore(self.cache))
 
         def update(tracks: list[Track]) -> None:
