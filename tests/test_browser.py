@@ -504,6 +504,7 @@ def test_moves_less_and_prints_everything_when_asked(opened: Open) -> None:
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     page.set_viewport_size({"width": 720, "height": 1000})  # A4 without its margins
+    expect(page.locator("#chart .main-svg").first).to_have_attribute("width", "656")
     assert page.evaluate("document.documentElement.scrollWidth") == 720
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     expect(page.locator("#theme")).to_be_hidden()

@@ -377,6 +377,13 @@
   });
   document.documentElement.addEventListener("themechange", draw);
   wide.addEventListener("change", draw);
+  // Paper has its own width, which a page learns only when it is too late to draw again: that of A4.
+  const resize = (width) => () => {
+    chart.style.width = width;
+    draw();
+  };
+  window.addEventListener("beforeprint", resize("41rem"));
+  window.addEventListener("afterprint", resize(""));
 
   fillLegend();
   draw().then(() => {
