@@ -12,10 +12,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from benchmark.base.errors import RecordError
 from benchmark.records.events import Event, flatten
 from benchmark.records.folder import RunRecord, Suite, load_suite
+from benchmark.report.frames import Frames, frames
 from benchmark.report.statistics import Comparison, Estimate, compare, mean_interval, verdict
+from benchmark.report.tables import environment
 
 NOT_SIGNIFICANT = "~"
 HIDDEN = ("seed", "protocol.seeds", "method")
@@ -26,8 +30,6 @@ NAMES = ("run_id", "stage_id")
 
 NAMED = 3
 """Differing fields of a record that are spelt out."""
-
-Scores = dict[str, dict[int, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,10 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
         RecordError: the folders are of other suites, versions or shared settings.
     """
     suites = load_suite(a), load_suite(b)
-    _require_comparable((a, b), suites)
-    old, new = (_scores(suite) for suite in suites)
+    sides = [frames(suite) for suite in suites]
+    _require_comparable((a, b), sides)
+    old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods()} for side in sides)
+    old, new = ({m: scores for m, scores in side.items() if scores} for side in (old, new))
     return Changes(
         methods=tuple(
             _change(method, old[method], new[method], factor, threshold)
@@ -97,28 +101,20 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
         only_in_a=tuple(method for method in old if method not in new),
         only_in_b=tuple(method for method in new if method not in old),
         records=_records(suites),
-        provenance=_provenance(suites),
+        provenance=_provenance(sides),
     )
 
 
-def _require_comparable(folders: tuple[Path, Path], suites: tuple[Suite, Suite]) -> None:
-    a, b = suites
-    for name, found in {"suite": (a.name, b.name), "version": (a.version, b.version)}.items():
-        if found[0] != found[1]:
-            raise RecordError(
-                f"cannot compare {folders[0]} with {folders[1]}: {name} {found[0]} and {found[1]}; "
-                "results compare only within one suite and version"
-            )
-    settings = []
-    for folder, suite in zip(folders, suites, strict=True):
-        config = next((run.config for run in suite.runs if run.config), None)
-        if config is None:
-            raise RecordError(f"{folder}: none of its runs has records yet")
-        settings.append(flatten({k: v for k, v in config.items() if k not in HIDDEN}))
+def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:
+    old, new = (
+        {"suite": side.suite.name, "version": side.suite.version}
+        | flatten({k: v for k, v in _config(side).items() if k not in HIDDEN})
+        for side in sides
+    )
     wrong = [
-        f"{key} is {settings[0].get(key)} and {settings[1].get(key)}"
-        for key in {**settings[0], **settings[1]}
-        if key not in HIDDEN and settings[0].get(key) != settings[1].get(key)
+        f"{key} is {old.get(key)} and {new.get(key)}"
+        for key in {**old, **new}
+        if key not in HIDDEN and old.get(key) != new.get(key)
     ]
     if wrong:
         raise RecordError(
@@ -127,19 +123,8 @@ def _require_comparable(folders: tuple[Path, Path], suites: tuple[Suite, Suite])
         )
 
 
-def _scores(suite: Suite) -> Scores:
-    """Test bpb by method and seed of every run that has ended; infinite without a score."""
-    found: Scores = {}
-    for run in suite.runs:
-        if run.status not in ("missing", "unfinished"):
-            found.setdefault(run.method, {})[run.seed] = _test_bpb(run)
-    return found
-
-
-def _test_bpb(run: RunRecord) -> float:
-    bpb = [event["bpb"] for event in run.of("final") if event["split"] == "test"]
-    is_scored = run.status == "done" and bpb and math.isfinite(bpb[0])
-    return float(bpb[0]) if is_scored else math.inf
+def _config(side: Frames) -> Mapping[str, Any]:
+    return next(run.config for run in side.suite.runs if run.config)
 
 
 def _change(
@@ -147,16 +132,15 @@ def _change(
 ) -> Change:
     seeds = [seed for seed in old if seed in new and math.isfinite(old[seed])]
     before, after = [old[s] for s in seeds], [new[s] for s in seeds]
-    comparison = compare(after, before)
-    means = mean_interval(before), mean_interval(after)
+    comparison, means = compare(after, before), (mean_interval(before), mean_interval(after))
+    is_worse = verdict(comparison.difference) == "worse"
     limit = max(means[0].value * factor, means[0].value + threshold)
-    is_lost = math.inf in after
     return Change(
         method=method,
         before=means[0],
         after=means[1],
         comparison=comparison,
-        regressed=is_lost or (verdict(comparison.difference) == "worse" and means[1].value > limit),
+        regressed=math.inf in after or (is_worse and means[1].value > limit),
     )
 
 
@@ -170,19 +154,10 @@ def _records(suites: tuple[Suite, Suite]) -> dict[str, str | None]:
     }
 
 
-def _provenance(suites: tuple[Suite, Suite]) -> dict[str, tuple[str, str]]:
-    sides: list[dict[str, set[str]]] = [{}, {}]
-    for found, suite in zip(sides, suites, strict=True):
-        for environment in (entry for run in suite.runs for entry in run.environments):
-            for key, value in flatten(environment).items():
-                found.setdefault(key, set()).add(str(value))
-    keys = sorted(sides[0].keys() | sides[1].keys())
-    pairs = {key: (_said(sides[0].get(key)), _said(sides[1].get(key))) for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _said(values: set[str] | None) -> str:
-    return ", ".join(sorted(values)) if values else "nothing"
+def _provenance(sides: list[Frames]) -> dict[str, tuple[str, str]]:
+    tables = [environment(side).groupby("key").value.agg(", ".join) for side in sides]
+    both = pd.concat(tables, axis="columns", keys=["a", "b"]).fillna("nothing").sort_index()
+    return {str(k): (row.a, row.b) for k, row in both[both.a != both.b].iterrows()}
 
 
 def first_difference(a: RunRecord, b: RunRecord) -> str | None:

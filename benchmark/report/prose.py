@@ -10,8 +10,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.factors import cells
 from benchmark.report.frames import ABSENT, Row, rows
-from benchmark.report.statistics import MIN_SEEDS
-from benchmark.report.verdicts import mean_test_bpb, oversized
+from benchmark.report.statistics import MIN_SEEDS, deviation, mean_interval
 
 MOST_NAMED = 5
 """Methods that one sentence names; the table has the rest."""
@@ -39,27 +38,19 @@ def where_the_target_sits(analysis: Analysis) -> str:
     """Whether the target is larger than the best size for its budget, as far as sizes show."""
     sizes = fixed_sizes(analysis)
     target = sizes[(sizes.method == SCRATCH) & sizes.test_bpb.map(math.isfinite)]
-    if target.empty:
-        return "Where the target lies is not known: it was not trained from scratch."
-    n_params = target.n_params.iloc[0]
-    smaller, larger = sizes[sizes.n_params < n_params], sizes[sizes.n_params > n_params]
+    smaller = sizes[sizes.n_params < target.n_params.max()]
     if smaller.empty:
-        return "Where the target lies is not known: no smaller fixed size was trained."
-    pairs = _to_scratch(analysis, smaller.method)
-    closest = min(pairs, key=lambda row: float(row["difference"]))
-    differs = f"`{closest['method']}`, differs from it by {formats.gap(closest)} on the test split"
-    if _beating(analysis):
-        return f"The target is **larger than compute-optimal** at C*: the best size, {differs}."
-    above = (
-        f"{formats.plural(len(larger), 'larger size')} trained as well"
-        if len(larger)
-        else "no larger size was trained, so it may be smaller than compute-optimal"
-    )
-    return (
+        return "Where the target lies is not known: it needs scratch and a smaller fixed size."
+    n_larger = int((sizes.n_params > target.n_params.max()).sum())
+    closest = min(_to_scratch(analysis, smaller.method), key=lambda row: float(row["difference"]))
+    return _oversize(analysis) or (
         "The target is **no larger than compute-optimal** at C*, as far as these sizes show: of "
         f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
-        f"between seeds. The closest, {differs}; {above}."
-    )
+        f"between seeds. The closest, `{closest['method']}`, differs from it by "
+        f"{formats.gap(closest)} on the test split; "
+        + (f"{formats.plural(n_larger, 'larger size')} trained as well." if n_larger else
+           "no larger size was trained, so it may be smaller than compute-optimal.")
+    )  # fmt: skip
 
 
 def fixed_sizes(analysis: Analysis) -> pd.DataFrame:
@@ -136,7 +127,7 @@ def _setting(analysis: Analysis) -> str:
     )
     if SCRATCH not in analysis.controls.fixed or SCRATCH not in frames.validation:
         return f"**Scale:** {scale}; the target ({sizes}) has not been trained from scratch."
-    bpb = formats.bpb(mean_test_bpb(frames, SCRATCH).value)
+    bpb = _mean(analysis, SCRATCH)
     text = (
         f"**Scale:** {_params(analysis, SCRATCH)} parameters ({sizes}), {scale}; trained from "
         f"scratch the target reaches **{bpb} bpb** on the test split"
@@ -144,7 +135,7 @@ def _setting(analysis: Analysis) -> str:
     best = analysis.controls.best_fixed
     if best is None or best == SCRATCH:
         return f"{text}."
-    reached = formats.bpb(mean_test_bpb(frames, best).value)
+    reached = _mean(analysis, best)
     return f"{text}, the best fixed size, `{best}` ({_params(analysis, best)}), **{reached}**."
 
 
@@ -165,9 +156,20 @@ def _limits(analysis: Analysis) -> str:
 
 
 def _oversize(analysis: Analysis) -> str:
-    if not (beating := _beating(analysis)):
+    """That a smaller fixed size beats the target, if one does.
+
+    Its interval lies below zero or, lacking that, its mean is lower by more than the standard
+    deviation of scratch over seeds.
+    """
+    frames, sizes = analysis.frames, fixed_sizes(analysis)
+    smaller = sizes.method[sizes.n_params < sizes[sizes.method == SCRATCH].n_params.max()]
+    noise = deviation(list(frames.results(SCRATCH).test_bpb))
+    noise = noise if math.isfinite(noise) else 0.0
+    pairs = _to_scratch(analysis, smaller)
+    beating = [row for row in pairs if row["verdict"] == "better" or row["difference"] < -noise]
+    if not beating:
         return ""
-    row, frames = beating[0], analysis.frames
+    row = min(beating, key=lambda row: float(row["difference"]))
     share = frames.of(row["method"]).n_params.max() / frames.of(SCRATCH).n_params.max()
     return (
         f"**The target {'is' if row['verdict'] == 'better' else 'seems'} oversized at this "
@@ -175,13 +177,6 @@ def _oversize(analysis: Analysis) -> str:
         f"grown, differs from it by {formats.gap(row)} bpb. Anything that spends time at a smaller "
         "size then beats scratch, growing or not."
     )
-
-
-def _beating(analysis: Analysis) -> list[Row]:
-    """Smaller fixed sizes that beat the target."""
-    sizes = fixed_sizes(analysis)
-    smaller = sizes.method[sizes.n_params < sizes[sizes.method == SCRATCH].n_params.max()]
-    return oversized(analysis.frames, _to_scratch(analysis, smaller))
 
 
 def _to_scratch(analysis: Analysis, methods: Iterable[str]) -> list[Row]:
@@ -251,3 +246,7 @@ def _reasons(methods: Sequence[Row]) -> str:
 
 def _params(analysis: Analysis, method: str) -> str:
     return formats.count(analysis.frames.of(method).n_params.max())
+
+
+def _mean(analysis: Analysis, method: str) -> str:
+    return formats.bpb(mean_interval(list(analysis.frames.results(method).test_bpb)).value)

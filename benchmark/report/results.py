@@ -8,69 +8,23 @@ import pandas as pd
 from benchmark.records.folder import load_suite
 from benchmark.report.frames import Frames, frames
 
-_RUN = {
-    "run_id": "names the folder of the run's records",
-    "suite": "name of the suite",
-    "method": "name of the method",
-    "role": "method, control, hull, rung or tuning",
-    "seed": "repetition; equal seeds are paired: same initialisation, same bytes, same order",
-}
-_WHERE = {
-    "step": "optimizer steps taken",
-    "tokens": "bytes predicted in training",
-    "flops": "training FLOPs charged, causal formula",
-    "fraction": "the same as a fraction of C*, the budget of the suite",
-    "seconds": "wall-clock of training and growth",
-}
-COLUMNS: dict[str, dict[str, str]] = {
-    "runs": _RUN
-    | {
-        "status": "done, diverged, failed, timeout, unfinished or missing",
-        "error": "what went wrong, if anything",
-        "tunes": "method that a tuning trial or a tuned run belongs to",
-        "trial": "number of a tuning trial",
-        "corpus": "name of the corpus",
-        "train_bytes": "bytes of its training split",
-        "budget_flops": "training FLOPs the run may spend; a rung has less than C*",
-        "n_params": "parameters at the end",
-        "n_params_nonembedding": "without token and position tables",
-    }
-    | _WHERE
-    | {
-        "flops_unmasked": "the same charge with attention over the whole window",
-        "epochs": "tokens over train_bytes",
-        "eval_seconds": "wall-clock of evaluation, which is free",
-        "peak_memory_bytes": "largest of any stage",
-        "curve_bpb": "bits per byte on the slice of validation that curves use",
-        "val_bpb": "bits per byte of the whole validation split; infinite unless done",
-        "test_bpb": "bits per byte of the whole test split; infinite unless done",
-    },
-    "evaluations": _RUN | _WHERE | {"bpb": "bits per byte on the slice of validation for curves"},
-    "losses": _RUN
-    | _WHERE
-    | {
-        "loss": "training loss, nats per byte, mean over the steps since the row before",
-        "lr": "learning rate of the last of these steps",
-    },
-    "growths": _RUN
-    | {
-        "growth": "1 for the first growth of a run",
-        "operator": "class that grew the model",
-        "state_policy": "what became of Adam's moments",
-        "n_params_from": "parameters before",
-        "n_params_to": "parameters after",
-    }
-    | _WHERE
-    | {
-        "bpb_before": "curve bits per byte of the small model",
-        "bpb_after": "curve bits per byte of the large model, untrained as yet",
-        "recovery_flops": "FLOPs from growth until bpb_before is reached again; infinite if never",
-        "growth_flops": "FLOPs charged for growing itself",
-        "growth_tokens": "bytes read for growing itself",
-        "growth_seconds": "wall-clock of growing itself",
-    },
-}
-"""What each column holds, by frame."""
+_RUN = ("run_id", "suite", "method", "role", "seed")
+_WHERE = ("step", "tokens", "flops", "fraction", "seconds")
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "runs": (
+        *_RUN, "status", "error", "tunes", "trial", "corpus", "train_bytes", "budget_flops",
+        "n_params", "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs", "eval_seconds",
+        "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb",
+    ),
+    "evaluations": (*_RUN, *_WHERE, "bpb"),
+    "losses": (*_RUN, *_WHERE, "loss", "lr"),
+    "growths": (
+        *_RUN, "growth", "operator", "state_policy", "n_params_from", "n_params_to", *_WHERE,
+        "bpb_before", "bpb_after", "recovery_flops", "growth_flops", "growth_tokens",
+        "growth_seconds",
+    ),
+}  # fmt: skip
+"""Names of the columns, by frame; docs/results.md tells what each holds."""
 
 SIZES = {
     "runs": {"sizes": ""},

@@ -1,12 +1,11 @@
 """The comparison itself: differences paired by seed, and what they allow to say."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
 from benchmark.report.controls import (
-    SCRATCH,
     Controls,
     best_fixed,
     held_against,
@@ -19,11 +18,9 @@ from benchmark.report.statistics import (
     Estimate,
     Verdict,
     compare,
-    deviation,
     holm,
     is_significant,
     joint_verdict,
-    mean_interval,
     minimum_detectable_effect,
     t_limit,
     verdict,
@@ -106,27 +103,6 @@ def verdicts(
         else:
             words[method] = f"significantly {word}" if strong else word
     return words
-
-
-def mean_test_bpb(frames: Frames, method: str) -> Estimate:
-    """Mean test bpb over a method's results; infinite if one of them is."""
-    return mean_interval(list(frames.results(method).test_bpb))
-
-
-def oversized(frames: Frames, smaller: Iterable[Row]) -> list[Row]:
-    """The comparisons in which a smaller fixed size beats scratch at C*, best first.
-
-    A size counts if its interval lies below zero or, lacking that, if its mean is lower by more
-    than the standard deviation of scratch over seeds.
-
-    Args:
-        frames: the records.
-        smaller: rows of comparisons of fixed sizes with scratch.
-    """
-    noise = deviation(list(frames.results(SCRATCH).test_bpb))
-    noise = noise if math.isfinite(noise) else 0.0
-    beating = [row for row in smaller if row["verdict"] == "better" or row["difference"] < -noise]
-    return sorted(beating, key=lambda row: float(row["difference"]))
 
 
 def _comparison(frames: Frames, method: str, control: str) -> Row:
