@@ -231,6 +231,23 @@ def test_a_band_is_that_of_the_figures_and_each_run_keeps_its_own_points(
     assert {e["bpb"] for e in evaluations} <= set(own[1])
 
 
+@pytest.mark.slow
+def test_minus_scratch_is_the_difference_of_the_same_seed_at_equal_compute(
+    elements: Elements,
+) -> None:
+    fast, scratch = (next(m for m in elements.data["methods"] if m["name"] == name)
+                     for name in ("fast", "scratch"))  # fmt: skip
+    ends = [
+        [e["bpb"] for e in toy.events(m, seed, 0.01) if e["kind"] == "evaluation"][-1]
+        for m in (FAST, SUITE[0])
+        for seed in (0, 1, 2)
+    ]
+    gaps = [ours - theirs for ours, theirs in zip(ends[:3], ends[3:], strict=True)]
+    assert [seed["minus"][-1] for seed in fast["seeds"]] == pytest.approx(gaps, abs=1e-6)
+    assert fast["minus"]["bpb"][-1] == pytest.approx(sum(gaps) / 3)
+    assert set(scratch["minus"]["bpb"]) == {0.0}
+
+
 def test_seeds_that_grow_at_different_times_are_not_said_to_be_at_the_mean(tmp_path: Path) -> None:
     write_records(tmp_path, seeds=(0, 1))
     early = replace(FAST, sizes=(toy.SMALL, toy.SMALL, toy.TARGET))

@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 from benchmark.records.events import STOPPED
 from benchmark.report import formats
 from benchmark.report.controls import SCRATCH
-from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look, mean_curve
+from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look, difference
 from benchmark.report.frames import CURVE, Curve, Row, rows
 from benchmark.report.statistics import MIN_SEEDS
 
 AXES = CURVE[:-1]
-
-ONE_STEP = 0.01
-"""How far two runs of one budget may end apart, relatively."""
 
 _THEMED = {INK: "ink", GREY: "grey"}
 
@@ -40,12 +37,8 @@ def finite(value: float) -> float | None:
 
 
 def _method(drawing: Drawing, name: str) -> Row:
-    curve, look = drawing.curves[name], drawing.looks[name]
-    runs, own = drawing.analysis.frames.of(name), _by_seed(drawing, name)
-    scratch = _by_seed(drawing, SCRATCH)
-    minus = {seed: _minus(own[seed], scratch.get(seed)) for seed in own}
-    ids = dict(zip(runs.seed, runs.run_id, strict=True))
-    n = int(curve.n.iloc[0])
+    frames, curve, look = drawing.analysis.frames, drawing.curves[name], drawing.looks[name]
+    runs, n = frames.of(name), int(curve.n.iloc[0])
     return _look(look) | {
         "name": name,
         "role": str(runs.role.iloc[0]),
@@ -54,49 +47,35 @@ def _method(drawing: Drawing, name: str) -> Row:
         "n": n,
         "band": "95 % interval" if n >= MIN_SEEDS else "lowest to highest",
         "mean": _mean(curve),
-        "minus": _mean(mean_curve(list(minus.values()))),
+        "minus": _mean(drawing.minus[name]) if name in drawing.minus else None,
         "seeds": [
-            {"run": ids[seed], "seed": int(seed), "aligned": _is_aligned(own[seed], curve)}
-            | {column: _plain(values) for column, values in own[seed].items()}
-            | {"minus": _plain(minus[seed]["bpb"])}
-            for seed in own
+            _seed(drawing, run) | {"aligned": _is_aligned(frames.curves[run["run_id"]], curve)}
+            for run in rows(runs)
+            if run["run_id"] in frames.curves
         ],
         "growths": _growths(drawing, name),
         "stopped": bool(runs.status.isin(STOPPED).any()),
     }
 
 
-def _by_seed(drawing: Drawing, name: str) -> dict[int, Curve]:
-    """The curves of a method's runs that have one."""
-    frames = drawing.analysis.frames
-    ids = {seed: row["run_id"] for seed, row in frames.rows_of(name).items()}
-    return {seed: frames.curves[run_id] for seed, run_id in ids.items() if run_id in frames.curves}
+def _mean(curve: pd.DataFrame) -> Row:
+    return {name: _plain(curve[name].to_numpy()) for name in (*CURVE, "low", "high")}
 
 
-def _minus(curve: Curve, scratch: Curve | None) -> Curve:
-    """A run's curve minus that of scratch with the same seed, at equal compute.
-
-    Scratch is interpolated between its evaluations; nan beyond its ends, or if it has no curve.
-    """
-    flops = curve["flops"]
-    if scratch is None:
-        return curve | {"bpb": np.full(len(flops), np.nan)}
-    at_scratch = np.interp(flops, scratch["flops"], scratch["bpb"], left=np.nan)
-    at_scratch[flops > (1 + ONE_STEP) * scratch["flops"][-1]] = np.nan
-    return curve | {"bpb": np.round(curve["bpb"] - at_scratch, 6)}
+def _seed(drawing: Drawing, run: Row) -> Row:
+    """One run's own points, and their differences to scratch with the same seed if it has some."""
+    frames, seed = drawing.analysis.frames, run["seed"]
+    own, scratch = frames.curves[run["run_id"]], frames.rows_of(SCRATCH).get(seed, {})
+    reference = frames.curves.get(scratch.get("run_id", ""))
+    minus = [] if reference is None else _plain(difference(own, reference)["bpb"].round(6))
+    points = {column: _plain(values) for column, values in own.items()}
+    return {"run": run["run_id"], "seed": int(seed), "minus": minus} | points
 
 
 def _is_aligned(own: Curve, mean: pd.DataFrame) -> bool:
     """Whether the mean was taken at the compute where the run was evaluated."""
     at = mean.flops.to_numpy()
     return len(own["flops"]) == len(at) and np.allclose(own["flops"], at, rtol=1e-3)
-
-
-def _mean(curve: pd.DataFrame) -> Row | None:
-    """A mean curve with its limits; None if it has no point."""
-    if curve.empty:
-        return None
-    return {name: _plain(curve[name].to_numpy()) for name in (*CURVE, "low", "high")}
 
 
 def _look(look: Look) -> Row:

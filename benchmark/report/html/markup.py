@@ -44,6 +44,11 @@ def block(text: str, label: str, run_ids: Iterable[str] = ()) -> Markup:
     return Markup(_CELL.sub(cell, html) if known else html)
 
 
+def breakable(name: str) -> str:
+    """HTML of a name that a narrow column breaks behind an underscore, if it has to."""
+    return re.sub(r"_(?=[^<>]*(?:<|$))", "_<wbr>", name)
+
+
 def run_link(run_id: str, text: Markup | None = None) -> Markup:
     """A link that opens the card of a run."""
     link = Markup('<a class="run" href="#run-{}">{}</a>')
@@ -56,10 +61,14 @@ def _group_heading(found: re.Match[str]) -> str:
     return f'<tr class="group">{title}</tr>'
 
 
+def _row_heading(found: re.Match[str]) -> str:
+    return f'<tr>\n<th scope="row"{found[1]}>{breakable(found[2])}</th>'
+
+
 def _scrolling(table: str, label: str) -> str:
     """A table with row headers, in a region that keyboards can scroll."""
     headed = _GROUP.sub(_group_heading, table)
-    headed = _FIRST_CELL.sub(r'<tr>\n<th scope="row"\1>\2</th>', headed)
+    headed = _FIRST_CELL.sub(_row_heading, headed)
     headed = headed.replace("<th>", '<th scope="col">').replace(
         "<th style", '<th scope="col" style'
     )

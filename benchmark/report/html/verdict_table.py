@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
-from benchmark.report.html.markup import inline, run_link
+from benchmark.report.html.markup import breakable, inline, run_link
 from benchmark.report.markdown import verdict_rows
 
 OWN = "minus own"
@@ -110,8 +110,7 @@ def _kind(heading: str) -> str:
 def _cell(row: Row, heading: str, text: str, scale: tuple[float, float]) -> Cell:
     source, html = _source(heading), Markup(_NOTE.sub(r" <small>\1</small>", str(inline(text))))
     if heading == "method":
-        html = html.replace("_", Markup("_<wbr>"))
-        return Cell(run_link(row["run_ids"].split()[0], html), row["method"])
+        return Cell(run_link(row["run_ids"].split()[0], Markup(breakable(html))), row["method"])
     if not source:
         return Cell(html, re.sub(r"[*`]", "", text))
     value = float(row[source])
