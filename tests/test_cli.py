@@ -16,7 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 from tiny_suite import prepare
 
-from benchmark.cli.display import Lines, LiveTable
+from benchmark.cli.display import Display
 from benchmark.cli.main import main
 from benchmark.data.corpora import load
 from benchmark.executors.track import Track
@@ -207,14 +207,14 @@ def test_an_interrupted_suite_has_a_report_of_the_runs_that_have_ended(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, n_ended: int
 ) -> None:
     """Controls are first, and a run that has begun ends before the next begins."""
-    show = Lines.show
+    show = Display.show
 
-    def interrupt(shown: Lines, tracks: Sequence[Track]) -> None:
+    def interrupt(shown: Display, tracks: Sequence[Track]) -> None:
         show(shown, tracks)
         if sum(track.status == "done" for track in tracks) >= n_ended:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Lines, "show", interrupt)
+    monkeypatch.setattr(Display, "show", interrupt)
     code, out, err = growbench(capsys, "run", "tiny.yaml", "methods=[stacking,scratch]")
     assert code == 130
     assert err == "growbench: interrupted; the same command goes on where it stopped\n"
@@ -359,7 +359,7 @@ def test_a_terminal_shows_the_runs_that_end_and_below_them_the_stages_at_work(
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, height=24, highlight=False)
     tracks[1].setbacks.append("its process was killed; trying again, 1 of 2")
-    with LiveTable(console, [track.run for track in tracks]) as shown:
+    with Display(console, [track.run for track in tracks]) as shown:
         shown.show(tracks)
         shown.show(tracks)
         console.print(shown.table([tracks[1]], tracks))

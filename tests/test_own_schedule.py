@@ -4,7 +4,7 @@ import hashlib
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmark.base.errors import ConfigError
 from benchmark.data.corpora import load
 from benchmark.data.stream import ByteStream
-from benchmark.plan.config import as_dict
 from benchmark.plan.own_schedule import OwnRate
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageSpec
@@ -220,11 +219,11 @@ def test_a_rate_of_its_own_takes_times_that_are_known(tmp_path: Path) -> None:
 
 
 def test_plan_and_report_say_in_words_what_a_method_does_in_its_own_way(tmp_path: Path) -> None:
-    words = own_schedule(as_dict(run_with(tmp_path, RATES)[0].method))
+    words = own_schedule(asdict(run_with(tmp_path, RATES)[0].method))
     assert words == (
         "1 x the peak rate, the suite's warm-up, linear decay to 0 over 20 % of it; then 0.5 x the "
         "peak rate, warm-up over 10 % of the size, cosine decay to 0.1 over 100 % of it"
     )
-    words = own_schedule(as_dict(run_with(tmp_path, TEXTS)[0].method))
+    words = own_schedule(asdict(run_with(tmp_path, TEXTS)[0].method))
     assert words == "the suite's rate, text of digits; then the suite's rate"
-    assert own_schedule(as_dict(run_with(tmp_path, "")[0].method)) == ""
+    assert own_schedule(asdict(run_with(tmp_path, "")[0].method)) == ""

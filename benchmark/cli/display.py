@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from typing_extensions import override
 
 from benchmark.cli.progress import Progress
 from benchmark.cli.terminal import BAR_WIDTH, FittedTable
@@ -25,12 +24,18 @@ FRAME_LINES = 4
 """Lines of the live table that are not rows."""
 
 
-class Lines(ExitStack):
-    """One line for every run that ends, and a sign of life between them; a context manager."""
+class Display(ExitStack):
+    """One line for every run that ends, and what is at work below them; a context manager.
+
+    On a terminal that is a row for every stage at work, repainted in place; elsewhere a line from
+    time to time.
+    """
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         super().__init__()
         self.console, self.progress = console, Progress(runs)
+        live = Live(console=console, auto_refresh=False, transient=True)
+        self.live = self.enter_context(live) if console.is_terminal else None
         self.started = self.last_line = time.monotonic()
         self.ended: set[str] | None = None
         self.n_setbacks = Counter[str]()
@@ -52,7 +57,10 @@ class Lines(ExitStack):
             if track.run.id not in self.ended:
                 self.ended.add(track.run.id)
                 self._say(f"{len(self.ended)} of {len(tracks)}: {_sentence(track)}")
-        self._wait(tracks)
+        if self.live is not None:
+            self.live.update(self._frame(tracks), refresh=True)
+        elif time.monotonic() - self.last_line >= HEARTBEAT_SECONDS:
+            self._say(self.sentence())
 
     def sentence(self) -> str:
         """Share of the suite's FLOPs that is executed, and the time left."""
@@ -64,32 +72,17 @@ class Lines(ExitStack):
         left = self.progress.seconds_left
         return text + (f", about {formats.seconds(left)} left" if left else "")
 
-    def _wait(self, tracks: Sequence[Track]) -> None:
-        """Give a sign of life while no run ends."""
-        if time.monotonic() - self.last_line >= HEARTBEAT_SECONDS:
-            self._say(self.sentence())
-
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
         self.last_line = time.monotonic()
 
-
-class LiveTable(Lines):
-    """The same, and below it one row for every stage at work, repainted in place."""
-
-    def __init__(self, console: Console, runs: Sequence[Run]) -> None:
-        super().__init__(console, runs)
-        self.live = self.enter_context(Live(console=console, auto_refresh=False, transient=True))
-
-    @override
-    def _wait(self, tracks: Sequence[Track]) -> None:
+    def _frame(self, tracks: Sequence[Track]) -> Group:
         n_rows = max(1, self.console.size.height - FRAME_LINES)
         at_work = list(self.progress.at_work.values())
         ended = f"{len(self.ended or ())} of {len(tracks)} runs ended"
         if n_rows < len(at_work):
             ended += f"; {len(at_work) - n_rows} stages at work not shown"
-        lines = f"{ended}\n{self.sentence()}"
-        self.live.update(Group(self.table(at_work[:n_rows], tracks), lines), refresh=True)
+        return Group(self.table(at_work[:n_rows], tracks), f"{ended}\n{self.sentence()}")
 
     def table(self, at_work: Sequence[Track], tracks: Sequence[Track]) -> FittedTable:
         """A row for each stage at work, under the name of one of the runs that wait for it."""
@@ -110,11 +103,6 @@ class LiveTable(Lines):
                 formats.flops(track.position.flops),
             )
         return table
-
-
-def display(console: Console, runs: Sequence[Run]) -> Lines:
-    """The display that suits the console."""
-    return (LiveTable if console.is_terminal else Lines)(console, runs)
 
 
 def troubles(tracks: Sequence[Track], cache: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Tables of what there is, and of what a suite would do, for a person at a terminal."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby
 
 from benchmark.base.plugins import PluginConfig, import_class
@@ -9,7 +10,6 @@ from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import (
     MethodConfig,
-    as_dict,
     available,
     find,
     load_machine,
@@ -151,7 +151,7 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         )
     for name, reason in design(session.suite).left_out.items():
         yield f"left out of the crossed design: {name}: {reason}"
-    methods = {run.method.name: as_dict(run.method) for run in session.runs}
+    methods = {run.method.name: asdict(run.method) for run in session.runs}
     for name, method in methods.items():
         if found := own_schedule(method):
             yield f"own schedule: {name}: {found}"

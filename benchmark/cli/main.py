@@ -295,12 +295,12 @@ def compare_(
 
 
 def _run(out: Console, suite: "SuiteConfig") -> int:
-    from benchmark.cli.display import display, troubles
+    from benchmark.cli.display import Display, troubles
     from benchmark.session.session import Session
 
     session = Session(suite)
     try:
-        with display(out, session.runs) as shown:
+        with Display(out, session.runs) as shown:
             tracks = session.execute(shown.show)
             shown.show(tracks)
     except KeyboardInterrupt:

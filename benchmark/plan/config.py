@@ -6,7 +6,7 @@ set only `method.*`. That is the fairness guard: two runs of a suite cannot diff
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -246,7 +246,7 @@ class MachineConfig:
     """Where the figures above come from: assumed, or measured on what."""
 
     dollars_per_hour: NotNegative
-    """Of the whole machine."""
+    """Price of an hour of the machine, all its workers included."""
 
     price: str
     """Whose price that is."""
@@ -413,11 +413,6 @@ def _beside(name: str, folder: Path | None) -> list[Path]:
         return []
     path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     return [path] if path.is_file() else []
-
-
-def as_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
-    """A dataclass config as plain YAML-ready values."""
-    return asdict(config)
 
 
 def _expand_corpus(layer: Mapped, folder: Path) -> bool:

@@ -20,7 +20,7 @@ from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
-from benchmark.plan.config import MethodConfig, SuiteConfig, as_dict
+from benchmark.plan.config import MethodConfig, SuiteConfig
 from benchmark.plan.guard import build_method, check_training_is_shared, sizes_of
 from benchmark.plan.own_schedule import OwnStage, check_stages
 from benchmark.plan.spec import (
@@ -135,14 +135,14 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The fully resolved configuration."""
-        suite = as_dict(self.suite)
+        suite = asdict(self.suite)
         return {
             "suite": self.suite.name,
             "suite_version": self.suite.version,
             "seed": self.seed,
             "workload": suite["workload"],
             "protocol": suite["protocol"],
-            "method": as_dict(self.method)
+            "method": asdict(self.method)
             | {"state_policy": self.policy.value, "rewarm": asdict(self.rewarm)},
         }
 
