@@ -212,6 +212,24 @@ def test_stages_that_cannot_be_are_refused(tmp_path: Path, stages: str, message:
         run_with(tmp_path, stages)
 
 
+def test_the_suite_s_text_cut_elsewhere_may_be_read_where_repeats_are_allowed(
+    tmp_path: Path,
+) -> None:
+    prepare(tmp_path)
+    letters = (tmp_path / "letters.txt").read_bytes()
+    found = TEXTS.replace("PATH", str(tmp_path / "letters.txt")).replace("60000", "200000")
+    found = found.replace(hashlib.sha256(DIGITS).hexdigest(), hashlib.sha256(letters).hexdigest())
+    with pytest.raises(
+        ConfigError, match="digits is text of the suite's own corpus, cut elsewhere"
+    ):
+        run_of(tmp_path, METHOD + found)
+    run, _ = run_of(tmp_path, METHOD + found, "protocol.allow_repeats=true")
+    assert [corpus.name for corpus in run.own_corpora] == ["digits"]
+    whole = found.replace("50001", "180000").replace("55000", "190000")
+    run, _ = run_of(tmp_path, METHOD + whole)
+    assert not run.own_corpora, "the suite's own text is the suite's own text"
+
+
 def test_a_rate_of_its_own_takes_times_that_are_known(tmp_path: Path) -> None:
     method = METHOD.replace('AtFractions", args: {at: [0.5]}', 'OnPlateau"')
     with pytest.raises(ConfigError, match="takes a schedule that knows its times"):

@@ -22,7 +22,7 @@ from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig
 from benchmark.plan.guard import build_method, check_training_is_shared, sizes_of
-from benchmark.plan.own_schedule import OwnStage, check_stages
+from benchmark.plan.own_schedule import OwnStage, check_stages, train_bytes
 from benchmark.plan.spec import (
     RELEASES,
     Done,
@@ -276,7 +276,8 @@ class Run:
     def own_corpora(self) -> list[CorpusConfig]:
         """Corpora that the run reads beside the suite's, each once."""
         found = [stage.corpus for stage in self.method.stages]
-        others = [c for c in found if c is not None and c.sha256 != self.data["sha256"]]
+        suite = self.data["sha256"], self.data["train"]
+        others = [c for c in found if c is not None and (c.sha256, train_bytes(c)) != suite]
         return [corpus for i, corpus in enumerate(others) if corpus not in others[:i]]
 
     def reads(self) -> dict[str, int]:

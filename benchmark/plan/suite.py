@@ -86,6 +86,11 @@ def _check_controls(methods: list[MethodConfig]) -> None:
 def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
     for run in runs:
         seq_len = run.suite.workload.target.seq_len
+        if cut := [c.name for c in run.own_corpora if c.sha256 == run.data["sha256"]]:
+            raise ConfigError(
+                f"method.{run.method.name}.stages: {cut[0]} is text of the suite's own corpus, cut "
+                "elsewhere; to read some of it twice set protocol.allow_repeats=true"
+            )
         epochs = {c.name: (train_bytes(c) - 1) // seq_len * seq_len for c in run.own_corpora}
         for corpus, wanted in run.reads().items():
             if wanted > (has := epochs.get(corpus, n_train_tokens)):
