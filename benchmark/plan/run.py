@@ -165,8 +165,7 @@ class Run:
             ) from error
 
     def _next_stage(self, done: Done) -> StageSpec | None:
-        spent = done[-1][1].end.flops if done else 0.0
-        n_grown = done[-1][0].n_grown if done else 0
+        spent, n_grown = (done[-1][1].end.flops, done[-1][0].n_grown) if done else (0.0, 0)
         grows = n_grown < self.n_growths and self._is_due(spent, n_grown, done)
         n_grown += grows
         config, step = self.sizes[n_grown], self._step_flops(n_grown)

@@ -111,8 +111,8 @@ class LearningRateConfig:
     base_width: Count = 0
     """d_model at which `peak` holds under these two; 0 for the target's."""
 
-    power: NotNegative = 0.5
-    """Of 1 / d_model, that rates follow under "by_size"."""
+    power: NotNegative = 1.0
+    """Of 1 / d_model, that rates follow under "by_size"; fitted in ADR 0033."""
 
     def size_rule(self, target: ModelConfig) -> SizeRule:
         """What becomes of rates and initial weights in models of a suite with this target."""
