@@ -107,8 +107,8 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
 
 def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:
     old, new = (
-        {"suite": side.suite.name, "version": side.suite.version}
-        | flatten({k: v for k, v in _config(side).items() if k not in HIDDEN})
+        flatten({k: v for k, v in _config(side).items() if k not in HIDDEN})
+        | {"suite": side.suite.name, "version": side.suite.version}
         for side in sides
     )
     wrong = [

@@ -5,6 +5,7 @@ As PNG and SVG, and their numbers as CSV: bytes depend on records alone.
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,9 @@ AGAINST = {
     "own": ("D", "own control"),
 }
 N_COLUMNS = 3
+NOTE = 95
+"""Letters of a line above a figure."""
+
 LONG = 25
 """Letters of a name that needs a wider panel."""
 
@@ -127,7 +131,7 @@ def curves(drawing: Drawing) -> Plot:
         axes.set_xlabel("training compute")
     _note(left, _said(drawing, few, rungs))
     is_part = len(late) < len(drawing.looks) - 1
-    _note(right, [f"with the same seed; the {len(late)} best on average" if is_part else ""])
+    _note(right, ["same seed; methods with the lowest test bpb" if is_part else "same seed"])
     return Plot(figure, pd.concat([_data(drawing), rungs], ignore_index=True))
 
 
@@ -144,7 +148,7 @@ def methods(drawing: Drawing) -> Plot:
     grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(0.08, 0.3 / height, 0.98, 1 - 0.62 / height, 0.1, 0.45)
     budget_axis(grid[0, 0], drawing.budget)  # all panels share their axes
-    grid[0, 0].set_ylim(*_range(drawing, names, 0.25))
+    grid[0, 0].set_ylim(*_range(drawing, names, 0.25, (0.05, 0.95)))
     for i, axes in enumerate(grid.flat):
         if i >= len(names):
             axes.set_axis_off()
@@ -156,12 +160,13 @@ def methods(drawing: Drawing) -> Plot:
         axes.tick_params(labelbottom=i + n_columns >= len(names))
     which = "Each method" if names == every else f"The best {len(names)} of {len(every)} methods"
     has_growth = any(drawing.growths.get(name) for name in names)
-    band = [_band(drawing, names)] + ["circle: growth"] * has_growth
-    title = (
-        f"{which} minus {SCRATCH} with the same seed, bits per byte of the validation slice "
-        f"against compute.\nBelow each name: the difference at C* on the test split. "
-        f"{'; '.join(filter(None, band)).capitalize()}"
-    )
+    said = [
+        f"{which} minus {SCRATCH} with the same seed, bits per byte (validation slice)",
+        "below each name: the same at C* on the test split",
+        _band(drawing, names),
+        "circle: growth" * has_growth,
+    ]
+    title = textwrap.fill("; ".join(filter(None, said)), NOTE)
     figure.text(0.08, 1 - 0.06 / height, title, va="top")
     return Plot(figure, _data(drawing))
 
@@ -270,16 +275,18 @@ def _reaches(drawing: Drawing, name: str) -> bool:
 def _late_axis(axes: Axes, drawing: Drawing, names: list[str]) -> None:
     axes.axhline(0, color=INK, linewidth=1.2)
     axes.set_xlim(LATE * drawing.budget, drawing.budget)
-    axes.set_ylim(*_range(drawing, names, LATE))
+    axes.set_ylim(*_range(drawing, names, LATE, (0.01, 0.99)))
     axes.set_xticks([u * drawing.budget for u in (0.8, 0.9, 1)], ["0.8 C*", "0.9 C*", "C*"])
 
 
-def _range(drawing: Drawing, names: list[str], since: float) -> tuple[float, float]:
+def _range(
+    drawing: Drawing, names: list[str], since: float, quantiles: tuple[float, float]
+) -> tuple[float, float]:
     """Of the differences to scratch from some share of C* on, without the jumps at growth."""
     parts = [drawing.minus[name].set_index("flops").bpb for name in names]
     late = [part[part.index >= since * drawing.budget] for part in parts]
     ends = np.concatenate([*late, [0.0]])
-    low, high = np.quantile(ends, [0.01, 0.99])
+    low, high = np.quantile(ends, quantiles)
     pad = 0.08 * max(high - low, 0.01)
     return float(low - pad), float(high + pad)
 
