@@ -261,9 +261,9 @@ def test_filters_by_text_and_by_role(opened: Open) -> None:
     assert column(page, "method") == ["fast"]
     expect(page.locator("#filter-count")).to_have_text(f"1 of {len(everything)} shown")
     page.get_by_label("Filter").fill("")
-    page.locator("#filter").get_by_label("method").uncheck()
+    page.locator("#filter").get_by_label("methods").uncheck()
     assert set(column(page, "role")) == {"control", "hull"}
-    page.locator("#filter").get_by_label("method").check()
+    page.locator("#filter").get_by_label("methods").check()
     assert column(page, "method") == everything
 
 
@@ -412,7 +412,7 @@ def test_the_card_works_by_keyboard_and_gives_the_focus_back(opened: Open) -> No
 
 def test_a_run_id_in_a_table_opens_its_card(opened: Open) -> None:
     page = opened()
-    page.locator("#section-runs > summary").click()
+    page.get_by_role("navigation").get_by_role("link", name="Runs").click()
     run = toy.run_id("scratch_half", 1)
     page.locator("#section-runs").get_by_role("link", name=run).click()
     expect(page.locator("#drawer-title")).to_have_text("scratch_half")

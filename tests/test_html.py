@@ -175,6 +175,12 @@ def test_understands_emphasis_and_code_and_no_more(text: str, shown: str) -> Non
     assert markup.inline(text) == shown
 
 
+def test_a_name_breaks_behind_its_parts_and_nowhere_else() -> None:
+    shown = markup.breakable(markup.inline("`a_b+<c>` (= d_e)"))
+    assert shown == "<code>a_<wbr>b+<wbr>&lt;c&gt;</code> (= d_<wbr>e)"
+    assert shown.striptags() == "a_b+<c> (= d_e)"
+
+
 def test_tables_have_headers_for_rows_and_columns_and_links_for_runs() -> None:
     shown = markup.block("| run | n |\n|:--|--:|\n| 0a1 | 1 |", "All runs", ["0a1"])
     assert '<th scope="col" style="text-align:left">run</th>' in shown

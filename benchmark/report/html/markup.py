@@ -44,9 +44,9 @@ def block(text: str, label: str, run_ids: Iterable[str] = ()) -> Markup:
     return Markup(_CELL.sub(cell, html) if known else html)
 
 
-def breakable(name: str) -> str:
-    """HTML of a name that a narrow column breaks behind an underscore, if it has to."""
-    return re.sub(r"_(?=[^<>]*(?:<|$))", "_<wbr>", name)
+def breakable(name: str) -> Markup:
+    """HTML of a name that a narrow column breaks behind "_" or "+", if it has to."""
+    return Markup(re.sub(r"([_+])(?=[^<>]*(?:<|$))", r"\1<wbr>", str(name)))
 
 
 def run_link(run_id: str, text: Markup | None = None) -> Markup:

@@ -11,6 +11,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
 from benchmark.report.html.markup import breakable, inline, run_link
 from benchmark.report.markdown import verdict_rows
+from benchmark.report.tables import GROUPS
 
 OWN = "minus own"
 """Heading of the column that is folded away at first."""
@@ -59,7 +60,9 @@ class VerdictTable:
     """Headings, each with the kind of its column, and the rows in groups with a title."""
 
     headings: dict[str, str]
-    roles: list[str]
+    roles: dict[str, str]
+    """In the words of the page."""
+
     lines: list[Line]
 
     @property
@@ -88,7 +91,7 @@ def verdict_table(analysis: Analysis) -> VerdictTable:
         Line(row["role"], row["group"], [_cell(row, h, text, scale) for h, text in texts.items()])
         for row, texts in zip(summary, shown, strict=True)
     ]
-    roles = list(dict.fromkeys(row["role"] for row in summary))
+    roles = {row["role"]: GROUPS.get(row["role"], "methods") for row in summary}
     return VerdictTable({heading: _kind(heading) for heading in headings}, roles, lines)
 
 
@@ -110,7 +113,7 @@ def _kind(heading: str) -> str:
 def _cell(row: Row, heading: str, text: str, scale: tuple[float, float]) -> Cell:
     source, html = _source(heading), Markup(_NOTE.sub(r" <small>\1</small>", str(inline(text))))
     if heading == "method":
-        return Cell(run_link(row["run_ids"].split()[0], Markup(breakable(html))), row["method"])
+        return Cell(run_link(row["run_ids"].split()[0], breakable(html)), row["method"])
     if not source:
         return Cell(html, re.sub(r"[*`]", "", text))
     value = float(row[source])

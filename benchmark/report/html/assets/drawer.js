@@ -1,5 +1,6 @@
 "use strict";
-// The card of a run, in a dialog that opens at `#run-ID`: the browser keeps the focus in it and Escape closes it.
+// What an address of the page opens: a folded section, or at `#run-ID` the card of a run, in a dialog in
+// which the browser keeps the focus and which Escape closes.
 (() => {
   const drawer = document.getElementById("drawer");
   const at = (name) => document.getElementById(`drawer-${name}`);
@@ -31,6 +32,8 @@
   };
 
   const follow = () => {
+    const part = document.getElementById(location.hash.slice(1));
+    if (part instanceof HTMLDetailsElement) part.open = true;
     const run = runs.get(location.hash);
     if (!run) return drawer.close();
     fill(run);
