@@ -22,7 +22,6 @@ from benchmark.report.statistics import (
     minimum_detectable_effect,
     sign_flip,
     speed_up,
-    value_at,
     verdict,
 )
 
@@ -196,16 +195,6 @@ def test_finds_a_planted_speed_up_of_1_3() -> None:
     target = curve(1.0)[-1]
     costs = [cost_to_target(list(compute), curve(speed), target) for speed in (1.0, 1.3)]
     assert speed_up([costs[0]], [costs[1]]).estimate.value == pytest.approx(1.3, abs=1e-3)
-
-
-def test_a_curve_is_read_log_linearly_and_never_beyond_its_ends() -> None:
-    assert value_at([1.0, 4.0], [3.0, 1.0], 2.0) == pytest.approx(2.0)
-    assert value_at([1.0, 4.0, 16.0], [3.0, 2.0, 1.0], 4.0) == 2.0
-    assert value_at([1.0, 2.0, 2.0, 4.0], [4.0, 3.0, 2.0, 1.0], 2.0) == 2.0
-    for outside in (0.9, 4.1, math.nan):
-        assert math.isnan(value_at([1.0, 4.0], [3.0, 1.0], outside))
-    assert math.isnan(value_at([1.0, 4.0], [3.0, math.inf], 2.0))
-    assert math.isnan(value_at([], [], 1.0))
 
 
 def test_d13_a_comparison_looks_at_every_value_not_at_the_last() -> None:

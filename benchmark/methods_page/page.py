@@ -19,7 +19,7 @@ from benchmark.contract.subject import Subject
 from benchmark.methods_page.certificate import certificate
 from benchmark.methods_page.sources import Source, source
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.config import MethodConfig, available, load_method, load_suite
+from benchmark.plan.config import MethodConfig, SuiteConfig, available, load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
@@ -142,6 +142,11 @@ def _entries() -> tuple[Entry, ...]:
 
 
 @cache
+def _suite() -> SuiteConfig:
+    return load_suite(SUITE)
+
+
+@cache
 def _measured(plugin: str) -> dict[str, str]:
     target, args = json.loads(plugin)
     return certificate(contract.subject(target, args))
@@ -152,7 +157,7 @@ def _plugin(plugin: PluginConfig) -> str:
 
 
 def _row(entry: Entry, measured: dict[str, str]) -> list[str]:
-    run = Run(load_suite(SUITE), entry.method, seed=0, data={})
+    run = Run(_suite(), entry.method, seed=0, data={})
     return [entry.link, _changes(run.sizes) or formats.DASH, *measured.values()]
 
 

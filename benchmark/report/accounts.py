@@ -9,11 +9,12 @@ never grows shows in the row of `restart_only`.
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.frames import Frames, Row
-from benchmark.report.statistics import cost_to_target, mean_interval, speed_up, value_at
+from benchmark.report.statistics import cost_to_target, mean_interval, speed_up
 
 _SPEED_UP = ["method", "role", "reference", "budget", "loss", "n", "n_reached", "cost", "speed_up",
              "low", "high", "saving"]  # fmt: skip
@@ -108,8 +109,11 @@ def _mode(method: str, runs: pd.DataFrame, source: pd.Series, annealed: Annealed
 
 
 def _scratch(annealed: Annealed, seed: int, flops: float) -> float:
+    """Test bpb of scratch annealed at some compute; nan outside of what was trained."""
     budgets, bpb = annealed.get(seed, ([], []))
-    return value_at(budgets, bpb, flops)
+    if not budgets or not budgets[0] <= flops <= budgets[-1]:
+        return math.nan
+    return float(np.interp(math.log(flops), list(map(math.log, budgets)), bpb))
 
 
 def _annealed_scratch(frames: Frames) -> Annealed:

@@ -41,11 +41,6 @@ class Controls:
     tuned: dict[str, str]
     """Tuned run of each method that has one."""
 
-    def names(self) -> dict[str, str | None]:
-        """Method behind each control of every verdict."""
-        scratch = SCRATCH if SCRATCH in self.fixed else None
-        return {SCRATCH: scratch, BEST_FIXED: self.best_fixed}
-
 
 def controls(frames: Frames) -> Controls:
     """The controls of a suite; rungs are none, as they spend less than C*."""

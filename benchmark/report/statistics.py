@@ -169,28 +169,6 @@ def cost_to_target(flops: Sequence[float], bpb: Sequence[float], target: float) 
     return math.exp(math.log(flops[i - 1]) * (1 - share) + math.log(flops[i]) * share)
 
 
-def value_at(x: Sequence[float], values: Sequence[float], at: float) -> float:
-    """A curve read at `at`, linear in log x between the two points around it.
-
-    nan outside of the curve, which is never extrapolated, and where it is not finite.
-
-    Args:
-        x: positions, above zero and never falling; of equal ones, the last counts.
-        values: one for each position.
-        at: where to read.
-    """
-    after = int(np.searchsorted(np.asarray(x, float), at, side="right"))
-    if after == 0 or not math.isfinite(at):
-        return math.nan
-    if x[after - 1] == at:
-        return float(values[after - 1]) if math.isfinite(values[after - 1]) else math.nan
-    if after == len(x):
-        return math.nan
-    share = math.log(at / x[after - 1]) / math.log(x[after] / x[after - 1])
-    value = values[after - 1] * (1 - share) + values[after] * share
-    return value if math.isfinite(value) else math.nan
-
-
 def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
     """Speed-up from costs to the same loss, paired by seed.
 

@@ -6,15 +6,14 @@ import pandas as pd
 
 from benchmark.report.controls import Controls
 from benchmark.report.frames import Frames, Row, rows
-from benchmark.report.statistics import mean_interval
 from benchmark.report.tables import literal, status
 from benchmark.report.verdicts import paired
 
 _TRIALS = ["tunes", "trial", "method", "n", "settings", "val_bpb", "chosen", "budget_share",
            "flops", "status", "run_ids"]  # fmt: skip
 _TUNING = ["method", "tuned_as", "trials", "n_failed", "budget_share", "seeds", "flops",
-           "flops_share", "settings", "default_bpb", "default_low", "default_high", "tuned_bpb",
-           "tuned_low", "tuned_high", "n", "difference", "low", "high"]  # fmt: skip
+           "flops_share", "settings", "default_bpb", "tuned_bpb", "n", "difference", "low",
+           "high"]  # fmt: skip
 
 
 def trials(frames: Frames, found: Controls) -> pd.DataFrame:
@@ -67,10 +66,8 @@ def _tuned(frames: Frames, found: Controls, name: str, group: pd.DataFrame) -> R
         "flops": group.flops.sum(),
         "settings": _text(frames.settings.get(after, {}).get("tuned", {})),
     }
-    for key, method in (("default", name), ("tuned", after)):
-        if method in frames.validation:
-            score = mean_interval(list(frames.results(method).test_bpb))
-            row |= {f"{key}_bpb": score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+    for key, method in (("default_bpb", name), ("tuned_bpb", after)):
+        row[key] = frames.results(method).test_bpb.mean()
     if name in frames.validation and after in frames.validation:
         gap = paired(frames, after, name).difference
         row |= {"n": gap.n, "difference": gap.value, "low": gap.low, "high": gap.high}
