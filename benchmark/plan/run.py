@@ -174,18 +174,11 @@ class Run:
             return None
         has_grown = n_grown > 0
         return StageSpec(
-            code=science(),
-            device=self.device,
-            devices=self.suite.run.devices,
-            releases=RELEASES,
-            seed=self.seed,
-            data=self.data,
-            batch_size=self.suite.workload.batch_size,
+            **self._common,
             model=asdict(config),
             baseline=self.method.target if has_grown else class_path(Plain),
             args=self.method.args if has_grown else {},
             method_code=method_code(self.baseline) if has_grown else code(self._model_class(0)),
-            optimizer_code=self.optimizer_code,
             model_class=class_path(self._model_class(n_grown)),
             grows_from=asdict(self.sizes[n_grown - 1]) if grows else None,
             grows_from_class=class_path(self._model_class(n_grown - 1)) if grows else "",
@@ -193,22 +186,41 @@ class Run:
             frozen=self._frozen(n_grown),
             state_policy=self.policy.value if has_grown else "",
             rewarm=self._rewarm(n_grown),
-            optimizer=asdict(self.protocol.optimizer),
             rate=asdict(self._rate(n_grown, until)),
-            size_rule=asdict(self._size_rule()),
-            budget_flops=self.protocol.budget_flops,
             until=until,
             marks=tuple(m for m in self._evaluations() if spent < m < until),
             is_last=until == self.budget,
             splits=self._splits() if until == self.budget else (),
-            measure=self._measure(),
-            allow_repeats=self.protocol.allow_repeats,
-            precision=self.protocol.precision,
-            is_compiled=self.suite.run.compile,
             parent=done[-1][0].id if done else None,
             own_text=self._own_text(n_grown),
             first_window=self._first_window(n_grown, done),
         )
+
+    @cached_property
+    def _common(self) -> dict[str, Any]:
+        """What all stages of the run have in common."""
+        protocol = self.protocol
+        return {
+            "code": science(),
+            "device": self.device,
+            "devices": self.suite.run.devices,
+            "releases": RELEASES,
+            "seed": self.seed,
+            "data": self.data,
+            "batch_size": self.suite.workload.batch_size,
+            "optimizer_code": self.optimizer_code,
+            "optimizer": asdict(protocol.optimizer),
+            "size_rule": asdict(self._size_rule()),
+            "budget_flops": protocol.budget_flops,
+            "measure": {
+                "curve_bytes": protocol.curve_bytes,
+                "batch_size": protocol.eval_batch_size,
+                "block_bytes": protocol.block_bytes,
+            },
+            "allow_repeats": protocol.allow_repeats,
+            "precision": protocol.precision,
+            "is_compiled": self.suite.run.compile,
+        }
 
     def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:
         """All stages, as far as they are known after `finished`.
@@ -347,14 +359,6 @@ class Run:
     def _splits(self) -> tuple[str, ...]:
         """What the run is scored on; only what decides the comparison may see the test split."""
         return ("val",) if self.method.role == tuning.ROLE else ("val", "test")
-
-    def _measure(self) -> dict[str, Any]:
-        protocol = self.protocol
-        return {
-            "curve_bytes": protocol.curve_bytes,
-            "batch_size": protocol.eval_batch_size,
-            "block_bytes": protocol.block_bytes,
-        }
 
     def _rewarm(self, n_grown: int) -> dict[str, Any] | None:
         """The re-warm-up that is under way after so many growths, if one is."""
