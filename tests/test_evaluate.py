@@ -10,8 +10,9 @@ from tiny import TINY, every_variant, generator, trained_like
 from torch import Tensor
 from typing_extensions import override
 
+from benchmark.data.tokens import byte_counts
 from benchmark.model.transformer import ModelConfig, Transformer
-from benchmark.training.evaluate import score
+from benchmark.training.evaluate import Score, score
 
 BYTES = replace(TINY, vocab_size=256)
 
@@ -120,6 +121,22 @@ def test_blocks_add_up_to_the_whole() -> None:
     assert math.fsum(nats) / 100 / math.log(2) == pytest.approx(found.bits_per_byte, abs=1e-12)
     assert nats[-1] == pytest.approx(math.fsum(found.nats.tolist()[-4:]))
     assert found.blocks(1000)[0] == [100]
+
+
+def test_bits_are_counted_per_byte_whatever_tokens_stand_for() -> None:
+    nats = torch.tensor([3.0, 1.0, 2.0, 4.0]).double()
+    found = Score(nats, torch.tensor([1, 4, 2, 3]))
+    assert found.n_bytes == 10
+    assert found.bits_per_byte == pytest.approx(10.0 / 10 / math.log(2), rel=1e-15)
+    assert found.bits_per_byte != Score(nats, torch.ones(4).long()).bits_per_byte
+    # tokens begin at bytes 0, 1, 5 and 7: one of them reaches into the next block
+    assert found.blocks(3) == ([5, 2, 3], [4.0, 2.0, 4.0])
+    assert found.blocks(100) == ([10], [10.0])
+
+
+def test_models_read_bytes_so_each_token_is_one() -> None:
+    ids = torch.tensor([0, 10, 255], dtype=torch.uint8)
+    assert byte_counts(ids).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("training", [True, False])

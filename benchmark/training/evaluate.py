@@ -1,8 +1,9 @@
-"""The one evaluator: held-out nats of every byte, for any model of any method.
+"""The one evaluator: held-out nats of every token, for any model of any method.
 
-Protocol P0: consecutive windows of `seq_len` bytes; each byte but the first of the split is
-predicted once, from the bytes of its window before it; the first is charged log 256. Sums are in
-float64 over the whole split, never means of means (formula d1 of the protocol).
+Protocol P0: consecutive windows of `seq_len` tokens; each token but the first of the split is
+predicted once, from those of its window before it; the first is charged the logarithm of how many
+there are. Sums are in float64 over the whole split, never means of means (formula d1 of the
+protocol), and divided by the bytes that the tokens stand for.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.data.stream import evaluation_windows
+from benchmark.data.tokens import byte_counts
 from benchmark.model.transformer import Transformer
 from benchmark.training.shortage import first_that_fits, halvings
 
@@ -24,15 +26,18 @@ class Score:
     """Code length of a split."""
 
     nats: Tensor
-    """float64 (n_bytes,): -log p of each byte given the bytes before it."""
+    """float64 (n_tokens,): -log p of each token given the tokens before it."""
+
+    byte_counts: Tensor
+    """int64 (n_tokens,): bytes that each token stands for."""
 
     batch_size: int = 1
     """Windows scored at once: what was asked for, or less where memory was short."""
 
     @property
     def n_bytes(self) -> int:
-        """Length of the split."""
-        return len(self.nats)
+        """Length of the split in bytes."""
+        return int(self.byte_counts.sum())
 
     @property
     def bits_per_byte(self) -> float:
@@ -40,28 +45,39 @@ class Score:
         return float(self.nats.sum()) / self.n_bytes / NATS_PER_BIT
 
     def blocks(self, size: int) -> tuple[list[int], list[float]]:
-        """Bytes and nats of consecutive blocks of `size` bytes, the last one shorter."""
-        parts = self.nats.split(size)
-        return [len(part) for part in parts], [float(part.sum()) for part in parts]
+        """Bytes and nats of consecutive blocks, each of the tokens that begin in `size` bytes.
+
+        Returns:
+            Bytes and nats of every block: `size` bytes, but for tokens that reach into the next
+            block, and for the last block.
+        """
+        starts = self.byte_counts.cumsum(0) - self.byte_counts
+        lengths = (starts // size).unique_consecutive(return_counts=True)[1].tolist()
+        n_bytes = [int(part.sum()) for part in self.byte_counts.split(lengths)]
+        return n_bytes, [float(part.sum()) for part in self.nats.split(lengths)]
 
 
 @torch.inference_mode()
 def score(model: Transformer, split: Tensor, batch_size: int) -> Score:
-    """Nats of every byte of `split`, uint8 (n_bytes,); the batch size changes only the speed.
+    """Nats of every token of a split.
 
-    Where memory runs out it is halved, down to one window.
+    Args:
+        model: whose evaluation mode is left as it was.
+        split: token ids, uint8 (n_tokens,).
+        batch_size: windows at once, which changes only the speed; where memory runs out it is
+            halved, down to one window.
 
     Raises:
         MemoryError: there is none for a single window.
     """
     was_training = model.training
     model.eval()
-    result = first_that_fits(halvings(batch_size), lambda n: Score(_nats(model, split, n), n))
+    result = first_that_fits(halvings(batch_size), lambda n: _score(model, split, n))
     model.train(was_training)
     return result
 
 
-def _nats(model: Transformer, split: Tensor, batch_size: int) -> Tensor:
+def _score(model: Transformer, split: Tensor, batch_size: int) -> Score:
     first = math.log(model.config.vocab_size)
     pieces = [torch.full((1,), first, dtype=torch.float64, device="cpu")]
     for window in evaluation_windows(split, model.config.seq_len, batch_size):
@@ -69,4 +85,4 @@ def _nats(model: Transformer, split: Tensor, batch_size: int) -> Tensor:
         logits = model(ids[:, :-1]).flatten(0, 1)
         nats = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         pieces.append(nats.double().cpu())
-    return torch.cat(pieces)
+    return Score(torch.cat(pieces), byte_counts(split), batch_size)
