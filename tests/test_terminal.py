@@ -6,12 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
+import yaml
 from rich.console import Console
 
+from benchmark.cli import listing
+from benchmark.cli.display import Display
 from benchmark.cli.terminal import FittedTable
 from benchmark.cli.verdicts import verdicts
+from benchmark.session.session import Session
+from tools.screens import PAGE, SUITE
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODINGS = {
@@ -79,3 +85,54 @@ def test_prose_wraps_before_a_column_goes() -> None:
     lines = printed(table, 45).splitlines()
     assert lines[0].split() == ["suite", "purpose", "seeds"]
     assert len(lines) == 3
+
+
+RECORDED = re.compile(r"^`(growbench [^`]+)`\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PLAN, UNDER_WAY, END, SHOW = range(4)
+
+
+def recordings() -> dict[int, list[list[str]]]:
+    """The lines of each recording in docs/terminal.md, by width."""
+    _, *parts = re.split(r"^## (\d+) x \d+\n", PAGE.read_text(), flags=re.MULTILINE)
+    texts = {
+        int(width): RECORDED.findall(part) for width, part in zip(*[iter(parts)] * 2, strict=True)
+    }
+    return {width: [text.splitlines() for _, text in found] for width, found in texts.items()}
+
+
+def columns(lines: list[str]) -> list[str]:
+    """Headings of the table in a recording."""
+    heading = next(line for line in lines if line.startswith(" method"))
+    return re.split(r"\s{2,}", heading.strip())
+
+
+def test_recordings_fit_their_terminals_and_no_number_is_cut() -> None:
+    found = recordings()
+    assert {width: len(screens) for width, screens in found.items()} == {80: 4, 120: 4}
+    for width, screens in found.items():
+        for lines in screens:
+            assert max(map(len, lines)) <= width
+            assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
+        rows = [line for line in screens[SHOW] if " [" in line]
+        whole = r"[+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\](  |$)"
+        assert rows
+        assert all(re.search(whole, row) for row in rows)
+
+
+def test_recordings_have_the_columns_and_rows_of_today() -> None:
+    """What a terminal has no room for is left out, and never the name."""
+    tables = {
+        PLAN: listing.matrix(cast(Session, None), []).names,
+        UNDER_WAY: Display(Console(file=io.StringIO()), []).table([], []).names,
+        SHOW: verdicts(RESULTS).names,
+    }
+    suite = yaml.safe_load((ROOT / "benchmark/cli/templates/suite.yaml").read_text())
+    narrow, wide = recordings().values()
+    for number, names in tables.items():
+        few, many = columns(narrow[number]), columns(wide[number])
+        assert few == [name for name in names if name in few]
+        assert many == [name for name in names if name in many]
+        assert {"method", *few} <= {*many}
+    for lines in (narrow[PLAN], narrow[SHOW], narrow[END], wide[PLAN], wide[SHOW], wide[END]):
+        assert {*suite["methods"]} <= {line.split()[0] for line in lines if line}
+    assert narrow[UNDER_WAY][0] == f"planning {SUITE}.yaml and starting workers"
