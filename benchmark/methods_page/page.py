@@ -7,7 +7,7 @@ measured in floating point, on weights drawn by torch: it may differ by 10 % on 
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -19,8 +19,15 @@ from benchmark.contract.subject import Subject
 from benchmark.methods_page.certificate import certificate
 from benchmark.methods_page.sources import Source, source
 from benchmark.model.transformer import ModelConfig
-from benchmark.plan.config import MethodConfig, SuiteConfig, available, load_method, load_suite
+from benchmark.plan.config import (
+    MethodConfig,
+    SuiteConfig,
+    available,
+    load_method,
+    load_suite,
+)
 from benchmark.plan.run import Run
+from benchmark.records.card import own_schedule
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
 
@@ -201,7 +208,8 @@ def _variant(method: MethodConfig) -> str:
     name = method.target.partition(":")[2]
     choices = {"state_policy": method.state_policy, "rewarm": method.rewarm and method.rewarm.which}
     chosen = "".join(f", {key}: {value}" for key, value in choices.items() if value is not None)
-    return f"- `{method.name}` ({method.role}): {method.summary}. `{name}({args})`{chosen}"
+    own = f". Own schedule: {found}" if (found := own_schedule(asdict(method))) else ""
+    return f"- `{method.name}` ({method.role}): {method.summary}. `{name}({args})`{chosen}{own}"
 
 
 def _linked(text: str) -> str:

@@ -287,7 +287,7 @@ class Run:
     def own_corpora(self) -> list[CorpusConfig]:
         """Corpora that the run reads beside the suite's, each once."""
         found = [stage.corpus for stage in self.method.stages]
-        suite = self.data["sha256"], self.data.get("train")
+        suite = self.data.get("sha256"), self.data.get("train")
         others = [c for c in found if c is not None and (c.sha256, train_bytes(c)) != suite]
         return [corpus for i, corpus in enumerate(others) if corpus not in others[:i]]
 
