@@ -407,7 +407,7 @@ MISTAKES = {
         ["run", "tiny.yaml", "protocol.learning_rate.peak=-1"],
         "protocol.learning_rate.peak must be a number in (0, inf), got -1",
     ),
-    "unknown corpus": (["run", "tiny.yaml", "workload.corpus=wikipeda"], "did you mean wikipedia?"),
+    "unknown corpus": (["run", "tiny.yaml", "workload.corpus=wikipeda"], "did you mean wikipedia"),
     "missing corpus file": (
         ["run", "tiny.yaml", "workload.corpus.path=gone.txt"],
         "cannot read or prepare corpus letters: [Errno 2] No such file or directory: 'gone.txt'",

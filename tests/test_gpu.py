@@ -142,7 +142,7 @@ def strays(trained: Trained) -> list[str]:
     return [name for name, tensor in trained.tensors.items() if tensor.device != DEVICE]
 
 
-SLOW = ("ligo", "ligo_all")
+SLOW = ("choose_early", "ligo", "ligo_all", "ligo_stream")
 """Learn their maps on the pretended GPU."""
 
 
