@@ -16,6 +16,8 @@ from torch import Tensor
 from benchmark.base.errors import ConfigError
 from benchmark.data.corpora import load
 from benchmark.data.stream import ByteStream
+from benchmark.plan.config import load_method, load_suite
+from benchmark.plan.factors import design
 from benchmark.plan.own_schedule import OwnRate
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageSpec
@@ -245,3 +247,10 @@ def test_plan_and_report_say_in_words_what_a_method_does_in_its_own_way(tmp_path
     words = own_schedule(asdict(run_with(tmp_path, TEXTS)[0].method))
     assert words == "the suite's rate, text of digits; then the suite's rate"
     assert own_schedule(asdict(run_with(tmp_path, "")[0].method)) == ""
+
+
+def test_a_crossed_design_sets_the_schedule_itself() -> None:
+    sizes = ["workload.target.n_head=4", "workload.target.d_head=8"]
+    cells = design(load_suite("cpu_factors", ["factors.operator=[tokenformer]", *sizes])).methods
+    assert load_method("tokenformer").stages
+    assert {len(cell.stages) for cell in cells} == {0}

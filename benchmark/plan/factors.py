@@ -44,6 +44,7 @@ def design(suite: SuiteConfig) -> Design:
                    "at": f"{at:g}", "factor": f"{factor:g}"}, operator),
             state_policy=policy,
             rewarm=factors.rewarm[rewarm],
+            stages=[],
             ladder=replace(operator.ladder, shrink=dict.fromkeys(operator.ladder.shrink, factor)),
             schedule=PluginConfig(
                 target="benchmark.growth.schedule:AtFractions", args={"at": [at]}
