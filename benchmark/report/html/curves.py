@@ -67,7 +67,7 @@ def _seed(drawing: Drawing, run: Row) -> Row:
     frames, seed = drawing.analysis.frames, run["seed"]
     own, scratch = frames.curves[run["run_id"]], frames.rows_of(SCRATCH).get(seed, {})
     reference = frames.curves.get(scratch.get("run_id", ""))
-    minus = [] if reference is None else _plain(difference(own, reference)["bpb"].round(6))
+    minus = [] if reference is None else _plain(difference(own, reference)["bpb"])
     points = {column: _plain(values) for column, values in own.items()}
     return {"run": run["run_id"], "seed": int(seed), "minus": minus} | points
 
@@ -125,6 +125,8 @@ def _rungs(drawing: Drawing) -> list[Row]:
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    """Numbers as JSON can write them, with as many decimals as the page shows."""
+    values = values.round(6)
     if np.isfinite(values).all():
         return values.tolist()
     return list(map(finite, values))
