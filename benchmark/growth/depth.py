@@ -24,7 +24,13 @@ class DepthOperator(GrowthOperator):
 
     @abstractmethod
     def source(self, layer: int, n_small: int, n_large: int) -> int:
-        """Small block that large block `layer` starts from; -1 for a freshly initialised one."""
+        """Small block that a large one starts from; -1 for a freshly initialised one.
+
+        Args:
+            layer: number of the large block, from 0.
+            n_small: blocks of the small model.
+            n_large: blocks of the large one.
+        """
 
     def is_repeat(self, layer: int, n_small: int, n_large: int) -> bool:
         """Whether an earlier large block already starts from the same small block."""
@@ -32,7 +38,15 @@ class DepthOperator(GrowthOperator):
         return source < 0 or any(self.source(i, n_small, n_large) == source for i in range(layer))
 
     def adapt(self, weight: Tensor, axes: Axes) -> Tensor:
-        """Weight of a new block, given the one it starts from; by default the same."""
+        """Weight of a new block; by default that of the block it starts from.
+
+        Args:
+            weight: of that block, as it is stored; must not be changed.
+            axes: of the tensor.
+
+        Returns:
+            A tensor of the same shape.
+        """
         return weight
 
     @final

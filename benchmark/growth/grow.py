@@ -73,6 +73,9 @@ def grow(
         policy: what becomes of the moments.
         resources: randomness and data.
 
+    Returns:
+        The large model, its optimizer's state, and which of its entries are new.
+
     Raises:
         GrowthError: `target` shrinks a size, or enlarges one that no operator grows.
     """
@@ -123,7 +126,19 @@ def _apply(
 def _grown_moments(
     moments: Moments, transfer: Transfer, policy: StatePolicy, taken: set[int]
 ) -> Moments:
-    """Each tensor of the optimizer's state, grown by the gradient rule for its power."""
+    """Each tensor of the optimizer's state, grown by the gradient rule for its power.
+
+    What grows are Adam's averages as they are kept, before bias correction: that divides by one
+    number per tensor, 1 - beta ** step, at the next update, so it commutes with the map and is made
+    with the grown count. A tensor that starts from several takes the highest of their counts. One
+    whose last average (for Adam the second moment) holds nothing counts from zero: wholly new
+    tensors are corrected as in a new model, and all are after `RESET`. New entries inside a warm
+    tensor have its count and are not corrected: their updates are 0.45 to 1.1 times what they would
+    be at the default betas (ADR 0008).
+
+    Returns:
+        State of the large model.
+    """
     tensors = dict[str, Weights]()
     for kind, small in moments.tensors.items():
         if policy is StatePolicy.ASYMMETRIC:
@@ -186,6 +201,9 @@ def grown_sizes(
     Args:
         operators: of a method.
         own_sizes: names of the sizes that only its architecture has.
+
+    Returns:
+        Names of sizes.
 
     Raises:
         GrowthError: an operator does not say what it grows, or names no size of a model.

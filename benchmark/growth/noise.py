@@ -33,6 +33,9 @@ def add_split_noise(
         repeated: contracted dimensions along which coordinates are repeated.
         ratio: size of the noise.
         generator: source of randomness.
+
+    Returns:
+        `weight` itself.
     """
     for dim, axis_map in repeated.items():
         scale = ratio * float(weight.detach().norm()) / math.sqrt(weight.numel()) / BYTE_STD

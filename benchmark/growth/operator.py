@@ -82,7 +82,12 @@ class Transfer(ABC):
 
     @abstractmethod
     def moments(self, small: Weights, power: int) -> Weights:
-        """Large tensors that follow gradients ** `power`; power 0 repeats them unscaled."""
+        """Large tensors of the optimizer's state.
+
+        Args:
+            small: tensors of the parameters' shapes; may be returned, must not be changed.
+            power: of the gradient that they follow; 0 repeats them unscaled.
+        """
 
     @abstractmethod
     def is_new(self) -> Weights:
@@ -146,7 +151,12 @@ class GrowthOperator(ABC):
 
     @abstractmethod
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        """Make every random or learned choice of growing `small` to `target`.
+        """Make every random or learned choice of one growth.
+
+        Args:
+            small: trained model; must not be changed.
+            target: sizes to reach, in those that the operator grows.
+            resources: randomness, data and the architecture to grow into.
 
         Raises:
             GrowthError: this operator cannot reach `target`.

@@ -53,6 +53,12 @@ class Ladder:
     def source(self, target: ModelConfig) -> ModelConfig:
         """Sizes the run starts from.
 
+        Args:
+            target: sizes it ends with.
+
+        Returns:
+            The target with what `shrink` and `start` name made smaller.
+
         Raises:
             ConfigError: a size that the model does not have, one that does not divide, or a start
                 above the target.
@@ -170,13 +176,22 @@ class GrowthSchedule(ABC):
     def times(self, n_growths: int) -> tuple[float, ...] | None:
         """Spent fractions at which to grow, if they are known beforehand.
 
-        A schedule that returns None is asked `due` at every evaluation instead.
+        Args:
+            n_growths: how many there are to be.
+
+        Returns:
+            Fractions of C*, rising within [0, 1); None for a schedule that is asked `due` at every
+            evaluation instead.
         """
         return None
 
     @abstractmethod
     def due(self, progress: Progress) -> bool:
-        """Whether to grow before the next step."""
+        """Whether to grow before the next step.
+
+        Args:
+            progress: what is spent, and every held-out loss so far.
+        """
 
 
 def check_times(times: Sequence[float] | None, n_growths: int) -> None:

@@ -30,12 +30,28 @@ class WidthOperator(GrowthOperator):
 
     @abstractmethod
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        """Sources and shares of the `new` coordinates of an axis that had `old`."""
+        """Where the coordinates of a larger axis come from.
+
+        Args:
+            axis: its name, such as "d_model".
+            old: its length in the small model.
+            new: its length in the large one.
+            generator: source of randomness.
+
+        Raises:
+            GrowthError: this operator cannot grow the axis so.
+        """
 
     def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
-        """What a linear map or a table holds along coordinates of `axis` without a source.
+        """What a linear map or a table holds along coordinates without a source.
 
-        "mean" is the mean over all coordinates with one. Gains of such coordinates are fresh.
+        Args:
+            axis: along which they are.
+            side: whether the tensor produces the axis ("out") or sums over it ("into").
+            small: sizes before growth.
+
+        Returns:
+            "zero", "fresh", or "mean": that over all coordinates with a source. Gains are fresh.
         """
         return "zero" if (axis == "d_model") == (side == "out") else "fresh"
 
@@ -52,6 +68,9 @@ class WidthOperator(GrowthOperator):
             weight: grown map, unflattened; may be changed in place.
             repeated: the contracted dimensions along which coordinates are repeated.
             generator: source of randomness.
+
+        Returns:
+            The map, of the same shape.
         """
         return weight
 
@@ -108,7 +127,16 @@ class WidthTransfer(Transfer):
         }
 
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
-        """A large tensor, unflattened."""
+        """A large tensor.
+
+        Args:
+            name: its key in `state_dict`.
+            small: tensors of the small model.
+            fresh: of a new large model, those that `needs_fresh`.
+
+        Returns:
+            Of a dimension for each of its axes; `weights` flattens it.
+        """
         kind = self.axes[name].kind
         if kind is Kind.CONSTANT:
             return small[name] * self._gain_scale**2
@@ -149,6 +177,9 @@ class WidthTransfer(Transfer):
         """The large tensor on the coordinates that `pick` chooses along every growing dimension.
 
         Contracted dimensions come first: while the tensor is small, scaling is cheap.
+
+        Returns:
+            Of a dimension for each axis.
         """
         image = tensor.reshape(self.axes[name].shape(self.small))
         for dim, _, side, axis_map in reversed(self.sides(name)):

@@ -23,6 +23,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     What was compiled before is forgotten, its time too: PyTorch gives up on a function of too many
     models.
+
+    Returns:
+        A function of the same arguments.
     """
     torch.compiler.reset()
     return torch.compile(function, dynamic=False, fullgraph=True)

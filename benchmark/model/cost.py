@@ -18,7 +18,15 @@ def attended_keys(seq_len: int, *, causal: bool = True) -> float:
 
 
 def forward_flops_per_token(model: Transformer, *, causal: bool = True) -> float:
-    """FLOPs of one token's forward pass at the model's full sequence length."""
+    """FLOPs of one token's forward pass at the model's full sequence length.
+
+    Args:
+        model: may be a shell without memory.
+        causal: charge attention for the half that is needed.
+
+    Returns:
+        Two for each multiply-accumulate.
+    """
     keys = attended_keys(model.config.seq_len, causal=causal)
     return 2 * (model.linear_macs + model.attention_macs * keys)
 
@@ -31,6 +39,14 @@ def training_flops_per_token(
     A product has one gradient for each of its factors. That of a `frozen` weight is not taken, so
     with its forward pass such a product costs twice; nor is any that leads to frozen weights alone,
     so below the first weight that learns a product costs once.
+
+    Args:
+        model: may be a shell without memory.
+        frozen: names of parameters that rest.
+        causal: charge attention for the half that is needed.
+
+    Returns:
+        FLOPs at the model's full sequence length.
     """
     keys = attended_keys(model.config.seq_len, causal=causal)
     spared = _spared_macs(model, frozen, keys)
@@ -41,6 +57,9 @@ def _spared_macs(model: Transformer, frozen: Collection[str], keys: float) -> fl
     """Multiply-accumulates per token of the gradients that freezing makes needless.
 
     A model lists its parts in the order of computation; each entry of a linear map is one product.
+
+    Returns:
+        Of the backward pass alone.
     """
     parameters = dict(model.named_parameters())
     attention = 2 * model.attention_macs / model.config.n_layer * keys

@@ -27,6 +27,9 @@ def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[s
         device: kind of device, "cpu" or "cuda".
         precision: the protocol's name of the precision.
         is_compiled: whether training steps run through `torch.compile`.
+
+    Returns:
+        By kind of operation: the library, or what else decides how it rounds.
     """
     if device != "cpu":
         tf32 = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
@@ -90,6 +93,9 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     Args:
         x: (B, T, ..., K).
         rotation: cosine and sine of each angle, (T or more, K / 2, 2).
+
+    Returns:
+        Of the shape and type of `x`.
     """
     if is_compiling():
         return _rotate_real(x, rotation)
@@ -110,12 +116,15 @@ def _rotate_real(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def attention(qk_BTQHK: Tensor, v_BTHK: Tensor, rotation_Tk2: Tensor | None) -> Tensor:
-    """Causal attention, (B, T, n_query H K), of which a rotation turns queries and keys first.
+    """Causal attention, before which a rotation turns queries and keys.
 
     Args:
         qk_BTQHK: the queries of each head, then its key, which all of them share.
         v_BTHK: values.
         rotation_Tk2: cosine and sine of each angle, for as many positions or more.
+
+    Returns:
+        (B, T, n_query H K).
     """
     if rotation_Tk2 is not None:
         qk_BTQHK = rotate(qk_BTQHK, rotation_Tk2)

@@ -39,6 +39,9 @@ class SizeRule:
         Args:
             axes: of the tensor.
             config: sizes of its model.
+
+        Returns:
+            1 at the width where the peak holds.
         """
         if self.scale == "by_size":
             return (self.width * self.base.d_model / config.d_model) ** self.power

@@ -125,7 +125,13 @@ class ModelConfig:
         raise AttributeError(f"{type(self).__name__} has no size {name!r}")
 
     def resized(self, sizes: Mapping[str, int | str]) -> "ModelConfig":
-        """The same variant with some sizes changed, to numbers or to multiples of its own sizes.
+        """The same variant with some sizes changed.
+
+        Args:
+            sizes: by name, numbers or multiples of this config's own, such as "0.75*d_model".
+
+        Returns:
+            A config; names that `ModelConfig` does not have are in its `own`.
 
         Raises:
             ConfigError: a text that is not like "0.75*d_model", or not a whole number here.
@@ -165,6 +171,12 @@ class ModelConfig:
 
     def size(self, axis: str) -> int:
         """Length of a named parameter axis.
+
+        Args:
+            axis: name of a size, or a `FixedAxis`.
+
+        Returns:
+            Number of coordinates.
 
         Raises:
             ConfigError: the size is left out, and this architecture has the axis.
@@ -228,6 +240,15 @@ def draw_map(weight: Tensor, axes: Axes, generator: torch.Generator | None, n_la
     """Fill a linear map: normal, variance 1 / fan-in, residual writes a further 1 / (2 n_layer).
 
     The depth factor is that of GPT-2 (Radford et al. 2019), section 2.3.
+
+    Args:
+        weight: (out, into), both flattened; changed in place.
+        axes: of the map; whoever writes to d_model alone is a residual write.
+        generator: source of randomness.
+        n_layer: blocks of the model.
+
+    Returns:
+        `weight` itself.
     """
     is_residual_write = axes.out == ("d_model",)
     std = weight.shape[1] ** -0.5 / math.sqrt(2 * n_layer if is_residual_write else 1)

@@ -124,12 +124,18 @@ class Baseline(nn.Module, ABC):
             name: of the parameter in the large model.
             small: sizes before the latest growth.
             large: sizes after it.
+
+        Returns:
+            False for a parameter without gradient, update and decay.
         """
         return True
 
     @final
     def frozen(self, small: ModelConfig, large: ModelConfig) -> tuple[str, ...]:
         """Parameters that rest after a growth from `small` to `large`.
+
+        Returns:
+            Their names in the large model.
 
         Raises:
             GrowthError: it would be all of them.

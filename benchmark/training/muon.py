@@ -104,6 +104,9 @@ def orthogonal(updates_NRC: Tensor, n_iterations: int) -> Tensor:
     Args:
         updates_NRC: no higher than wide; left as they are.
         n_iterations: five are enough for bfloat16.
+
+    Returns:
+        (N, R, C), in the precision of the updates.
     """
     a, b, c = COEFFICIENTS
     x = updates_NRC.bfloat16() if updates_NRC.is_cuda else updates_NRC

@@ -57,7 +57,10 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def optimizer_class(config: OptimizerConfig) -> type[Optimizer] | None:
-    """The class that the configuration names; None for AdamW.
+    """The class that the configuration names.
+
+    Returns:
+        None for AdamW.
 
     Raises:
         ConfigError: there is none, it refuses its arguments, or it does not declare its state.
@@ -201,6 +204,15 @@ def build_optimizer(
     It updates the tensors of `moments` in place, as a copy would take 8 bytes per parameter more.
     Parameters without gradient are in no group, and their moments wait. Each group has its factor
     on the learning rate, `rate`, which leaves rate times decay as it is.
+
+    Args:
+        model: whose parameters it updates.
+        config: the optimizer and its constants.
+        moments: of every parameter, on any device.
+        rule: factors on rates, by tensor.
+
+    Returns:
+        With rates of zero, which each step sets.
     """
     axes, named, rule = model.axes(), dict(model.named_parameters()), rule or SizeRule()
     groups = dict[tuple[float, float, int], list[Tensor]]()
