@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark.base.errors import ConfigError
 
 _CODE = re.compile(r"([\w.-]+/[\w.-]+),\s+commit\s+([0-9a-f]{7,40})\b")
-_NO_CODE = re.compile(r"\bNo\s+official\s+code\b")
+_NO_CODE = re.compile(r"\bno\s+official\s+code\b", re.IGNORECASE)
 _DEVIATIONS = re.compile(r"^Deviations\b[^:]*:", re.MULTILINE)
 
 
