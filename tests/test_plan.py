@@ -34,7 +34,7 @@ from benchmark.plan.config import (
 )
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec, step_flops
-from benchmark.plan.suite import Sharing, plan
+from benchmark.plan.suite import compute, plan
 from benchmark.training.baseline import Baseline
 from benchmark.training.optim import LearningRateConfig, RateCurve, Rewarm
 
@@ -293,11 +293,11 @@ def test_a_rung_that_the_protocol_does_not_name_trains_alone() -> None:
 
 def test_sharing_counts_a_stage_once() -> None:
     runs = [run_of("Fixed", ()), run_of("Fixed", (), budget=0.5)]
-    sharing = Sharing.of(runs)
+    charged, executed = compute(runs)
     ends = [run.predicted()[-1][1].end.flops for run in runs]
     n = n_shared(*runs)
-    assert sharing.charged == sum(ends)
-    assert sharing.executed == sum(ends) - runs[0].predicted()[n - 1][1].end.flops
+    assert charged == sum(ends)
+    assert executed == sum(ends) - runs[0].predicted()[n - 1][1].end.flops
 
 
 def test_other_data_is_another_experiment() -> None:

@@ -52,6 +52,26 @@ def test_a_character_that_the_terminal_lacks_is_replaced(settings: dict[str, str
     assert scratch.split()[:2] == ["scratch", "-"]  # a dash for want of a difference
 
 
+FIRST_WORD = """
+import io, sys
+from benchmark.cli.main import main
+
+class Out(io.StringIO):
+    def write(self, text):
+        sys.exit(f"{text.strip()}: {sorted({'torch', 'pandas', 'omegaconf'} & set(sys.modules))}")
+
+sys.stdout = Out()
+main(["run", "cpu"])
+"""
+
+
+def test_a_run_says_something_before_anything_large_is_imported() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FIRST_WORD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == "planning cpu and starting workers: []\n"
+
+
 def test_at_80_columns_there_are_method_difference_interval_and_verdict() -> None:
     lines = printed(verdicts(RESULTS), 80).splitlines()
     assert lines[0].split()[:4] == ["method", "minus", "scratch", "verdict"]

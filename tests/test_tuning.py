@@ -25,7 +25,7 @@ from benchmark.plan.config import (
     load_suite,
 )
 from benchmark.plan.run import Run
-from benchmark.plan.suite import Sharing
+from benchmark.plan.suite import compute
 from benchmark.records.folder import load_run, run_ids
 from benchmark.session.selection import settle, val_bpb
 from benchmark.session.session import Session
@@ -80,7 +80,7 @@ def test_the_first_trial_is_the_default_setting() -> None:
     for method in METHODS:
         first = tuning.trials(PROTOCOL, method)[0]
         rate, optimizer = PROTOCOL.learning_rate, PROTOCOL.optimizer
-        assert tuning.applied(PROTOCOL, first.tuned) == PROTOCOL
+        assert tuning.with_settings(PROTOCOL, first.tuned) == PROTOCOL
         assert first.tuned == dict(zip(SPACE, (rate.peak, optimizer.weight_decay), strict=True))
         assert (first.args, first.schedule) == (method.args, method.schedule)
 
@@ -93,7 +93,7 @@ def test_an_argument_of_another_optimizer_is_tuned_like_a_setting() -> None:
     first, *others = tuning.trials(protocol, SCRATCH)
     assert first.tuned == {name: 0.9}
     for trial in others:
-        applied = tuning.applied(protocol, trial.tuned)
+        applied = tuning.with_settings(protocol, trial.tuned)
         assert applied.optimizer == replace(other, args={"momentum": trial.tuned[name]})
     without = replace(protocol, optimizer=replace(other, args={}))
     with pytest.raises(ConfigError, match=r"number, in protocol\.optimizer\.args\.momentum; got N"):
@@ -111,7 +111,7 @@ def test_settings_lie_within_their_bounds_and_are_applied() -> None:
                 assert trial.schedule.args == {"at": [trial.tuned["schedule.args.at"]]}
             if method is NET2NET:
                 assert trial.args == {"noise": trial.tuned["args.noise"]}
-            applied = tuning.applied(PROTOCOL, trial.tuned)
+            applied = tuning.with_settings(PROTOCOL, trial.tuned)
             assert applied.learning_rate.peak == trial.tuned["learning_rate.peak"]
             assert applied.optimizer.weight_decay == trial.tuned["optimizer.weight_decay"]
 
@@ -416,8 +416,8 @@ def test_the_ledger_lists_tuning_beside_the_runs(tmp_path: Path) -> None:
     finals = [run for run in session.runs if run.method.role != "tuning"]
     budget = session.suite.protocol.budget_flops
     step = max(run.predicted()[-1][0].step_flops for run in finals)
-    assert len(trials) * 0.5 * budget - Sharing.of(trials).charged <= len(trials) * step
-    assert len(finals) * budget - Sharing.of(finals).charged <= len(finals) * step
+    assert len(trials) * 0.5 * budget - compute(trials)[0] <= len(trials) * step
+    assert len(finals) * budget - compute(finals)[0] <= len(finals) * step
     tuning_line = next(line for line in lines if line.startswith("tuning"))
     assert "12 trial runs at 50.0 % of C*" in tuning_line
     assert not any("trial" in line for line in lines[:2])

@@ -19,8 +19,9 @@ from benchmark.plan.config import (
 from benchmark.plan.factors import design
 from benchmark.plan.guard import build_method
 from benchmark.plan.reading import read
+from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
-from benchmark.plan.suite import Sharing
+from benchmark.plan.suite import compute
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
 from benchmark.session.outlook import Machine, Outlook, Probe, duration
@@ -135,19 +136,19 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         f"{formats.plural(len(outlooks), 'run')}, {formats.plural(len(ids), 'distinct stage')}, "
         f"of which {len(ids) - len(left)} are trained already"
     )
-    yield _charged("", Sharing.of(known))
+    yield _charged("", known)
     if later:
         yield _charged(
             f"{formats.plural(len(later), 'run')} more at settings that the trials choose (the "
             "default's cost nothing twice), ",
-            Sharing.of(later),
+            later,
         )
     if trials:
         of_budget = formats.percent(trials[0].method.budget)
         yield _charged(
             f"tuning, beside these: {formats.plural(len(trials), 'trial run')} at {of_budget} of "
             "C*, scored on validation only, ",
-            Sharing.of(trials),
+            trials,
         )
     for name, reason in design(session.suite).left_out.items():
         yield f"left out of the crossed design: {name}: {reason}"
@@ -186,11 +187,11 @@ def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) 
     )
 
 
-def _charged(what: str, sharing: Sharing) -> str:
-    share = formats.percent(sharing.executed / sharing.charged)
+def _charged(what: str, runs: Sequence[Run]) -> str:
+    charged, executed = compute(runs)
     return (
-        f"{what}charged {formats.flops(sharing.charged)} FLOPs, executed "
-        f"{formats.flops(sharing.executed)}: {share}, as runs share stages"
+        f"{what}charged {formats.flops(charged)} FLOPs, executed {formats.flops(executed)}: "
+        f"{formats.percent(executed / charged)}, as runs share stages"
     )
 
 

@@ -45,7 +45,7 @@ class Run:
     ) -> None:
         self.suite, self.method, self.seed, self.data = suite, method, seed, dict(data)
         self.device = device(suite.run.device, suite.protocol.precision)
-        self.protocol = tuning.applied(suite.protocol, method.tuned)
+        self.protocol = tuning.with_settings(suite.protocol, method.tuned)
         self.optimizer_code = optimizer_code(self.protocol.optimizer)
         where = f"method.{method.name}"
         plugin = PluginConfig(target=method.target, args=method.args)

@@ -1,8 +1,6 @@
 """From a suite to its runs, and what they share."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from benchmark.base.errors import ConfigError
@@ -17,7 +15,6 @@ from benchmark.plan.config import (
 from benchmark.plan.factors import design
 from benchmark.plan.own_schedule import train_bytes
 from benchmark.plan.run import Run
-from benchmark.plan.spec import Done
 
 MAX_SEEDS = 20
 """The exact sign-flip test enumerates 2 ** seeds patterns."""
@@ -27,7 +24,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
     """Every run of a suite, in display order; of a method the seeds.
 
     Methods as listed, then the hull, the cells of the crossed design, the runs at tuned settings
-    (which are those of the default until `tuning.settled`), and last the trials that choose them.
+    (which are those of the default until trials have ended), and last the trials that choose them.
 
     Raises:
         ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
@@ -115,22 +112,13 @@ def _hull_method(sizes: dict[str, int]) -> MethodConfig:
     )
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """How much of a suite's compute is trained once and charged more than once."""
-
-    charged: float
-    executed: float
-
-    @classmethod
-    def of(cls, runs: Iterable[Run]) -> "Sharing":
-        """Predicted FLOPs of all runs, and of their distinct stages."""
-        stages = [stage for run in runs for stage in stage_flops(run.predicted())]
-        return cls(sum(flops for _, flops in stages), sum(dict(stages).values()))
-
-
-def stage_flops(stages: Done) -> list[tuple[str, float]]:
-    """Id of each stage of a run, and the FLOPs that it adds."""
-    ends = [0.0, *(result.end.flops for _, result in stages)]
-    added = [end - start for start, end in pairwise(ends)]
-    return [(spec.id, flops) for (spec, _), flops in zip(stages, added, strict=True)]
+def compute(runs: Iterable[Run]) -> tuple[float, float]:
+    """Predicted FLOPs that are charged to runs, and those executed: of each distinct stage once."""
+    charged, executed = 0.0, dict[str, float]()
+    for run in runs:
+        start = 0.0
+        for spec, result in run.predicted():
+            executed[spec.id] = result.end.flops - start
+            charged += executed[spec.id]
+            start = result.end.flops
+    return charged, sum(executed.values())

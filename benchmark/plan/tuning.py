@@ -95,7 +95,7 @@ def is_open(method: MethodConfig) -> bool:
     return bool(method.tunes) and not method.tuned
 
 
-def settled(final: MethodConfig, trial: MethodConfig) -> MethodConfig:
+def at_settings_of(final: MethodConfig, trial: MethodConfig) -> MethodConfig:
     """The final run at the settings of the chosen trial."""
     return replace(final, args=trial.args, schedule=trial.schedule, tuned=trial.tuned)
 
@@ -114,7 +114,7 @@ def best(scores: Mapping[int, Sequence[float]]) -> int:
     return min(sorted(means), key=means.__getitem__)
 
 
-def applied(protocol: ProtocolConfig, tuned: Mapping[str, float]) -> ProtocolConfig:
+def with_settings(protocol: ProtocolConfig, tuned: Mapping[str, float]) -> ProtocolConfig:
     """The protocol with the shared settings of a trial."""
     for name in tuned:
         if not name.startswith(PRIVATE):

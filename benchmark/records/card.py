@@ -158,7 +158,7 @@ def _growth(record: RunRecord) -> dict[str, Any]:
         "planned": _setting(record, "method", "ladder", "n_growths"),
         "ladder": _constants(record, "method", "ladder"),
         "schedule": _constants(record, "method", "schedule"),
-        "events": _chosen(record.of("growth"), _OF_A_GROWTH),
+        "events": _some_fields(record.of("growth"), _OF_A_GROWTH),
     }
 
 
@@ -169,7 +169,7 @@ def _compute(record: RunRecord) -> dict[str, Any]:
         "flops": sum(charge["flops"] for charge in charges) if charges else None,
         "flops_unmasked": sum(charge["flops_unmasked"] for charge in charges) if charges else None,
         "steps": _last(record, "end").get("step"),
-        "stages": _chosen(charges, _OF_A_CHARGE),
+        "stages": _some_fields(charges, _OF_A_CHARGE),
     }
 
 
@@ -181,7 +181,7 @@ def _time_and_memory(record: RunRecord) -> dict[str, Any]:
         "seconds_of_evaluation": sum(times) if times else None,
         "peak_memory_bytes": end.get("peak_memory_bytes") or None,
         "peak_memory_of": end.get("peak_memory_scope"),
-        "micro_batches": _chosen(record.of("micro_batch"), _OF_A_SHORTAGE) or NONE,
+        "micro_batches": _some_fields(record.of("micro_batch"), _OF_A_SHORTAGE) or NONE,
     }
 
 
@@ -258,7 +258,7 @@ def _last(record: RunRecord, kind: str) -> Event:
     return (record.of(kind) or [{}])[-1]
 
 
-def _chosen(events: Iterable[Event], names: Iterable[str]) -> list[Event]:
+def _some_fields(events: Iterable[Event], names: Iterable[str]) -> list[Event]:
     kept = list(names)
     return [{name: event.get(name) for name in kept} for event in events]
 

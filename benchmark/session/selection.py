@@ -28,7 +28,9 @@ def settle(runs: Sequence[Run], score: Callable[[Run], float | None]) -> list[Ru
         if known == scores:
             best[method] = by_number[tuning.best(known)][0].method
     return [
-        Run(run.suite, tuning.settled(run.method, best[run.method.tunes]), run.seed, run.data)
+        Run(
+            run.suite, tuning.at_settings_of(run.method, best[run.method.tunes]), run.seed, run.data
+        )
         if tuning.is_open(run.method) and run.method.tunes in best
         else run
         for run in runs
