@@ -170,6 +170,15 @@ class Drawing:
         return grouped(growths[[*CURVE[:-1], "bpb_before"]].mean().reset_index())
 
     @cached_property
+    def rungs(self) -> pd.DataFrame:
+        """Method and `CURVE` where annealed runs at smaller budgets end: means over seeds."""
+        runs = self.analysis.frames.runs
+        rungs = runs[(runs.role == "rung") & np.isfinite(runs.curve_bpb)]
+        columns = ["budget_flops", "tokens", "seconds", "curve_bpb"]
+        means = rungs.groupby("method", sort=False)[columns].mean().set_axis(CURVE, axis="columns")
+        return means.reset_index()
+
+    @cached_property
     def limits(self) -> tuple[float, float]:
         """Range of bpb that shows the ends of all curves, whatever their beginnings."""
         ends = [float(self.curves[name].bpb.iloc[-1]) for name in self.looks]

@@ -115,7 +115,7 @@ def curves(drawing: Drawing) -> Plot:
     _all_as_area(left, drawing)
     for name in few:
         plot_curve(left, drawing, name, drawing.curves, has_band=True)
-    rungs = _rungs(drawing)
+    rungs = drawing.rungs.assign(what="annealed end")
     left.plot(rungs.flops, rungs.bpb, "D", color=INK, markersize=3.5, zorder=6)
     budget_axis(left, drawing.budget)
     left.set_ylim(*drawing.limits)
@@ -300,15 +300,6 @@ def _data(drawing: Drawing) -> pd.DataFrame:
     means = means.rename(columns={"bpb_before": "bpb"}).assign(what="growth")
     table = pd.concat([*curves, means], ignore_index=True)
     return table[["method", "what", *table.columns.drop(["method", "what"])]]
-
-
-def _rungs(drawing: Drawing) -> pd.DataFrame:
-    """Where the annealed runs at smaller budgets end."""
-    runs = drawing.analysis.frames.runs
-    rungs = runs[(runs.role == "rung") & np.isfinite(runs.curve_bpb)]
-    columns = ["budget_flops", "tokens", "seconds", "curve_bpb"]
-    means = rungs.groupby("method", sort=False)[columns].mean().set_axis(CURVE, axis="columns")
-    return means.reset_index().assign(what="annealed end")
 
 
 def _gap_or_status(row: Row) -> str:

@@ -27,7 +27,7 @@ def curves(drawing: Drawing) -> Row:
         "from": FIRST_SHOWN,
         "limits": list(drawing.limits),
         "methods": [_method(drawing, name) for name in names],
-        "rungs": _rungs(drawing),
+        "rungs": rows(drawing.rungs),
     }
 
 
@@ -109,18 +109,6 @@ def _growth_notes(event: Row) -> list[str]:
         f"{formats.plural(event['n'], 'seed')}",
         f"bpb {formats.bpb(event['bpb_before'])} before, {formats.bpb(event['bpb_after'])} after",
         f"Adam state: {event['state_policy']}",
-    ]
-
-
-def _rungs(drawing: Drawing) -> list[Row]:
-    """Where annealed runs at smaller budgets end, on every axis."""
-    runs = drawing.analysis.frames.runs
-    rungs = runs[(runs.role == "rung") & np.isfinite(runs.curve_bpb)]
-    at = rungs.groupby("method", sort=False)[[*AXES, "budget_flops", "curve_bpb"]].mean()
-    return [
-        {"name": str(name), "bpb": finite(row["curve_bpb"]), "flops": finite(row["budget_flops"])}
-        | {axis: finite(row[axis]) for axis in AXES[1:]}
-        for name, row in zip(at.index, rows(at), strict=True)
     ]
 
 

@@ -146,7 +146,7 @@
       ...stopped.map((method) =>
         markers(method, [end(method)], "x", 9, `<b>${format.plain(method.name)}</b><br>a run failed`)),
       markers({ colour: "ink" }, rungs, "diamond", 8,
-        rungs.map((rung) => `<b>${format.plain(rung.name)}</b><br>${format.exact(rung.bpb)} bpb<br>` +
+        rungs.map((rung) => `<b>${format.plain(rung.method)}</b><br>${format.exact(rung.bpb)} bpb<br>` +
           `annealed at ${format.flops(rung.flops)} FLOPs`)),
     ];
   };
