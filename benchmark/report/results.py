@@ -62,7 +62,7 @@ class Results:
         )
         bpb = runs[runs.role != "tuning"].groupby(["method", "role"], sort=False).test_bpb
         scores = bpb.agg(["mean", "std", "count"]).sort_values("mean", kind="stable").reset_index()
-        of = f" of the lowest of {len(scores)} methods" if len(scores) > SHOWN else ""
+        of = f", the {SHOWN} lowest of {len(scores)} methods" if len(scores) > SHOWN else ""
         return (
             f"{runs.suite.iloc[0]}: {len(runs)} runs ({ended}); rows: {rows}\n"
             f"test bpb{of}:\n{scores.head(SHOWN).to_string(index=False, float_format='%.4f')}"

@@ -28,7 +28,7 @@ from benchmark.training.memory import keep_freed_memory
 from benchmark.training.shortage import first_that_fits, halvings
 
 WARMUP_STEPS = 1
-STEPS = 3
+STEPS = 2
 MOST_TOKENS = 2**15
 
 
