@@ -231,7 +231,7 @@ def test_a_band_is_that_of_the_figures_and_each_run_keeps_its_own_points(
     last = mean_interval([bpb[-1] for bpb in own])
     found = [fast["mean"][name][-1] for name in ("bpb", "low", "high")]
     assert found == pytest.approx([last.value, last.low, last.high])
-    assert (fast["n"], fast["band"]) == (3, "95 % interval")
+    assert (fast["mean"]["n"], fast["mean"]["band"]) == (3, "95 % interval")
     evaluations = [e for e in toy.events(FAST, 1, 0.01) if e["kind"] == "evaluation"]
     assert fast["seeds"][1]["run"] == toy.run_id("fast", 1)
     assert {round(e["bpb"], 6) for e in evaluations} <= set(own[1])

@@ -38,14 +38,12 @@ def finite(value: float) -> float | None:
 
 def _method(drawing: Drawing, name: str) -> Row:
     frames, curve, look = drawing.analysis.frames, drawing.curves[name], drawing.looks[name]
-    runs, n = frames.of(name), int(curve.n.iloc[0])
+    runs = frames.of(name)
     return _look(look) | {
         "name": name,
         "role": str(runs.role.iloc[0]),
         "shown": name in drawing.prominent,
         "banded": name in drawing.ranked[:1] or look.colour == INK,
-        "n": n,
-        "band": "95 % interval" if n >= MIN_SEEDS else "lowest to highest",
         "mean": _mean(curve),
         "minus": _mean(drawing.minus[name]) if name in drawing.minus else None,
         "seeds": [
@@ -59,7 +57,10 @@ def _method(drawing: Drawing, name: str) -> Row:
 
 
 def _mean(curve: pd.DataFrame) -> Row:
-    return {name: _plain(curve[name].to_numpy()) for name in (*CURVE, "low", "high")}
+    n = int(curve.n.iloc[0])
+    band = "95 % interval" if n >= MIN_SEEDS else "lowest to highest"
+    points = {name: _plain(curve[name].to_numpy()) for name in (*CURVE, "low", "high")}
+    return {"n": n, "band": band} | points
 
 
 def _seed(drawing: Drawing, run: Row) -> Row:

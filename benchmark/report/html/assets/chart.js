@@ -37,12 +37,12 @@
 
   const meanNotes = (method, mean) =>
     mean.bpb.map((bpb, i) => {
-      const range = `${method.band}: ${format.bpb(mean.low[i])} to ${format.bpb(mean.high[i])}`;
+      const range = `${mean.band}: ${format.bpb(mean.low[i])} to ${format.bpb(mean.high[i])}`;
       const own = method.seeds
         .filter((seed) => seed.aligned && !isMinus())
         .map((seed) => `<br>${format.bpb(seed.bpb[i])}  seed ${seed.seed}, run ${seed.run}`);
       return (
-        `<b>${format.plain(method.name)}</b><br>${said(bpb)}, mean of ${method.n}<br>` +
+        `<b>${format.plain(method.name)}</b><br>${said(bpb)}, mean of ${mean.n}<br>` +
         `${range}<br>${where(mean, i)}${own.join("")}`
       );
     });
@@ -110,12 +110,12 @@
   };
 
   const noteOf = ({ methods, bands, seeds, grown, stopped, rungs }) => {
-    const ranges = new Set(bands.map((method) => method.band));
+    const ranges = new Set(bands.map((method) => points(method).band));
     return Object.entries({
       "Bits per byte on the validation slice, minus scratch with the same seed at equal compute.": isMinus(),
       "Bits per byte on the validation slice.": !isMinus(),
-      "Lines: mean over seeds.": methods.some((method) => method.n > 1),
-      [`Bands: ${[...ranges].join(", or with fewer than 3 seeds ")}.`]: ranges.size,
+      "Lines: mean over seeds.": methods.some((method) => points(method).n > 1),
+      [`Bands: ${[...ranges].sort().join(", or with fewer than 3 seeds ")}.`]: ranges.size,
       "Thin lines: every run.": seeds.length,
       "Circles: growth.": grown.length,
       "Diamonds: scratch annealed at a smaller budget.": rungs.length,
