@@ -273,9 +273,13 @@ def test_a_plateau_is_a_best_loss_that_has_grown_old(
     [
         (lambda: OnSlope(window=1), "schedule.window must be at least 2, got 1"),
         (lambda: OnPlateau(patience=0), "schedule.patience must be at least 1, got 0"),
+        (lambda: OnPlateau(latest=float("nan")), "schedule.latest must be finite, got nan"),
+        (lambda: OnSlope(earliest=float("inf")), "schedule.earliest must be finite, got inf"),
     ],
 )
-def test_refuses_to_judge_by_too_few_evaluations(make: Callable[[], object], message: str) -> None:
+def test_refuses_too_few_evaluations_and_what_is_no_number(
+    make: Callable[[], object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 

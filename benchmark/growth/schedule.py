@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import linear_regression
 from typing import final
 
 from typing_extensions import override
@@ -263,7 +264,31 @@ class Proportional(FixedSchedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnSlope(GrowthSchedule):
+class OnLoss(GrowthSchedule):
+    """Grow when the losses since the last growth say so, between two fractions of the budget."""
+
+    earliest: float = 0.05
+    latest: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                raise ConfigError(f"schedule.{name} must be finite, got {value}")
+
+    @abstractmethod
+    def has_settled(self, points: Sequence[Point]) -> bool:
+        """Whether to grow, after these evaluations since the last growth."""
+
+    @final
+    @override
+    def due(self, progress: Progress) -> bool:
+        if progress.spent >= self.latest:
+            return True
+        return progress.spent >= self.earliest and self.has_settled(progress.stage_history)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnSlope(OnLoss):
     """Grow when the loss falls too slowly per compute (Shen et al. 2022, arXiv:2203.06211).
 
     The slope is that of a least-squares line through log10 bpb against log10 FLOPs over the last
@@ -274,57 +299,37 @@ class OnSlope(GrowthSchedule):
 
     threshold: float = -0.083
     window: int = 5
-    earliest: float = 0.05
-    latest: float = 0.75
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.window < 2:  # noqa: PLR2004 - a line needs two points
             raise ConfigError(f"schedule.window must be at least 2, got {self.window}")
-        _check_finite(self, "threshold", "earliest", "latest")
 
     @override
-    def due(self, progress: Progress) -> bool:
-        if progress.spent >= self.latest:
-            return True
-        recent = progress.stage_history[-self.window :]
-        if progress.spent < self.earliest or len(recent) < self.window:
+    def has_settled(self, points: Sequence[Point]) -> bool:
+        if len(points) < self.window:
             return False
-        return _slope(recent) > self.threshold
-
-
-def _check_finite(schedule: GrowthSchedule, *names: str) -> None:
-    for name in names:
-        if not math.isfinite(value := getattr(schedule, name)):
-            raise ConfigError(f"schedule.{name} must be finite, got {value}")
-
-
-def _slope(points: Sequence[Point]) -> float:
-    x = [math.log10(point.flops) for point in points]
-    y = [math.log10(point.bpb) for point in points]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return covariance / sum((a - mean_x) ** 2 for a in x)
+        recent = points[-self.window :]
+        flops = [math.log10(point.flops) for point in recent]
+        bpb = [math.log10(point.bpb) for point in recent]
+        return linear_regression(flops, bpb).slope > self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPlateau(GrowthSchedule):
+class OnPlateau(OnLoss):
     """Grow when the best bpb of the stage is older than `patience` evaluations."""
 
     patience: int = 2
     min_delta: float = 0.0
-    earliest: float = 0.05
-    latest: float = 0.75
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.patience < 1:
             raise ConfigError(f"schedule.patience must be at least 1, got {self.patience}")
-        _check_finite(self, "min_delta", "earliest", "latest")
 
     @override
-    def due(self, progress: Progress) -> bool:
-        if progress.spent >= self.latest:
-            return True
-        bpb = [point.bpb for point in progress.stage_history]
-        if progress.spent < self.earliest or len(bpb) <= self.patience:
+    def has_settled(self, points: Sequence[Point]) -> bool:
+        bpb = [point.bpb for point in points]
+        if len(bpb) <= self.patience:
             return False
         return min(bpb[-self.patience :]) >= min(bpb[: -self.patience]) - self.min_delta
