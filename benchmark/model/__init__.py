@@ -2,6 +2,7 @@
 
 transformer.py  sizes, named axes, parts and the model itself
 cost.py         floating-point operations by formula
+size_rule.py    learning rates and initial weights by sizes, tensor by tensor
 kernels.py      the operations that PyTorch's CPU build does slowly, done faster
 compiled.py     training through `torch.compile`
 """
