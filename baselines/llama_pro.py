@@ -9,8 +9,9 @@ frozen, embeddings and head included, and a new schedule with a warm-up: `llama_
 compute. New blocks start from moments of zero either way.
 
 Deviations: by default all weights train on, at an unchanged rate, for freezing is a choice for
-continual learning, not for pretraining. Groups may differ by one block where the depths do not
-divide.
+continual learning, not for pretraining. A target of 4, 8 or 12 blocks grows from three quarters of
+them, where 40 grow from 32, and at half of the run, where the source is finished. Groups may differ
+by one block where the depths do not divide.
 """
 
 from typing_extensions import override
