@@ -136,11 +136,11 @@ SUITE: dict[str, Any] = {
     "workload": {
         "corpus": "synthetic",
         "batch_size": 4,
-        "target": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_head": 8, "d_ff": 32,
+        "target": {"d_model": 16, "n_layer": 4, "n_head": 2, "d_head": 8, "d_ff": 32,
                    "seq_len": 16},
     },
     "protocol": {
-        "budget_flops": 3.0e8, "seeds": [0], "n_evaluations": 4, "curve_bytes": 512,
+        "budget_flops": 6.0e8, "seeds": [0], "n_evaluations": 4, "curve_bytes": 512,
         "learning_rate": {"peak": 0.1},
         "optimizer": {"target": "theirs:Momentum", "args": {"momentum": 0.9}, "weight_decay": 0.0},
     },

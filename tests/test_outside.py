@@ -36,6 +36,8 @@ class GroupedBlock(Block):
         super().__init__(make, config)
         if config.n_head % config.n_kv_head:
             raise ConfigError(f"n_kv_head must divide n_head, got {config.n_kv_head}")
+        if config.n_query > 1 or config.qk_norm:
+            raise ConfigError("n_kv_head takes n_query=1 and qk_norm=false")
         del self.qkv
         self.n_kv_head = config.n_kv_head
         self.q = make.linear(config, ("n_head", "d_head"), ("d_model",))
@@ -139,4 +141,4 @@ def test_an_architecture_with_a_size_of_its_own_comes_from_another_package(
     assert (growth["from"]["n_kv_head"], growth["to"]["n_kv_head"]) == (1, 2)
     assert abs(growth["bpb_after"] - growth["bpb_before"]) < 1e-5
     assert "n_kv_head" not in runs["scratch"].of("stage")[0]["sizes"]
-    assert "n_kv_head 1 to 2" in (tmp_path / "results/local/tiny/report.md").read_text()
+    assert "n_kv_head x2 at 49 %" in (tmp_path / "results/local/tiny/report.md").read_text()

@@ -423,7 +423,8 @@ class Transformer(nn.Module):
 
     Another architecture subclasses this and replaces what `linear`, `norm` or `block` makes. Sizes
     beyond those of `ModelConfig` are declared in `own_sizes`; a method's `sizes` and ladder may
-    then name them, and operators grow them like any axis.
+    then name them, and operators grow them like any axis. One that cannot be built in some variant,
+    such as with `n_query` above 1, raises `ConfigError`, and the contract leaves it out.
 
     Args:
         config: sizes and variant.
