@@ -1,7 +1,7 @@
 """The growth recipe of FLM-101B (Li et al. 2023, arXiv:2309.03852), scaled down.
 
 Masked growth in three stages, 16B, 51B and 101B parameters there, of 79, 13 and 9 % of the tokens
-or 46, 23 and 31 % of the compute; all widths grow, then depth doubles. No official code is known;
+or 48, 23 and 29 % of the compute; all widths grow, then depth doubles. No official code is known;
 the masks are those of MSG.
 
 After growth: the rate at the start of the second stage is 0.85 and of the third 0.5 of the first

@@ -360,7 +360,7 @@ def test_refuses_what_is_no_multiple_of_a_size(text: str, message: str) -> None:
 
 def test_sizes_are_the_integers_and_nothing_else() -> None:
     assert TINY.sizes() == {
-        "d_model": 6, "n_layer": 2, "n_head": 3, "d_head": 4, "d_ff": 10,
+        "d_model": 6, "n_layer": 2, "n_head": 3, "d_head": 4, "n_query": 1, "d_ff": 10,
         "vocab_size": 13, "seq_len": 7,
     }  # fmt: skip
     assert "rank" in TINY.resized({"rank": 3}).sizes()

@@ -38,7 +38,9 @@ class Draws(Part):
         """Numbers of the blocks of the coming step; a path of one is the first."""
         source = torch.Generator().manual_seed(int(self.next))
         self.next += 1
-        between = torch.randperm(n_layer - 2, generator=source)[: max(0, n_path - 2)] + 1
+        between = (
+            torch.randperm(n_layer - 2, generator=source, device="cpu")[: max(0, n_path - 2)] + 1
+        )
         return [0, *sorted(between.tolist()), n_layer - 1][: max(1, n_path)]
 
 

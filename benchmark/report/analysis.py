@@ -61,7 +61,10 @@ def analyse(
     """
     plan, shared_text = plan or Registration(), shared_text or {}
     require_possible(suite, shared_text)
-    data = frames(suite)
+    return _analysis(frames(suite), plan, shared_text)
+
+
+def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysis:
     found = controls(data)
     compared, faster = comparisons(data, found), speed_ups(data)
     doubts = withheld(data, found)
@@ -80,15 +83,6 @@ def analyse(
         "modes": modes(data),
         "growth_events": tables.growth_events(data),
     }
-    tried, crossed = tuning.trials(data, found), factors.design(data)
-    if_any = {
-        "tuning": tuning.tuning(data, found, tried),
-        "tuning_trials": tried,
-        "main_effects": factors.main_effects(crossed),
-        "effect_shares": factors.shares(crossed),
-        "single_runs": single_runs(data),
-        "amendments": plan.amendments(),
-    }
     of_suite = {
         "shared_compute": tables.shared_compute(data),
         "settings": tables.hyperparameters(data),
@@ -105,10 +99,23 @@ def analyse(
         overlap=shared_text,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
-        | {name: table for name, table in if_any.items() if len(table)}
+        | {name: table for name, table in _of_some(data, found, plan).items() if len(table)}
         | of_suite
         | records,
     )
+
+
+def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
+    """Tables that only some suites have; empty in the others."""
+    tried, crossed = tuning.trials(data, found), factors.design(data)
+    return {
+        "tuning": tuning.tuning(data, found, tried),
+        "tuning_trials": tried,
+        "main_effects": factors.main_effects(crossed),
+        "effect_shares": factors.shares(crossed),
+        "single_runs": single_runs(data),
+        "amendments": plan.amendments(),
+    }
 
 
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
