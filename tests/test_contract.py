@@ -1,15 +1,14 @@
 """Every method keeps the contract, and every check catches a method that breaks its promise."""
 
 import inspect
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_suite import distinct_methods
 
 from benchmark.base.errors import ConfigError
-from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import import_class
 from benchmark.contract import CHECKS, TRAINING, CheckResult, check, judge, subject
 from benchmark.methods_page import outdated_rows
@@ -48,16 +47,6 @@ BROKEN = {
 }
 
 YAML = "name: exits\ntarget: broken_methods:Exits\nargs: {when: growing}\n"
-
-
-def distinct_methods() -> list[str]:
-    """Names of the configured methods, one for each class with its arguments."""
-    names = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
-    configs = {name: load_method(name) for name in names}
-    first = {
-        json.dumps([c.target, c.args], sort_keys=True): n for n, c in reversed(configs.items())
-    }
-    return sorted(first.values())
 
 
 def quick(method: MethodConfig) -> dict[str, Any]:

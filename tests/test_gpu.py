@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_suite
 import torch
+from _pytest.mark import ParameterSet
 from pretend_gpu import DEVICE, gpu_fabric, pretend_gpu
 from tiny import generator
 from torch import Tensor
@@ -21,7 +22,7 @@ from benchmark.growth.operator import Moments, Resources, Transfer, Weights
 from benchmark.growth.width import WidthOperator, WidthTransfer
 from benchmark.model import kernels
 from benchmark.model.transformer import Block, ModelConfig, Transformer
-from benchmark.plan.config import available, load_method, load_suite
+from benchmark.plan.config import load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.stage import fitting, process
 from benchmark.stage.checkpoint import StageStore, load_state
@@ -142,14 +143,19 @@ def strays(trained: Trained) -> list[str]:
     return [name for name, tensor in trained.tensors.items() if tensor.device != DEVICE]
 
 
-SLOW = ("choose_early", "ligo", "ligo_all", "ligo_stream")
-"""Learn their maps on the pretended GPU."""
+LEARN = ("baselines.choose_early:ChooseEarly", "baselines.ligo:LiGO")
+"""Methods that train on the way to their growth, which is slow."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in available("method")],
-)
+def methods() -> Iterator[ParameterSet | str]:
+    """All that differ in code; of each class, all but the first are slow."""
+    seen = set(LEARN)
+    for name, target in tiny_suite.distinct_methods().items():
+        yield pytest.param(name, marks=pytest.mark.slow) if target in seen else name
+        seen.add(target)
+
+
+@pytest.mark.parametrize("name", methods())
 def test_every_method_is_on_the_gpu_as_a_whole_and_learns_there_what_it_learns_here(
     name: str,
 ) -> None:

@@ -1,10 +1,11 @@
 """A suite that trains in a second, on a file of random letters; no test lives here."""
 
+import json
 from pathlib import Path
 
 import torch
 
-from benchmark.plan.config import load_suite
+from benchmark.plan.config import available, load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.session.session import Session
@@ -41,6 +42,15 @@ summary: two blocks from one, at half of the run
 target: baselines.stacking:Stacking
 """
 """Beside a suite of two blocks; the published factor takes four."""
+
+
+def distinct_methods() -> dict[str, str]:
+    """The configured methods, one for each class with its arguments: name to class."""
+    configs = {name: load_method(name) for name in available("method")}
+    first = {
+        json.dumps([c.target, c.args], sort_keys=True): n for n, c in reversed(configs.items())
+    }
+    return {name: configs[name].target for name in sorted(first.values())}
 
 
 def prepare(folder: Path, budget: float = 5e8) -> Path:
