@@ -58,7 +58,7 @@ class _Noisy(WidthTransfer):
         weight = super().weight(name, small, fresh)
         if not self.needs_fresh(name):
             return weight
-        return weight + self.operator.noise * fresh[name].view_as(weight)
+        return fresh[name].view_as(weight).mul_(self.operator.noise).add_(weight)
 
 
 class MupWidth(Baseline):

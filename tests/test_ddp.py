@@ -24,7 +24,15 @@ from benchmark.stage.context import Context, Tick
 
 pytestmark = pytest.mark.slow  # processes start
 
-METHODS = ["stacking", "msg", "llama_pro_frozen", "sparkling"]
+AT_HALF = "schedule: {args: {at: [0.5]}}\n"
+OTHERWISE = {
+    "msg": AT_HALF,
+    "llama_pro_frozen": "ladder: {shrink: {n_layer: 2}}\n" + AT_HALF,
+    "sparkling": AT_HALF,
+}
+"""What differs from the published recipe, so that growth is where the decay begins."""
+
+METHODS = ["stacking", *OTHERWISE]
 """Plain copies, masks that open, parameters that rest, and new entries at a rate of their own."""
 
 ROUNDED = {"loss", "bpb", "bpb_before", "bpb_after", "nats", "block_nats"}
@@ -40,12 +48,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run_of(folder: Path, method: str, devices: int, cache: str = "") -> tuple[Run, Context]:
     """A run that grows, if it does, where the decay begins; so it has two stages at most."""
+    path = folder / f"{method}.yaml"
     if method[0].isupper():
-        path = folder / f"{method}.yaml"
         path.write_text(f"name: {method}\ntarget: 'greedy_methods:{method}'\nrole: control\n")
-        method = str(path)
+    elif method != "stacking":
+        path.write_text(f"name: {method}\ndefaults: {method}\n{OTHERWISE[method]}")
     overrides = [
-        f"methods=[{method}]",
+        f"methods=[{path}]",
         "protocol.cuts=[]",
         "protocol.rungs=[1.0]",
         "protocol.learning_rate.decay=0.5",

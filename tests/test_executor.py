@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tiny_suite import prepare
+from tiny_suite import STACKING, prepare
 
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Track
@@ -191,6 +191,8 @@ def test_without_room_for_checkpoints_only_those_that_are_needed_stay() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_a_later_run_trains_again_what_it_needs_and_has_been_deleted() -> None:
+    text = STACKING.replace("name: stacking", "name: stacking_interleaved")
+    Path("stacking_interleaved.yaml").write_text(f"{text}args: {{order: interleaved}}\n")
     first = session_of(["scratch", "stacking"], "run.cache_gigabytes=0")
     first.execute(quiet)
     before = {path: path.read_bytes() for path in first.cache.glob("stages/*/events.jsonl")}

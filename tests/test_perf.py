@@ -149,7 +149,7 @@ def wide() -> ModelConfig:
     [
         (
             {"d_model": 128, "n_head": 8, "d_ff": 512},
-            {"net2net", "net2net_corner", "bert2bert_aki", "lemon", "flm101b"},
+            {"net2net", "hypercloning", "bert2bert_aki", "lemon", "flm101b"},
         ),
         (
             {"n_layer": 24},
