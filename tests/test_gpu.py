@@ -143,13 +143,15 @@ def strays(trained: Trained) -> list[str]:
     return [name for name, tensor in trained.tensors.items() if tensor.device != DEVICE]
 
 
-LEARN = ("baselines.choose_early:ChooseEarly", "baselines.ligo:LiGO")
-"""Methods that train on the way to their growth, which is slow."""
+LONG = (
+    "baselines.choose_early:ChooseEarly", "baselines.ligo:LiGO", "baselines.rank_growth:RankGrowth",
+)  # fmt: skip
+"""Methods that train on the way to their growth, or pass many sizes: all of theirs are slow."""
 
 
 def methods() -> Iterator[ParameterSet | str]:
     """All that differ in code; of each class, all but the first are slow."""
-    seen = set(LEARN)
+    seen = set(LONG)
     for name, target in tiny_suite.distinct_methods().items():
         yield pytest.param(name, marks=pytest.mark.slow) if target in seen else name
         seen.add(target)
