@@ -32,7 +32,8 @@ def training_flops_per_token(
     rank never rest here: of them the three passes are charged.
 
     Args:
-        sizes: of the model; `n_token` or `rank` only if the architecture has them.
+        sizes: of the model; `n_token`, `rank` or `n_path`, the blocks that a step runs, only if the
+            architecture has them.
         activation: "gelu" (two matrices) or "swiglu" (three).
         keys: mean keys that a position attends to.
         frozen: names of the parameters that rest.
@@ -49,7 +50,8 @@ def training_flops_per_token(
         block = sum(min(m * n, rank * (m + n)) for pairs in maps.values() for m, n in pairs)
     else:
         block = sum(m * n for pairs in maps.values() for m, n in pairs)
-    whole = 3 * (sizes["n_layer"] * (block + attention) + d * sizes["vocab_size"])
+    n_run = sizes.get("n_path", sizes["n_layer"])
+    whole = 3 * (n_run * (block + attention) + d * sizes["vocab_size"])
     return 2 * (whole - (_spared(sizes, maps, attention, frozen) if frozen else 0))
 
 

@@ -52,7 +52,8 @@ def _judged(current: Plan) -> Iterator[Remark]:
     """Metric, target loss and tests other than those that reports are made with."""
     for key, right in {"metric": METRIC, "target_loss": TARGET_LOSS, "tests": list(TESTS)}.items():
         if current[key] != right:
-            yield Remark(f"{FILE}: {key} is {current[key]!r}, reports are made by {right!r}")
+            text = f"{FILE}: {key} is {current[key]!r}, reports are made by {right!r}"
+            yield Remark(text, is_fault=key != "tests")  # the report names tests that came later
 
 
 def _late(lock: Lock) -> Iterator[Remark]:

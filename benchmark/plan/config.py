@@ -393,7 +393,8 @@ def find(group: str, name: str, beside: Path | None = None) -> Path:
         return found[0]
     if is_path:
         raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
-    near = did_you_mean(name, available(group))
+    own = f"{name}.yaml"
+    near = f"; did you mean {own}?" if Path(own).is_file() else did_you_mean(name, available(group))
     raise ConfigError(
         f"unknown {group} {name!r}{near} (looked beside the suite, in configs/{group} here, and "
         "among those of `growbench list`)"

@@ -28,7 +28,7 @@ FILE = "plan.lock"
 METRIC = "bits per byte of the whole test split, every byte scored once; lower is better"
 TARGET_LOSS = "the curve bpb that the annealed scratch run of the same seed ends with, at each rung"
 TESTS = (
-    "difference: paired by seed, mean with Student's t interval at 95 %",
+    "difference: paired by seed, mean with a moderated t interval at 95 % (docs/adr/0030)",
     "significance: exact sign-flip test, Holm's correction over the tests of all methods",
     "better: below zero against scratch, the best fixed size and every control a method names",
 )

@@ -1,6 +1,6 @@
 """Every number of a report, computed once from the records."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +14,9 @@ from benchmark.report.leaks import Overlap, overlap, require_possible
 from benchmark.report.plan import Registration, registration
 from benchmark.report.single_runs import single_runs
 from benchmark.report.verdicts import comparisons, verdicts
+
+NOTE = "note.md"
+"""In a results folder: what readers should know beside the records; its report quotes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class Analysis:
     overlap: Overlap
     """What held-out text shares with training text; empty if unknown."""
 
+    note: str = ""
+    """What whoever published the results says of them, in Markdown."""
+
     tables: dict[str, pd.DataFrame] = field(repr=False)
     """By the name of the CSV file they are written to; those without rows are left out."""
 
@@ -42,8 +48,9 @@ def analyse_folder(results_dir: Path) -> Analysis:
     Raises:
         RecordError: the records are damaged or contradict one another, or there are none.
     """
-    suite = load_suite(results_dir)
-    return analyse(suite, registration(results_dir), overlap(results_dir))
+    suite, note = load_suite(results_dir), results_dir / NOTE
+    found = analyse(suite, registration(results_dir), overlap(results_dir))
+    return replace(found, note=note.read_text().strip() if note.is_file() else "")
 
 
 def analyse(

@@ -92,14 +92,16 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
     _require_comparable((a, b), sides)
     old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods()} for side in sides)
     old, new = ({m: scores for m, scores in side.items() if scores} for side in (old, new))
+    kept = [{f"{m} seed {seed}" for m in old.keys() & new.keys() for seed in side[m]}
+            for side in (old, new)]  # fmt: skip
     return Changes(
         methods=tuple(
             _change(method, old[method], new[method], factor, threshold)
             for method in old
             if method in new
         ),
-        only_in_a=tuple(method for method in old if method not in new),
-        only_in_b=tuple(method for method in new if method not in old),
+        only_in_a=(*(method for method in old if method not in new), *sorted(kept[0] - kept[1])),
+        only_in_b=(*(method for method in new if method not in old), *sorted(kept[1] - kept[0])),
         records=_records(suites),
         provenance=_provenance(sides),
     )

@@ -23,6 +23,7 @@ def page(analysis: Analysis) -> str:
         f"# {suite.name} {suite.version}: {suite.purpose}",
         f"> **{suite.watermark.upper()}**" if suite.watermark else "",
         answer(analysis),
+        analysis.note,
         *tripwires(analysis),
         formats.figure("differences", "Difference of every method to its controls"),
         formats.table(verdicts, groups=list(analysis.tables["summary"].group)),

@@ -3,12 +3,14 @@
 import pandas as pd
 
 from benchmark.records.card import own_schedule
+from benchmark.records.lock import TESTS
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
-from benchmark.report.frames import ABSENT, rows
+from benchmark.report.frames import ABSENT, grouped, rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
 from benchmark.report.prose import code
+from benchmark.report.statistics import Estimate, joint_verdict, verdict
 
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
@@ -94,9 +96,34 @@ def _registered(analysis: Analysis) -> list[str]:
     if lock.results:
         when = f"on {lock.date[:10]}, when {formats.plural(lock.results, 'run')} had results"
         found.append(f"**Locked late:** the plan was written {when}.")
+    planned = [test for test in lock.current["tests"] if test not in TESTS]
+    if planned:
+        others = _ordinary_words(analysis).items()
+        words = formats.listed([f"`{method}` ({word})" for method, word in others])
+        found.append(
+            f'**Another test than planned:** the plan says "{formats.listed(planned)}"; the words '
+            "here follow the moderated t, which came later. By the ordinary interval, which stands "
+            f"beside each difference below, {words or 'no word'} would be another."
+        )
     if marks:
         listed = formats.listed([f"`{method}` ({mark})" for method, mark in marks.items()])
         found.append(f"**Changed after results were seen:** {listed}.")
+    return found
+
+
+def _ordinary_words(analysis: Analysis) -> dict[str, str]:
+    """Methods whose verdict is another one by the ordinary t, with that."""
+    table = analysis.tables["comparisons"]
+    found: dict[str, str] = {}
+    for method, group in grouped(table[table.role == "method"]).items():
+        limits = [{name: row[f"own_{name}"] for name in ("low", "high")} for row in group]
+        verdicts = [
+            verdict(Estimate(n=row["n"], value=row["difference"], **ends))
+            for row, ends in zip(group, limits, strict=True)
+        ]
+        word, said = joint_verdict(verdicts), analysis.words[method]
+        if word != said and said in ("better", "worse", "no evidence"):
+            found[method] = word
     return found
 
 
