@@ -14,7 +14,7 @@ from synthetic_records import SUITE, Planted, rewrite, run_id, write_records
 from benchmark.base.errors import RecordError
 from benchmark.cli.main import main
 from benchmark.records.events import Event
-from benchmark.records.folder import load_run, run_ids
+from benchmark.records.folder import load_run, load_suite, run_ids
 from benchmark.report.compare import Change, compare_folders
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -80,6 +80,16 @@ def test_pairs_are_the_seeds_that_both_have(tmp_path: Path) -> None:
     a = write_records(tmp_path / "a", seeds=(0, 1, 2, 3))
     b = write_records(tmp_path / "b", seeds=(1, 2, 3, 4))
     assert {change.comparison.difference.n for change in changes(a, b).values()} == {3}
+
+
+def test_a_run_whose_records_are_gone_is_named_and_other_seeds_are_not(tmp_path: Path) -> None:
+    a, b = records(tmp_path / "a"), records(tmp_path / "b")
+    run = next(run for run in load_suite(b).runs if run.method == "slow")
+    (b / "runs" / f"{run.run_id}.jsonl.gz").unlink()
+    found = compare_folders(a, b)
+    assert (found.only_in_a, found.regressed) == ((f"slow seed {run.seed}",), True)
+    fewer = write_records(tmp_path / "c", seeds=SEEDS[:-1])
+    assert compare_folders(a, fewer).only_in_a == ()
 
 
 def test_a_method_that_was_lost_or_diverges_has_regressed(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ def test_an_answer_names_no_more_methods_than_one_can_read(tmp_path: Path) -> No
     assert "25 of 25 are worse than a control." in answer
 
 
+def test_a_test_that_came_after_the_plan_is_named_and_the_note_of_the_folder_quoted(
+    tmp_path: Path,
+) -> None:
+    configs = [toy.config(method, seed, (0, 1)) for method in SUITE for seed in (0, 1)]
+    plan = plan_of(configs, {"name": "wikipedia"}, "digest") | {"tests": ["difference: by dice"]}
+    hold(tmp_path, plan)
+    write_records(tmp_path, seeds=(0, 1, 2))
+    (tmp_path / "note.md").write_text("**Read with care.**\n")
+    found = page(analyse_folder(tmp_path))
+    assert 'the plan says "difference: by dice"' in found
+    assert "\n\n**Read with care.**\n\n" in found
+
+
 def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:
     configs = [toy.config(method, seed, (0, 1)) for method in SUITE for seed in (0, 1)]
     hold(tmp_path, plan_of(configs, {"name": "wikipedia"}, "digest"))

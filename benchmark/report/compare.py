@@ -92,19 +92,32 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
     _require_comparable((a, b), sides)
     old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods()} for side in sides)
     old, new = ({m: scores for m, scores in side.items() if scores} for side in (old, new))
-    kept = [{f"{m} seed {seed}" for m in old.keys() & new.keys() for seed in side[m]}
-            for side in (old, new)]  # fmt: skip
+    lost = [_lost(suite, side) for suite, side in zip(suites, (old, new), strict=True)]
     return Changes(
         methods=tuple(
             _change(method, old[method], new[method], factor, threshold)
             for method in old
             if method in new
         ),
-        only_in_a=(*(method for method in old if method not in new), *sorted(kept[0] - kept[1])),
-        only_in_b=(*(method for method in new if method not in old), *sorted(kept[1] - kept[0])),
+        only_in_a=(*(method for method in old if method not in new), *_those(lost[1], old, new)),
+        only_in_b=(*(method for method in new if method not in old), *_those(lost[0], new, old)),
         records=_records(suites),
         provenance=_provenance(sides),
     )
+
+
+def _lost(suite: Suite, scores: Mapping[str, Mapping[int, float]]) -> set[tuple[str, int]]:
+    """Runs that a folder plans and has no result of."""
+    planned = {(run.method, run.seed) for run in suite.runs}
+    return {(method, seed) for method, seed in planned if seed not in scores.get(method, {})}
+
+
+def _those(
+    lost: set[tuple[str, int]], here: Mapping[str, Mapping[int, float]], there: Mapping[str, object]
+) -> list[str]:
+    """Of the runs that one folder has lost those that the other has, of methods that both have."""
+    return [f"{method} seed {seed}" for method, seed in sorted(lost)
+            if method in there and seed in here.get(method, {})]  # fmt: skip
 
 
 def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:
