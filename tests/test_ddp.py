@@ -51,8 +51,10 @@ def run_of(folder: Path, method: str, devices: int, cache: str = "") -> tuple[Ru
     path = folder / f"{method}.yaml"
     if method[0].isupper():
         path.write_text(f"name: {method}\ntarget: 'greedy_methods:{method}'\nrole: control\n")
-    elif method != "stacking":
+    elif method in OTHERWISE:
         path.write_text(f"name: {method}\ndefaults: {method}\n{OTHERWISE[method]}")
+    else:
+        path = Path(method)
     overrides = [
         f"methods=[{path}]",
         "protocol.cuts=[]",
