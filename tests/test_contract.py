@@ -10,7 +10,7 @@ from tiny_suite import distinct_methods
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
-from benchmark.contract import CHECKS, TRAINING, CheckResult, check, judge, subject
+from benchmark.contract import CHECKS, CheckResult, check, judge, subject
 from benchmark.methods_page import outdated_rows
 from benchmark.plan.config import MethodConfig, load_method
 from benchmark.training.baseline import Baseline
@@ -45,6 +45,18 @@ BROKEN = {
     "ReplaysBatches": "training FLOPs",
     "RemembersWhatItIsScoredOn": "evaluation leaves no trace",
 }
+
+TRAINING = (
+    "no dead entries",
+    "copies separate",
+    "frozen weights",
+    "optimizer groups",
+    "resumption",
+    "shared training",
+    "training FLOPs",
+    "evaluation leaves no trace",
+)
+"""Checks in which a model is trained: what another optimizer could change."""
 
 YAML = "name: exits\ntarget: broken_methods:Exits\nargs: {when: growing}\n"
 

@@ -3,14 +3,13 @@
 import hashlib
 import math
 import random
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_suite import finish, prepare, run_of
+from tiny_suite import Interrupted, finish, killed_after, prepare, run_of
 from torch import Tensor
 
 from benchmark.base.errors import ConfigError
@@ -24,7 +23,7 @@ from benchmark.plan.spec import StageSpec
 from benchmark.records.card import own_schedule
 from benchmark.records.events import read_events
 from benchmark.stage.checkpoint import StageStore
-from benchmark.stage.context import Context, Tick
+from benchmark.stage.context import Context
 from benchmark.training.optim import LearningRateConfig, RateCurve
 
 METHOD = """
@@ -162,20 +161,6 @@ schedule: {target: "benchmark.schedule:AtFractions", args: {at: [0.3, 0.6]}}
         assert len(windows.unique(dim=0)) == len(windows) > 20
     done = finish(run, context)
     assert [r.end.window for _, r in done] == [r.end.window for _, r in run.predicted()]
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """Stands for a kill."""
-
-
-def killed_after(n_ticks: int) -> Callable[[Tick], None]:
-    left = iter(range(n_ticks))
-
-    def tick(_: Tick) -> None:
-        if next(left, None) is None:
-            raise Interrupted
-
-    return tick
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import os
 import random
 import resource
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_suite import Interrupted, killed_after
 from torch import Tensor
 from typing_extensions import override
 
@@ -391,20 +392,6 @@ def test_a_method_is_told_before_every_step_how_much_was_spent_since_growth(
 
 
 # Interruptions
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """Stands for a kill."""
-
-
-def killed_after(n_ticks: int) -> Callable[[Tick], None]:
-    left = iter(range(n_ticks))
-
-    def tick(_: Tick) -> None:
-        if next(left, None) is None:
-            raise Interrupted
-
-    return tick
 
 
 BUSY = {"n_evaluations": 60, "curve_bytes": 30}  # an evaluation, hence a tick, at every step

@@ -1,6 +1,7 @@
 """A suite that trains in a second, on a file of random letters; no test lives here."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from benchmark.plan.config import available, load_method, load_suite
 from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.session.session import Session
-from benchmark.stage.context import Context
+from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
 
 SUITE = """
@@ -83,3 +84,18 @@ def finish(run: Run, context: Context) -> list[tuple[StageSpec, StageResult]]:
     while (spec := run.next_stage(done)) is not None:
         done.append((spec, execute(spec, context)))
     return done
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Stands for a kill."""
+
+
+def killed_after(n_ticks: int) -> Callable[[Tick], None]:
+    """What a stage calls at its signs of life: raises once these are over."""
+    left = iter(range(n_ticks))
+
+    def tick(_: Tick) -> None:
+        if next(left, None) is None:
+            raise Interrupted
+
+    return tick

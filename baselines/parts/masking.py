@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.model import Axes, Block, Kind, ModelConfig, Norm, Part, Transformer
+from benchmark.model import Axes, Block, FreePart, Kind, ModelConfig, Norm, Part, Transformer
 
 
-class Mask(Part):
+class Mask(FreePart):
     """One factor per coordinate of `axes` (a scalar if there are none), saved with the weights."""
 
     value: Tensor
@@ -43,11 +43,6 @@ class Mask(Part):
         if not self.is_open:
             self.value.masked_fill_(self.value < 1, m)
             self.is_open = m == 1
-
-    @property
-    @override
-    def macs(self) -> int:
-        return 0
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.base.errors import ConfigError
-from benchmark.model import Axes, Kind, ModelConfig, Part, Transformer
+from benchmark.model import Axes, FreePart, Kind, ModelConfig, Part, Transformer
 
 
-class Draws(Part):
+class Draws(FreePart):
     """The number that the next path follows from; part of the model's state."""
 
     next: Tensor
@@ -24,11 +24,6 @@ class Draws(Part):
         super().__init__()
         self.axes = {"next": Axes(kind=Kind.CONSTANT)}
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
-
-    @property
-    @override
-    def macs(self) -> int:
-        return 0
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:

@@ -72,18 +72,6 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "evaluation leaves no trace": evaluation,
 }
 
-TRAINING = (
-    "no dead entries",
-    "copies separate",
-    "frozen weights",
-    "optimizer groups",
-    "resumption",
-    "shared training",
-    "training FLOPs",
-    "evaluation leaves no trace",
-)
-"""Checks in which a model is trained: what another optimizer could change."""
-
 
 @dataclass(frozen=True)
 class CheckResult:

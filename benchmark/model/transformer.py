@@ -236,6 +236,15 @@ class Part(nn.Module, ABC):
         """Draw the initial weights of a model `n_layer` blocks deep."""
 
 
+class FreePart(Part):
+    """A part that multiplies no matrices: look-ups and element-wise work are not counted."""
+
+    @property
+    @override
+    def macs(self) -> int:
+        return 0
+
+
 def draw_map(weight: Tensor, axes: Axes, generator: torch.Generator | None, n_layer: int) -> Tensor:
     """Fill a linear map: normal, variance 1 / fan-in, residual writes a further 1 / (2 n_layer).
 
@@ -279,18 +288,13 @@ class Linear(Part):
         return linear(x, self.weight)
 
 
-class Embedding(Part):
+class Embedding(FreePart):
     """Look-up table from the axis `row` to d_model features."""
 
     def __init__(self, config: ModelConfig, row: str) -> None:
         super().__init__()
         self.axes = {"weight": Axes((row, "d_model"), kind=Kind.TABLE)}
         self.weight = nn.Parameter(torch.empty(config.size(row), config.d_model))
-
-    @property
-    @override
-    def macs(self) -> int:
-        return 0
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
@@ -302,7 +306,7 @@ class Embedding(Part):
         return F.embedding(index, self.weight)
 
 
-class Norm(Part):
+class Norm(FreePart):
     """RMSNorm (Zhang & Sennrich 2019) or LayerNorm without bias, over d_model.
 
     The epsilon is state of each norm, saved with the weights: exact growth of d_model rescales it.
@@ -328,11 +332,6 @@ class Norm(Part):
         self.eps = torch.tensor(self.epsilon, dtype=torch.float64, device=self.weight.device)
         return self
 
-    @property
-    @override
-    def macs(self) -> int:
-        return 0
-
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:
         nn.init.ones_(self.weight)
@@ -344,7 +343,7 @@ class Norm(Part):
         return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.epsilon)
 
 
-class QueryKeyNorm(Part):
+class QueryKeyNorm(FreePart):
     """RMSNorm of every query and every key over d_head, with a gain for each of the two."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -352,11 +351,6 @@ class QueryKeyNorm(Part):
         self.axes = {"weight": Axes((QK, "d_head"), kind=Kind.GAIN)}
         self.weight = nn.Parameter(torch.ones(QK.length, config.d_head))
         self.epsilon = config.norm_eps
-
-    @property
-    @override
-    def macs(self) -> int:
-        return 0
 
     @override
     def init_weights(self, generator: torch.Generator | None, n_layer: int) -> None:

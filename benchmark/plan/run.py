@@ -317,8 +317,7 @@ class Run:
 
     def _is_due(self, spent: float, n_grown: int, done: Done) -> bool:
         assert self.schedule is not None
-        times = self.schedule.times(self.n_growths)
-        if times is not None:
+        if (times := self._times) is not None:
             at = times[n_grown] * self.budget
             return affordable_steps(spent, at, self._step_flops(n_grown)) == 0
         next_end = min(self.budget, spent + self._step_flops(n_grown))
@@ -338,12 +337,9 @@ class Run:
         marks |= {self._decay_start(fraction) for fraction in [*protocol.rungs, self.method.budget]}
         if (decay := self._whole_rate(n_grown).decay) is not None:
             marks.add(decay[0])
-        if self.schedule is not None and n_grown < self.n_growths:
-            times = self.schedule.times(self.n_growths)
-            if times is None:
-                marks.update(self._evaluations())
-            else:
-                marks.add(times[n_grown] * self.budget)
+        if n_grown < self.n_growths:
+            times = self._times
+            marks.update(self._evaluations() if times is None else [times[n_grown] * self.budget])
         return [*sorted(mark for mark in marks if mark < self.budget), self.budget]
 
     def _decay_start(self, fraction: float) -> float:

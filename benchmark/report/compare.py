@@ -92,32 +92,32 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
     _require_comparable((a, b), sides)
     old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods()} for side in sides)
     old, new = ({m: scores for m, scores in side.items() if scores} for side in (old, new))
-    lost = [_lost(suite, side) for suite, side in zip(suites, (old, new), strict=True)]
     return Changes(
         methods=tuple(
             _change(method, old[method], new[method], factor, threshold)
             for method in old
             if method in new
         ),
-        only_in_a=(*(method for method in old if method not in new), *_those(lost[1], old, new)),
-        only_in_b=(*(method for method in new if method not in old), *_those(lost[0], new, old)),
+        only_in_a=_only(old, new, suites[1]),
+        only_in_b=_only(new, old, suites[0]),
         records=_records(suites),
         provenance=_provenance(sides),
     )
 
 
-def _lost(suite: Suite, scores: Mapping[str, Mapping[int, float]]) -> set[tuple[str, int]]:
-    """Runs that a folder plans and has no result of."""
-    planned = {(run.method, run.seed) for run in suite.runs}
-    return {(method, seed) for method, seed in planned if seed not in scores.get(method, {})}
+Scores = Mapping[str, Mapping[int, float]]
+"""Test bpb by method and seed, of runs with a result."""
 
 
-def _those(
-    lost: set[tuple[str, int]], here: Mapping[str, Mapping[int, float]], there: Mapping[str, object]
-) -> list[str]:
-    """Of the runs that one folder has lost those that the other has, of methods that both have."""
-    return [f"{method} seed {seed}" for method, seed in sorted(lost)
-            if method in there and seed in here.get(method, {})]  # fmt: skip
+def _only(here: Scores, there: Scores, planned: Suite) -> tuple[str, ...]:
+    """Methods that only one folder has results of, then runs that the other planned and lost."""
+    lost = sorted(
+        f"{run.method} seed {run.seed}"
+        for run in planned.runs
+        if run.method in there
+        and run.seed in here.get(run.method, {}).keys() - there[run.method].keys()
+    )
+    return (*(method for method in here if method not in there), *lost)
 
 
 def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:

@@ -7,10 +7,11 @@ from benchmark.records.lock import TESTS
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
-from benchmark.report.frames import ABSENT, grouped, rows
+from benchmark.report.frames import ABSENT, rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
 from benchmark.report.prose import code
-from benchmark.report.statistics import Estimate, joint_verdict, verdict
+from benchmark.report.statistics import Estimate, verdict
+from benchmark.report.verdicts import verdicts
 
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
@@ -114,17 +115,15 @@ def _registered(analysis: Analysis) -> list[str]:
 def _ordinary_words(analysis: Analysis) -> dict[str, str]:
     """Methods whose verdict is another one by the ordinary t, with that."""
     table = analysis.tables["comparisons"]
-    found: dict[str, str] = {}
-    for method, group in grouped(table[table.role == "method"]).items():
-        limits = [{name: row[f"own_{name}"] for name in ("low", "high")} for row in group]
-        verdicts = [
-            verdict(Estimate(n=row["n"], value=row["difference"], **ends))
-            for row, ends in zip(group, limits, strict=True)
-        ]
-        word, said = joint_verdict(verdicts), analysis.words[method]
-        if word != said and said in ("better", "worse", "no evidence"):
-            found[method] = word
-    return found
+    judged = [
+        verdict(Estimate(n=r["n"], value=r["difference"], low=r["own_low"], high=r["own_high"]))
+        for r in rows(table)
+    ]
+    words = verdicts(
+        analysis.frames, analysis.controls, table.assign(verdict=judged), analysis.withheld
+    )
+    methods = table[table.role == "method"].method.unique()
+    return {name: words[name] for name in methods if words[name] != analysis.words[name]}
 
 
 def _runs(runs: pd.DataFrame) -> str:
