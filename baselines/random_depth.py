@@ -11,7 +11,7 @@ After growth of the path: nothing becomes of the weights or of Adam's moments, a
 Deviations: a block that is not on the path has no gradient, update or decay in that step, and what
 is on it is not scaled up; whether the paper does either could not be read. Three stages of equally
 many steps from half of the depth on, where there are four. Each micro-batch of a step has a path of
-its own; several processes cannot share a batch, for they wait for gradients that some lack.
+its own.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Methods for which memory is short, or that fail on one device of several; no test lives here."""
-
-import os
+"""Methods for which memory is short; no test lives here."""
 
 import torch
 from torch import Tensor
@@ -10,11 +8,6 @@ from baselines.scratch import Scratch
 from benchmark.model.transformer import Transformer
 
 
-def on_second_device() -> bool:
-    """Whether this process is rank 1 of several."""
-    return os.environ.get("LOCAL_RANK") == "1"
-
-
 class Narrow(Transformer):
     """Has memory for one window at a time in training, and for three when it is scored."""
 
@@ -22,16 +15,6 @@ class Narrow(Transformer):
     def forward(self, ids_BT: Tensor) -> Tensor:
         if len(ids_BT) > (1 if self.training else 3):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().forward(ids_BT)
-
-
-class NarrowOnSecondDevice(Transformer):
-    """Has memory for one window at a time on rank 1, for all elsewhere."""
-
-    @override
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        if self.training and len(ids_BT) > 1 and on_second_device():
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return super().forward(ids_BT)
 
 
@@ -45,35 +28,17 @@ class Hopeless(Transformer):
         return super().forward(ids_BT)
 
 
+class Modest(Scratch):
+    """Never grow, with memory enough."""
+
+
 class Greedy(Scratch):
     """Never grow."""
 
     model_class = Narrow
 
 
-class GreedyOnSecondDevice(Scratch):
-    """Never grow."""
-
-    model_class = NarrowOnSecondDevice
-
-
 class Insatiable(Scratch):
     """Never grow."""
 
     model_class = Hopeless
-
-
-class Slippery(Transformer):
-    """Fails in training, on rank 1."""
-
-    @override
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        if self.training and on_second_device():
-            raise ValueError("a mistake of the method")
-        return super().forward(ids_BT)
-
-
-class Clumsy(Scratch):
-    """Never grow."""
-
-    model_class = Slippery

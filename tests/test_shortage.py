@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from test_ddp import losses, run_of, timeless, trained
+from safetensors.torch import load_file
 from tiny import TINY, trained_like
-from tiny_suite import finish, prepare
+from tiny_suite import Interrupted, finish, killed_after, run_of
 from torch import Tensor
 from typing_extensions import override
 
@@ -17,18 +18,40 @@ from benchmark.data.stream import ByteStream
 from benchmark.growth.grow import grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.transformer import Transformer
-from benchmark.stage.batches import Batches, Share
+from benchmark.records.events import Event, read_events
+from benchmark.stage.batches import Batches
+from benchmark.stage.checkpoint import StageStore
 from benchmark.training.baseline import Fit, Plain
 from benchmark.training.evaluate import score
 from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve
 from benchmark.training.shortage import first_that_fits, halvings, is_out_of_memory, micro_batches
 
+METHOD = "name: {0}\ntarget: 'greedy_methods:{0}'\nrole: control\n"
+
+
+def trained(folder: Path, method: str) -> tuple[list[Event], dict[str, Tensor]]:
+    """Events and last checkpoint of a whole run."""
+    run, context = run_of(folder, METHOD.format(method))
+    store = StageStore(context.cache)
+    folders = [store.folder(spec.id) for spec, _ in finish(run, context)]
+    events = [event for folder in folders for event in read_events(folder / "events.jsonl")]
+    return events, load_file(folders[-1] / "checkpoint.safetensors")
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event["loss"] for event in events if event["kind"] == "train"]
+
+
+def timeless(event: Event) -> Event:
+    return {key: value for key, value in event.items()
+            if "seconds" not in key and key not in ("stage_id", "made_with")}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny suite and its letters."""
-    return prepare(tmp_path_factory.mktemp("shortage"))
+def greedy(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], dict[str, Any]]:
+    """A run that is short of memory, whole."""
+    return trained(tmp_path_factory.mktemp("greedy"), "Greedy")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +100,10 @@ def test_another_error_is_not_tried_again() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_short_of_memory_learns_the_same(folder: Path) -> None:
-    plain, _ = trained(*run_of(folder, "scratch", 1))
-    events, _ = trained(*run_of(folder, "Greedy", 1))
+def test_a_run_that_is_short_of_memory_learns_the_same(
+    tmp_path: Path, greedy: tuple[list[Event], dict[str, Tensor]]
+) -> None:
+    (events, _), (plain, _) = greedy, trained(tmp_path, "Modest")
     short = [event for event in events if event["kind"] == "micro_batch"]
     stages = [event["step"] for event in events if event["kind"] == "stage"]
     training = [e for e in short if e["what"] == "training"]
@@ -98,31 +122,23 @@ def test_a_run_that_is_short_of_memory_learns_the_same(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_without_memory_for_one_window_ends_and_says_so(folder: Path) -> None:
-    run, context = run_of(folder, "Insatiable", 1)
+def test_a_run_without_memory_for_one_window_ends_and_says_so(tmp_path: Path) -> None:
+    run, context = run_of(tmp_path, METHOD.format("Insatiable"))
     with pytest.raises(MemoryError, match=r"even one window .*: OutOfMemoryError: CUDA out of mem"):
         finish(run, context)
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_with_the_micro_batches_it_had(folder: Path) -> None:
+def test_a_run_that_stopped_goes_on_with_the_micro_batches_it_had(
+    tmp_path: Path, greedy: tuple[list[Event], dict[str, Tensor]]
+) -> None:
     """What it learned about memory is in its log; the resumed run fails at no step again."""
-    run, context = run_of(folder, "Greedy", 1, "stopped")
-    whole, end = trained(*run_of(folder, "Greedy", 1))
-
-    class Stop(Exception):  # noqa: N818 - stands for a kill
-        pass
-
-    left = iter(range(6))
-
-    def tick(_: object) -> None:
-        if next(left, None) is None:
-            raise Stop
-
-    with pytest.raises(Stop):
-        finish(run, replace(context, checkpoint_seconds=0.0, on_tick=tick))
+    run, context = run_of(tmp_path, METHOD.format("Greedy"))
+    with pytest.raises(Interrupted):
+        finish(run, replace(context, checkpoint_seconds=0.0, on_tick=killed_after(6)))
     assert list(context.cache.glob("stages/*/progress.safetensors"))
-    resumed, resumed_end = trained(run, context)
+    whole, end = greedy
+    resumed, resumed_end = trained(tmp_path, "Greedy")
     assert [timeless(event) for event in resumed] == [timeless(event) for event in whole]
     assert all(torch.equal(resumed_end[name], tensor) for name, tensor in end.items())
 
@@ -141,7 +157,7 @@ def weights_after(n_micro: int, *, leaves_out: bool = False) -> dict[str, Tensor
     model = trained_like(TINY)
     text = torch.randint(TINY.vocab_size, (2000,), generator=torch.Generator().manual_seed(1))
     stream = ByteStream(text=text.byte(), seq_len=TINY.seq_len, batch_size=12, seed=0)
-    baseline, share = Plain(), Share(n_micro=n_micro)
+    baseline = Plain()
     rate = RateCurve(peak=1e-2, warmup_flops=1.0, decay=None)
     baseline.begin(
         Fit(
@@ -150,7 +166,7 @@ def weights_after(n_micro: int, *, leaves_out: bool = False) -> dict[str, Tensor
             step_flops=1.0,
         )
     )  # fmt: skip
-    batches = _Fewer(stream, 5, share) if leaves_out else Batches(stream, 5, share)
+    batches = (_Fewer if leaves_out else Batches)(stream, 5, n_micro)
     train(baseline, batches, make_fabric("cpu", "64-true"))
     assert baseline.n_done == 5
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}

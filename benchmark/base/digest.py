@@ -42,7 +42,6 @@ SCIENCE = (
     "stage.process",
     "stage.recorder",
     "stage.stage",
-    "stage.steps",
     "training.baseline",
     "training.evaluate",
     "training.lightning",

@@ -39,7 +39,3 @@ class MethodError(BenchmarkError):
 
 class DivergenceError(BenchmarkError):
     """Training left the finite numbers; the run is recorded as diverged, not lost."""
-
-
-class RankError(BenchmarkError):
-    """One of the processes that train a stage together has failed or died."""

@@ -1,4 +1,4 @@
-"""Runs a suite on a Ray cluster: a task of Ray's for each stage, on cores, and GPUs, of its own.
+"""Runs a suite on a Ray cluster: a task of Ray's for each stage, on a core, and a GPU, of its own.
 
 What a stage needs and leaves lies in a folder that all machines share, or travels as Ray's objects.
 Ray finds the machine, tells of signs of life as they are yielded, and notices what is lost. It
@@ -35,13 +35,13 @@ _TASK: Any = ray.remote(num_returns="streaming", max_retries=0)(run_stage)
 
 
 class RayExecutor(Executor):
-    """Executes stages in a Ray cluster, each on cores, and GPUs, of its own.
+    """Executes stages in a Ray cluster, each on a core, or on a GPU too, of its own.
 
     Args:
         context: where stages are gathered.
         settings: which cluster, what of it a stage takes, and how often stages are tried again;
             the loss of a machine ends an attempt.
-        n_gpus: of each stage.
+        n_gpus: of each stage, 0 or 1.
         train: what is done with a stage.
     """
 
@@ -54,8 +54,8 @@ class RayExecutor(Executor):
         train: Train = execute,
     ) -> None:
         super().__init__(context, settings, train=train)
-        self.task = _TASK.options(num_cpus=settings.devices, num_gpus=n_gpus)
-        self.wanted = {"CPU": settings.devices, "GPU": n_gpus}
+        self.task = _TASK.options(num_cpus=1, num_gpus=n_gpus)
+        self.wanted = {"CPU": 1, "GPU": n_gpus}
         self.streams: dict[Any, StageSpec] = {}
 
     @property

@@ -29,7 +29,7 @@ class Worker:
     Args:
         train: what is done with a stage.
         timeout: seconds that an attempt at a stage may take.
-        gpu: the only GPU that the process sees, or those, as CUDA_VISIBLE_DEVICES names them.
+        gpu: the only GPU that the process sees, as CUDA_VISIBLE_DEVICES names it.
     """
 
     def __init__(self, train: Train, timeout: float = math.inf, gpu: str | None = None) -> None:

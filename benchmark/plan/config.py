@@ -196,9 +196,6 @@ class ExecutionConfig:
     Empty means that all machines share the working folder and run.cache."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Size = 1
-    """GPUs, or processes of a CPU, that share each batch of a run; it must be a multiple. As each
-    kind of device, each number of them rounds in its own way."""
     compile: bool = False
     """Whether training steps run through `torch.compile`. It takes a C++ compiler, and a minute for
     each new model; what was compiled is kept in CACHE/compiled."""
@@ -441,11 +438,6 @@ def _check(suite: SuiteConfig) -> None:
         raise ConfigError(
             "protocol.learning_rate.scale is mup, which is derived for Adam and a head of its own; "
             "allowed: workload.target.tied false, no protocol.optimizer.target"
-        )
-    if suite.workload.batch_size % run.devices:
-        raise ConfigError(
-            f"run.devices must divide workload.batch_size={suite.workload.batch_size}, "
-            f"got {run.devices}"
         )
     if run.node_cache and not Path(run.node_cache).expanduser().is_absolute():
         raise ConfigError(f"run.node_cache must be an absolute path, got {run.node_cache}")

@@ -203,7 +203,6 @@ class Run:
         return {
             "code": science(),
             "device": self.device,
-            "devices": self.suite.run.devices,
             "releases": RELEASES,
             "seed": self.seed,
             "data": self.data,

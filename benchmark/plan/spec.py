@@ -38,9 +38,6 @@ class StageSpec:
     device: str
     """Kind of device, "cpu" or "cuda": each rounds in its own way."""
 
-    devices: int
-    """How many of them share each batch: sums over parts round in their own way."""
-
     releases: dict[str, str]
     """Versions, builds included, of the packages that do the arithmetic."""
 

@@ -199,7 +199,6 @@ def _result(record: RunRecord) -> dict[str, Any]:
 def _machine(record: RunRecord) -> dict[str, Any]:
     return {
         "device": _made_with(record, "device"),
-        "devices": _made_with(record, "devices", optional=True),
         "gpu": _made_with(record, "gpu", optional=True),
         **{name: _made_with(record, name)
            for name in ("cpu", "precision", "threads", "kernels", "deterministic", "platform")},

@@ -151,8 +151,7 @@ class Machine:
 def measured_step(spec: StageSpec, device: torch.device) -> float:
     """Seconds of a training step of the stage's model on random bytes; the update is left out.
 
-    Of several devices one is measured, with its part of a batch; that they wait for one another
-    is left out, too. Of a batch that is large, or for which memory is short, part is measured.
+    Of a batch that is large, or for which memory is short, part is measured.
     """
     set_float32_products(spec.precision)
     model_class = import_class(spec.model_class, Transformer, "model_class")
@@ -161,7 +160,6 @@ def measured_step(spec: StageSpec, device: torch.device) -> float:
     for name in spec.frozen:
         model.get_parameter(name).requires_grad_(False)
     is_half = spec.precision == "bf16-mixed"
-    n_windows = spec.batch_size // spec.devices
 
     def seconds(n: int) -> float:
         shape, times = (n, config.seq_len + 1), list[float]()
@@ -174,7 +172,7 @@ def measured_step(spec: StageSpec, device: torch.device) -> float:
             model.zero_grad()
             wait_for(device)
             times.append(time.perf_counter() - started)
-        return statistics.median(times[WARMUP_STEPS:]) * n_windows / n
+        return statistics.median(times[WARMUP_STEPS:]) * spec.batch_size / n
 
     most = max(1, MOST_TOKENS // config.seq_len)
-    return first_that_fits(halvings(min(n_windows, most)), seconds)
+    return first_that_fits(halvings(min(spec.batch_size, most)), seconds)

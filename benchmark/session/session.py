@@ -83,21 +83,12 @@ class Session:
         """Parallel stages on this machine: as configured, else as many as cores or GPUs allow."""
         if self.suite.run.workers:
             return self.suite.run.workers
-        n_cores = os.cpu_count() or 1
-        is_cuda = self.device == "cuda"
-        return len(self.gpus) if is_cuda else max(1, n_cores // self.suite.run.devices)
+        return len(self.gpus) if self.device == "cuda" else os.cpu_count() or 1
 
     @property
     def gpus(self) -> list[str]:
-        """GPUs of this machine to train on, those of one run together: "0,1".
-
-        Raises:
-            ConfigError: there are fewer than one run is to have.
-        """
-        found, n = visible_gpus() if self.device == "cuda" else [], self.suite.run.devices
-        if 0 < len(found) < n:
-            raise ConfigError(f"run.devices is {n}, but only {len(found)} GPUs are here")
-        return [",".join(found[i : i + n]) for i in range(0, len(found) - n + 1, n)]
+        """GPUs of this machine to train on."""
+        return visible_gpus() if self.device == "cuda" else []
 
     def execute(self, on_change: OnChange) -> list[Track]:
         """Train whatever is not trained yet; the results folder is locked meanwhile.
@@ -227,5 +218,4 @@ class Session:
                 f"run.executor is ray, but it is not installed ({error}): "
                 "pip install 'growbench[ray]'"
             ) from error
-        n_gpus = settings.devices if self.device == "cuda" else 0
-        return RayExecutor(context, settings, n_gpus=n_gpus)
+        return RayExecutor(context, settings, n_gpus=int(self.device == "cuda"))

@@ -1,7 +1,6 @@
-"""Batches of a stage: for training, cut for each process and for memory; for growth, counted."""
+"""Batches of a stage: for training, cut as memory allows; for growth, counted."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from torch import Tensor
 from typing_extensions import override
@@ -10,41 +9,15 @@ from benchmark.base.errors import GrowthError
 from benchmark.data.stream import ByteStream
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The part of every batch that a process takes, and in how many pieces."""
-
-    rank: int = 0
-    n_ranks: int = 1
-    """Processes, each with a device of its own, that take equal parts of a batch."""
-
-    n_micro: int = 1
-    """Micro-batches that such a part is cut into, as memory allows; their gradients add up."""
-
-    @property
-    def n_pieces(self) -> int:
-        """Micro-batches of a whole batch."""
-        return self.n_ranks * self.n_micro
-
-
 class Batches:
-    """The next `n_steps` batches of a stream, of each the share of one process.
+    """The next `n_steps` batches of a stream: int64 (M, B, T + 1), M micro-batches of B rows."""
 
-    A function of the seed, the cursor and the rank. Items are int64 (M, B, T + 1): M micro-batches
-    of B rows.
-    """
-
-    def __init__(self, stream: ByteStream, n_steps: int, share: Share = Share()) -> None:
-        self.stream, self.n_steps, self.share = stream, n_steps, share
+    def __init__(self, stream: ByteStream, n_steps: int, n_micro: int = 1) -> None:
+        self.stream, self.n_steps, self.n_micro = stream, n_steps, n_micro
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(self._of_step, range(self.n_steps))
-
-    def _of_step(self, step: int) -> Tensor:
-        size, n_micro = self.stream.batch_size, self.share.n_micro
-        n_rows = size // self.share.n_pieces
-        window = self.stream.first_window + step * size + self.share.rank * n_micro * n_rows
-        return self.stream.rows_at(window, n_micro * n_rows).unflatten(0, (n_micro, n_rows))
+        batches = (self.stream[step] for step in range(self.n_steps))
+        return (batch.unflatten(0, (self.n_micro, -1)) for batch in batches)
 
 
 class GrowthBatches(Iterator[Tensor]):

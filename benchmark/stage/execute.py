@@ -1,7 +1,6 @@
-"""Runs a stage to its end from wherever it stands, on one device or several; safe to kill."""
+"""Runs a stage to its end from wherever it stands, safe to kill."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from filelock import FileLock
@@ -10,15 +9,12 @@ from benchmark.model.compiled import keep_code
 from benchmark.model.kernels import set_float32_products
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import EventLog, atomic_write, atomic_write_text
-from benchmark.stage.batches import Share
 from benchmark.stage.checkpoint import StageStore
-from benchmark.stage.context import Context, unobserved
+from benchmark.stage.context import Context
 from benchmark.stage.fitting import Fitting
-from benchmark.stage.process import ProcessState, import_fabric, prepare_process
-from benchmark.stage.ranks import Meeting, run_on_ranks
+from benchmark.stage.process import ProcessState, import_fabric
 from benchmark.stage.recorder import last_that_fitted
 from benchmark.stage.stage import Stage
-from benchmark.stage.steps import Steps
 from benchmark.training.shortage import first_that_fits, micro_batches
 
 
@@ -47,7 +43,7 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
             log if log.is_file() else previous, "training", "n_micro", default=1
         )
         result = first_that_fits(
-            micro_batches(spec.batch_size // spec.devices, n_micro),
+            micro_batches(spec.batch_size, n_micro),
             lambda n_micro: _attempt(spec, context, recorded, n_micro),
         )
         if recorded is None:
@@ -62,61 +58,11 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
 def _attempt(
     spec: StageSpec, context: Context, recorded: StageResult | None, n_micro: int
 ) -> StageResult:
-    """Train the stage from its last saved state, on one device or several."""
-    if spec.devices == 1:
-        return _lead(spec, context, recorded, Share(n_micro=n_micro))
-    args = (spec, replace(context, on_tick=unobserved), recorded, n_micro)
-    result = run_on_ranks(spec.devices, spec.device, _on_rank, args, context.on_tick)
-    assert isinstance(result, StageResult)
-    return result
-
-
-def _on_rank(
-    meeting: Meeting,
-    send: Callable[[object], None],
-    spec: StageSpec,
-    context: Context,
-    recorded: StageResult | None,
-    n_micro: int,
-) -> StageResult | None:
-    """Do the part of one of several processes: all train, rank 0 does everything else."""
-    prepare_process(threads=1)
-    share = Share(rank=meeting.rank, n_ranks=meeting.n_ranks, n_micro=n_micro)
-    if share.rank == 0:
-        return _lead(spec, replace(context, on_tick=send), recorded, share, meeting)
-    _follow(spec, context, share, meeting)
-    return None
-
-
-def _lead(
-    spec: StageSpec,
-    context: Context,
-    recorded: StageResult | None,
-    share: Share,
-    meeting: Meeting | None = None,
-) -> StageResult:
-    _configure_process(spec, context)
-    log = EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl")
-    with ProcessState() as process, log:
-        return Stage(Fitting(spec, context, share, process), log, meeting).run(recorded)
-
-
-def _follow(spec: StageSpec, context: Context, share: Share, meeting: Meeting) -> None:
-    """Train beside rank 0, from the state that it has saved."""
-    meeting.await_first()
-    _configure_process(spec, context)
-    with ProcessState() as process:
-        fitting = Fitting(spec, context, share, process)
-        state = fitting.saved_state()
-        meeting.join()
-        steps = Steps(fitting, state)
-        fitting.fit(state, steps.left, steps.on_step)
-        fitting.check()
-
-
-def _configure_process(spec: StageSpec, context: Context) -> None:
-    """Set what the stage asks of the process that it runs in."""
+    """Train the stage from its last saved state, with each batch in so many micro-batches."""
     import_fabric()
     set_float32_products(spec.precision)
     if spec.is_compiled:
         keep_code(context.cache / "compiled")
+    log = EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl")
+    with ProcessState() as process, log:
+        return Stage(Fitting(spec, context, n_micro, process), log).run(recorded)

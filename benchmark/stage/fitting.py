@@ -1,4 +1,4 @@
-"""What every process needs that trains a stage: its corpus, its method, and how to train it."""
+"""What training a stage takes: its corpus, its method, and the steps of a fit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
 from benchmark.plan.reading import filled
 from benchmark.plan.spec import StageSpec
-from benchmark.stage.batches import Batches, Share
+from benchmark.stage.batches import Batches
 from benchmark.stage.checkpoint import StageStore, State, load_state
 from benchmark.stage.context import Context
 from benchmark.stage.loaded import check_loaded
@@ -24,12 +24,12 @@ from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm
 
 
 class Fitting:
-    """A stage as every process sees it that trains it."""
+    """What a stage is trained with, as its specification says."""
 
     def __init__(
-        self, spec: StageSpec, context: Context, share: Share, process: ProcessState
+        self, spec: StageSpec, context: Context, n_micro: int, process: ProcessState
     ) -> None:
-        self.spec, self.context, self.share, self.process = spec, context, share, process
+        self.spec, self.context, self.n_micro, self.process = spec, context, n_micro, process
         self.store = StageStore(context.cache)
         self.folder = self.store.folder(spec.id)
         self.corpus = load(context.corpus, context.cache / "corpora")
@@ -69,10 +69,7 @@ class Fitting:
 
     def saved_state(self) -> State:
         """The state that an unfinished stage has saved."""
-        device, share = self.spec.device, self.share
-        if device == "cuda" and share.n_ranks > 1:
-            device = f"cuda:{share.rank}"  # to safetensors "cuda" is the first, for every process
-        return load_state(self.progress, self.model_class, device)
+        return load_state(self.progress, self.model_class, self.spec.device)
 
     def fit(
         self, state: State, steps: range, on_step: Callable[[Tensor, float], None]
@@ -87,8 +84,8 @@ class Fitting:
         spec = self.spec
         self.baseline.begin(self._settings(state, steps.start, on_step))
         if steps:
-            fabric = make_fabric(spec.device, spec.precision, self.share.n_ranks)
-            batches = Batches(self.stream(state.position), len(steps), self.share)
+            fabric = make_fabric(spec.device, spec.precision)
+            batches = Batches(self.stream(state.position), len(steps), self.n_micro)
             try:
                 train(self.baseline, batches, fabric)
             except DivergenceError as error:

@@ -1,42 +1,83 @@
-"""What rank 0 does after every step: record, evaluate off the clock, save."""
+"""What is done after every step: count it, record, evaluate off the clock, save."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
-from typing_extensions import override
+import torch
+from torch import Tensor
 
+from benchmark.base.errors import DivergenceError
 from benchmark.model.compiled import compile_seconds
-from benchmark.model.cost import training_flops_per_token
+from benchmark.model.cost import Position, affordable_steps, training_flops_per_token
 from benchmark.stage.checkpoint import State, save_state
 from benchmark.stage.context import TICK_SECONDS, Tick
 from benchmark.stage.fitting import Fitting
 from benchmark.stage.process import wait_for
 from benchmark.stage.recorder import Recorder
-from benchmark.stage.steps import Steps
 from benchmark.training.optim import moments_of
 
 SPACING_PER_SAVE = 20
 """Least time between two saves in units of what the last took, so that they take 5 % at most."""
 
+N_TRAIN_RECORDS = 50
+"""Records of the training loss per C*."""
 
-class Meter(Steps):
-    """Steps that are recorded, evaluated and saved."""
+
+class Meter:
+    """Counts the steps of a fit and their losses; records, evaluates and saves when it is time."""
 
     def __init__(self, fitting: Fitting, recorder: Recorder, state: State) -> None:
-        super().__init__(fitting, state)
+        spec = fitting.spec
+        self.fitting, self.spec, self.start = fitting, spec, state.start
         self.recorder, self.state = recorder, state
-        self.evaluations = self.steps_at(fitting.spec.marks)
+        self.n_steps = affordable_steps(self.start.flops, spec.until, spec.step_flops)
+        self.n_done = state.position.step - self.start.step
+        spacing = spec.budget_flops / N_TRAIN_RECORDS
+        marks = [i * spacing for i in range(1, N_TRAIN_RECORDS + 1)]
+        self.records = self._steps_at(marks) | {self.n_steps}
+        self.evaluations = self._steps_at(spec.marks)
+        self.loss = torch.tensor(state.loss_sum, device=state.model.device)
+        self.n_losses = state.loss_count
+        self.seconds = state.position.seconds
         self.last_saved = self.last_tick = time.perf_counter()
         self.save_seconds = 0.0
 
-    @override
-    def after_step(self, started: float) -> None:
+    @property
+    def left(self) -> range:
+        """Numbers of the steps that are still to be taken."""
+        return range(self.n_done, self.n_steps)
+
+    @property
+    def position(self) -> Position:
+        """Now; computed from the start, so that an interruption leaves no trace in it."""
+        spec, n = self.spec, self.n_done
+        windows = n * spec.batch_size
+        end = self.start.after(
+            steps=n,
+            windows=windows,
+            tokens=windows * int(spec.model["seq_len"]),
+            flops=n * spec.step_flops,
+        )
+        return replace(end, seconds=self.seconds)
+
+    def _steps_at(self, marks: Iterable[float]) -> set[int]:
+        """The last steps of the stage that end at or before these FLOPs."""
+        start, cost = self.start.flops, self.spec.step_flops
+        return {affordable_steps(start, mark, cost) for mark in marks if mark > start}
+
+    def on_step(self, loss: Tensor, started: float) -> None:
+        """Take note of a step of this loss, that started then."""
+        self.loss += loss
+        self.n_losses += 1
+        self.n_done += 1
         is_due = self.is_due
         if is_due or self.n_done in self.records | self.evaluations:
             wait_for(self.loss.device)
         now = time.perf_counter()
         self.seconds += now - started
-        super().after_step(started)
+        if self.n_done in self.records:
+            self._record_loss()
         if self.n_done in self.evaluations and self.n_done < self.n_steps:
             self.evaluate()
         if now - self.last_tick > TICK_SECONDS:
@@ -47,12 +88,11 @@ class Meter(Steps):
 
     @property
     def is_due(self) -> bool:
-        """Whether to save after this step; the losses of other ranks are known at records alone."""
+        """Whether to save after this step."""
         spacing = self.fitting.context.checkpoint_seconds
         if spacing > 0:
             spacing = max(spacing, SPACING_PER_SAVE * self.save_seconds)
-        is_late = time.perf_counter() - self.last_saved > spacing
-        return is_late and (self.fitting.share.n_ranks == 1 or self.n_done in self.records)
+        return time.perf_counter() - self.last_saved > spacing
 
     def save(self) -> None:
         """Keep the state of training, to go on from after an interruption."""
@@ -61,9 +101,22 @@ class Meter(Steps):
         self.last_saved = time.perf_counter()
         self.save_seconds = self.last_saved - started
 
-    @override
-    def on_loss(self, loss: float) -> None:
+    def _record_loss(self) -> None:
+        """Record the mean loss since the last time, and begin anew.
+
+        Raises:
+            ChangedError: the corpus has changed.
+            DivergenceError: the mean is not finite.
+            MethodError: the method has changed the process.
+        """
+        self.fitting.check()
+        loss = float(self.loss) / self.n_losses
+        self.loss.zero_()
+        self.n_losses = 0
         self.recorder.record_train(loss, self.fitting.baseline.rate_used, self.position)
+        if not loss < float("inf"):
+            n = self.start.step + self.n_done
+            raise DivergenceError(f"the training loss is {loss} after {n} steps")
 
     def evaluate(self) -> None:
         """Score the curve slice and record it."""

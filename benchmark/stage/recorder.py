@@ -19,7 +19,6 @@ from benchmark.model.transformer import Transformer
 from benchmark.plan.spec import StageSpec
 from benchmark.records.events import EventLog, read_events
 from benchmark.records.provenance import provenance
-from benchmark.stage.batches import Share
 from benchmark.stage.checkpoint import State
 from benchmark.training.evaluate import Score, score
 
@@ -58,18 +57,16 @@ class Recorder:
     def record_provenance(self) -> None:
         """Record what this process computes with, unless that is in the log already."""
         spec = self.spec
-        made_with = process_provenance(
-            spec.device, spec.precision, spec.devices, is_compiled=spec.is_compiled
-        )
+        made_with = process_provenance(spec.device, spec.precision, is_compiled=spec.is_compiled)
         events = read_events(self.log.path)
         if made_with not in [e["made_with"] for e in events if e["kind"] == "provenance"]:
             self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)
 
-    def record_micro_batch(self, position: Position, share: Share) -> None:
+    def record_micro_batch(self, position: Position, n_micro: int) -> None:
         """Record into how many micro-batches each batch is cut from here on, if that changes."""
-        if share.n_micro != last_that_fitted(self.log.path, "training", "n_micro", 1):
-            size = self.spec.batch_size // share.n_pieces
-            self._record_shortage("training", position, n_micro=share.n_micro, n_windows=size)
+        if n_micro != last_that_fitted(self.log.path, "training", "n_micro", 1):
+            size = self.spec.batch_size // n_micro
+            self._record_shortage("training", position, n_micro=n_micro, n_windows=size)
 
     def _record_shortage(self, what: str, position: Position, **fields: int) -> None:
         self.log.append(
@@ -209,11 +206,9 @@ def _counts(model: Transformer) -> dict[str, int]:
 
 
 @cache
-def process_provenance(
-    device: str, precision: str, devices: int, *, is_compiled: bool
-) -> dict[str, Any]:
+def process_provenance(device: str, precision: str, *, is_compiled: bool) -> dict[str, Any]:
     """What this process computes with; asked once, as its code stays what it has loaded."""
-    made_with = provenance(
+    return provenance(
         device,
         precision,
         threads=torch.get_num_threads(),
@@ -221,4 +216,3 @@ def process_provenance(
         gpu=torch.cuda.get_device_name() if device == "cuda" else None,
         kernels=kernels(device, precision, is_compiled=is_compiled),
     )
-    return made_with | {"devices": devices}

@@ -22,24 +22,21 @@ from benchmark.stage.checkpoint import State, load_state, save_state
 from benchmark.stage.fitting import Fitting
 from benchmark.stage.meter import Meter
 from benchmark.stage.process import wait_for
-from benchmark.stage.ranks import Meeting
 from benchmark.stage.recorder import Recorder
 from benchmark.training.memory import PeakMemory
 from benchmark.training.optim import OptimizerConfig, gradient_powers
 
 
 class Stage:
-    """One stage while it runs, in the process that grows, evaluates, records and saves.
+    """One stage while it runs.
 
     Args:
         fitting: what is trained.
         log: of the stage's events.
-        meeting: where other processes wait for the first state, if there are any.
     """
 
-    def __init__(self, fitting: Fitting, log: EventLog, meeting: Meeting | None = None) -> None:
-        self.fitting, self.spec = fitting, fitting.spec
-        self.log, self.meeting = log, meeting
+    def __init__(self, fitting: Fitting, log: EventLog) -> None:
+        self.fitting, self.spec, self.log = fitting, fitting.spec, log
         self.recorder = Recorder(fitting.spec, log, fitting.corpus)
 
     def run(self, recorded: StageResult | None) -> StageResult:
@@ -52,10 +49,7 @@ class Stage:
         resumed = self._resume()
         self.recorder.record_provenance()
         state = resumed or self._begin()
-        self.recorder.record_micro_batch(state.position, self.fitting.share)
-        if self.meeting is not None:
-            save_state(self.fitting.progress, replace(state, log_bytes=self.log.sync()))
-            self.meeting.join()
+        self.recorder.record_micro_batch(state.position, self.fitting.n_micro)
         state, error = self._train(state)
         if error is None and self.spec.is_last:
             self.recorder.record_final(state)
@@ -127,7 +121,7 @@ class Stage:
             generator(spec.seed, "growth", spec.n_grown),
             batches,
             self.fitting.model_class,
-            self.fitting.share.n_pieces,
+            self.fitting.n_micro,
             spec.rule,
         )
         started = time.perf_counter()

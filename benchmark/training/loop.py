@@ -1,8 +1,7 @@
 """The training loop of every method: for each batch forward, backward and one update.
 
-Lightning's Fabric provides the device, the precision and, where several processes share a batch,
-the mean of their gradients. Everything else that happens in a step is written here and in
-`Baseline.update`.
+Lightning's Fabric provides the device and the precision. Everything else that happens in a step is
+written here and in `Baseline.update`.
 """
 
 import time
@@ -18,24 +17,20 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def make_fabric(device: str, precision: str = "32-true", n_ranks: int = 1) -> "Fabric":
+def make_fabric(device: str, precision: str = "32-true") -> "Fabric":
     """What brings a model and its batches to a device.
 
     Args:
         device: kind of device, "cpu" or "cuda".
         precision: as Fabric names it, or "tf32".
-        n_ranks: processes, this one included, that have met and share each batch.
     """
     # takes three seconds, for which nothing waits that only plans or lists
     from lightning_fabric import Fabric  # noqa: PLC0415
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415
-    from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
 
     fabric = Fabric(
         accelerator=device,
-        devices=n_ranks,
-        # buffers are the same in all processes
-        strategy="auto" if n_ranks == 1 else DDPStrategy(broadcast_buffers=False),
+        devices=1,
         plugins=[LightningEnvironment()],  # does not look for a cluster
         precision="32-true" if precision == "tf32" else precision,  # type: ignore[arg-type]
     )
@@ -49,7 +44,7 @@ def train(baseline: Baseline, batches: Iterable[Tensor], fabric: "Fabric") -> No
     Args:
         baseline: a method that has begun a fit.
         batches: token ids, int64 (M, B, T + 1): M micro-batches, whose gradients add up.
-        fabric: the device, the precision and the processes that share each batch.
+        fabric: the device and the precision.
     """
     # imports Lightning, for which nothing waits that only plans or lists
     from benchmark.training.lightning import LightningMethod  # noqa: PLC0415
@@ -59,12 +54,9 @@ def train(baseline: Baseline, batches: Iterable[Tensor], fabric: "Fabric") -> No
     for batch in batches:
         started = time.perf_counter()
         losses = []
-        n_micro = len(batch)
-        for i, ids in enumerate(_on_device(batch, fabric.device)):
-            is_last = i == n_micro - 1  # processes average their gradients once per step
-            with fabric.no_backward_sync(loss_of, enabled=not is_last):
-                loss = loss_of(ids) / n_micro
-                fabric.backward(loss)
+        for ids in _on_device(batch, fabric.device):
+            loss = loss_of(ids) / len(batch)
+            fabric.backward(loss)
             losses.append(loss.detach())
         baseline.update()
         baseline.fit_spec.on_step(sum(losses[1:], losses[0]), started)
