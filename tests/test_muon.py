@@ -1,23 +1,32 @@
 """Muon: its directions are orthogonal, it agrees with torch's, and all else is AdamW's."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from tiny import TINY, gap, generator, gradients, trained_like
 from torch import Tensor
+from typing_extensions import override
 
+from baselines.parts.low_rank import LowRankTransformer
+from baselines.parts.random_path import RandomPathTransformer
+from baselines.parts.token_parameters import TokenFormer
 from benchmark.base.errors import ConfigError
+from benchmark.contract import judge, subject
+from benchmark.contract.compute import flop_counter
 from benchmark.growth.operator import Moments
-from benchmark.model.transformer import Transformer
-from benchmark.training.muon import orthogonal
+from benchmark.model.cost import training_flops_per_token
+from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.training.muon import Muon, orthogonal
 from benchmark.training.optim import (
     OptimizerConfig,
     build_optimizer,
     clipped_step,
     moments_of,
     optimizer_class,
+    optimizer_flops,
 )
 
 MUON = OptimizerConfig(target="benchmark.training.muon:Muon")
@@ -99,6 +108,67 @@ def test_its_momentum_averages_gradients_as_growth_takes_it_to() -> None:
     assert gap(state.exp_avg[name], 0.05 * first[name]) < 1e-15
     assert not state.exp_avg_sq[name].any()
     assert state.step[name] == 1.0
+
+
+GROUPED = replace(TINY, n_query=2, n_layer=3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Transformer(GROUPED, generator=generator()),
+        LowRankTransformer(replace(GROUPED, own=(("rank", 3),)), generator=generator()),
+        TokenFormer(replace(TINY, own=(("n_token", 9),)), generator=generator()),
+        RandomPathTransformer(replace(GROUPED, own=(("n_path", 2),)), generator=generator()),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_step_multiplies_what_is_charged_frozen_maps_and_idle_blocks_left_out(
+    model: Transformer,
+) -> None:
+    frozen = [n for n, p in model.named_parameters() if n.startswith("blocks.0.") and p.ndim == 2]
+    for names in ([], frozen[:2]):
+        for name in names:
+            model.get_parameter(name).requires_grad_(False)
+        optimizer = build_optimizer(model.train(), MUON, Moments.zeros(model))
+        ids = torch.zeros(2, TINY.seq_len, dtype=torch.int64)
+        model(ids).sum().backward()
+        with flop_counter() as counter:
+            clipped_step(optimizer, clip=1.0)
+        charge = optimizer_flops(model.shell(model.config), MUON, names)
+        assert counter.get_total_flops() == charge > 0
+
+
+def test_the_charge_worked_out_by_hand_and_its_share_of_a_step() -> None:
+    """At the target of suite `cpu`, and at 124 M parameters with half a million tokens a step."""
+    shares = {}
+    sizes = ((48, 4, 256, 128, 2**10), (768, 12, 50257, 1024, 2**19))
+    for width, n_layer, vocab_size, seq_len, n_tokens in sizes:
+        shell = Transformer.shell(
+            ModelConfig(d_model=width, n_layer=n_layer, n_head=4, d_head=width // 4,
+                        d_ff=4 * width, vocab_size=vocab_size, seq_len=seq_len)
+        )  # fmt: skip
+        found = optimizer_flops(shell, MUON, ())
+        # four square maps, two four times as wide: 5 iterations of 4 R^2 C + 2 R^3 each
+        assert found == n_layer * 5 * (4 * 6 + 2 * 18) * width**3
+        shares[width] = found / (n_tokens * training_flops_per_token(shell))
+    assert shares == {48: pytest.approx(0.146, abs=1e-3), 768: pytest.approx(0.0039, abs=1e-4)}
+    assert optimizer_flops(shell, OptimizerConfig(), ()) == 0
+
+
+class Silent(Muon):
+    """Does not say what it multiplies."""
+
+    @override
+    def step_flops(self) -> float:
+        return 0.0
+
+
+def test_an_optimizer_that_multiplies_more_than_it_declares_fails_the_contract() -> None:
+    held = subject("baselines.stacking:Stacking", optimizer="test_muon:Silent")
+    (result,) = judge(held, ["training FLOPs"])
+    assert not result.passed
+    assert re.search(r"a step of the optimizer takes \d+ FLOPs, it declares 0", result.detail)
 
 
 def test_an_argument_that_it_does_not_have_is_the_user_s_mistake() -> None:

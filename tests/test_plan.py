@@ -36,7 +36,7 @@ from benchmark.plan.run import Run
 from benchmark.plan.spec import StageResult, StageSpec, step_flops
 from benchmark.plan.suite import compute, plan
 from benchmark.training.baseline import Baseline
-from benchmark.training.optim import LearningRateConfig, RateCurve, Rewarm
+from benchmark.training.optim import LearningRateConfig, OptimizerConfig, RateCurve, Rewarm
 
 TARGET = ModelConfig(d_model=8, n_layer=4, n_head=2, d_head=4, d_ff=16, seq_len=8)
 BATCH = 4
@@ -566,7 +566,7 @@ def test_the_code_that_decides_results_exists() -> None:
 
 
 def test_a_step_costs_what_its_tokens_cost() -> None:
-    assert step_flops(Transformer, TARGET, BATCH) == STEP
+    assert step_flops(Transformer.shell(TARGET), BATCH, (), OptimizerConfig()) == STEP
     assert STEP == 4 * 8 * 3 * 2 * (4 * (8 * 24 + 8 * 8 + 2 * 8 * 16) + 8 * 256 + 4 * 2 * 8 * 4.5)
     assert math.isfinite(STEP)
     assert torch.get_num_threads() == 1

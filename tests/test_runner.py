@@ -51,7 +51,7 @@ from benchmark.training import memory
 from benchmark.training.baseline import Baseline
 from benchmark.training.evaluate import score
 from benchmark.training.memory import PeakMemory
-from benchmark.training.optim import LearningRateConfig, Rewarm
+from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
 TARGET = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=16, seq_len=8)
 BATCH = 4
@@ -288,6 +288,24 @@ def test_positions_never_go_back_and_charges_add_up(corpus: CorpusConfig, contex
         assert charge["flops"] == charge["tokens"] * training_flops_per_token(shell)
         unmasked = charge["tokens"] * training_flops_per_token(shell, causal=False)
         assert charge["flops_unmasked"] == unmasked
+
+
+def test_a_step_is_charged_what_its_optimizer_multiplies(
+    corpus: CorpusConfig, context: Context
+) -> None:
+    muon = OptimizerConfig(target="benchmark.training.muon:Muon")
+    done = finish(run_of(corpus, "Deeper", protocol=protocol(optimizer=muon)), context)
+    stages = of_kind("stage", done, context)
+    charges = [c for c in of_kind("charge", done, context) if c["what"] == "train"]
+    for (spec, _), stage, charge in zip(done, stages, charges, strict=True):
+        n_layer = stage["sizes"]["n_layer"]
+        assert stage["optimizer_flops"] == spec.optimizer_flops
+        assert spec.optimizer_flops == n_layer * 5 * (4 * 6 * 8**3 + 2 * (8**3 * 2 * 4 + 2 * 8**3))
+        for unmasked in ("", "_unmasked"):
+            of_model = charge["tokens"] * stage[f"flops_per_token{unmasked}"]
+            of_muon = charge["steps"] * spec.optimizer_flops
+            assert charge[f"flops{unmasked}"] == of_model + of_muon
+    assert done[-1][1].end.flops == sum(charge["flops"] for charge in charges)
 
 
 def test_every_point_of_the_curve_lies_within_a_step_of_its_mark(

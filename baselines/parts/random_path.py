@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from benchmark.base.errors import ConfigError
-from benchmark.model import Axes, FreePart, Kind, ModelConfig, Part, Transformer
+from benchmark.model import Axes, FreePart, Kind, ModelConfig, Transformer
 
 
 class Draws(FreePart):
@@ -61,11 +61,5 @@ class RandomPathTransformer(Transformer):
 
     @property
     @override
-    def linear_macs(self) -> int:
-        block = sum(part.macs for part in self.blocks[0].modules() if isinstance(part, Part))
-        return super().linear_macs - (self.config.n_layer - self.config.n_path) * block
-
-    @property
-    @override
-    def attention_macs(self) -> int:
-        return super().attention_macs // self.config.n_layer * self.config.n_path
+    def n_running(self) -> int:
+        return self.config.n_path

@@ -74,17 +74,23 @@ def _spared(
 
 
 def step_flops(config: Config, stage: Event, *, causal: bool = True) -> float:
-    """Charge of one optimizer step of a stage; what it says itself if its architecture is unknown.
+    """Charge of one optimizer step of a stage; products within an optimizer count as it says."""
+    tokens = config["workload"]["batch_size"] * stage["sizes"]["seq_len"]
+    per_token = _token_flops(config, stage, causal=causal)
+    return float(tokens * per_token + stage.get("optimizer_flops", 0.0))
+
+
+def _token_flops(config: Config, stage: Event, *, causal: bool) -> float:
+    """What a token costs in the model; what the stage says itself if its architecture is unknown.
 
     Known are the shared architecture, attention to tokens, and factors of low rank.
     """
-    sizes, workload = stage["sizes"], config["workload"]
-    tokens = workload["batch_size"] * sizes["seq_len"]
+    sizes = stage["sizes"]
     if not is_covered(config, stage):
-        return tokens * stage[f"flops_per_token{'' if causal else '_unmasked'}"]
+        return float(stage[f"flops_per_token{'' if causal else '_unmasked'}"])
     keys = (sizes["seq_len"] + 1) / 2 if causal else sizes["seq_len"]
-    activation, frozen = workload["target"]["activation"], stage.get("frozen", ())
-    return tokens * training_flops_per_token(sizes, activation, keys, frozen)
+    activation, frozen = config["workload"]["target"]["activation"], stage.get("frozen", ())
+    return training_flops_per_token(sizes, activation, keys, frozen)
 
 
 def is_covered(config: Config, stage: Event) -> bool:
@@ -111,25 +117,25 @@ def charges(evidence: Evidence) -> Iterator[Remark]:
     for method, place in as_stated.items():
         text = f"{place}: cost of a step as stated: the formula does not cover {method}'s model"
         yield Remark(text, is_fault=False)
+    optimizer = evidence.shared["protocol"]["optimizer"].get("target")
+    stages = [found for run in evidence.ran for found in numbered(run, "stage")]
+    if stated := [place for place, stage in stages if stage.get("optimizer_flops")]:
+        text = f"{stated[0]}: FLOPs of {optimizer or 'AdamW'} itself as stated"
+        yield Remark(text, is_fault=not optimizer)
 
 
 def _right(run: RunRecord, event: Event) -> dict[str, float]:
     """What a stage costs per token, or what a charge should be."""
     if event["kind"] == "stage":
-        return _token_charge(run.config, event)
+        return {
+            "flops_per_token": _token_flops(run.config, event, causal=True),
+            "flops_per_token_unmasked": _token_flops(run.config, event, causal=False),
+        }
     kind = "growth" if event["what"] == "growth" else "stage"
     (whose,) = (other for other in run.of(kind) if other["stage_id"] == event["stage_id"])
     if kind == "growth":
         return _growth_charge(whose)
     return _training_charge(run.config, whose, event["steps"])
-
-
-def _token_charge(config: Config, stage: Event) -> dict[str, float]:
-    tokens = config["workload"]["batch_size"] * stage["sizes"]["seq_len"]
-    return {
-        "flops_per_token": step_flops(config, stage) / tokens,
-        "flops_per_token_unmasked": step_flops(config, stage, causal=False) / tokens,
-    }
 
 
 def _growth_charge(growth: Event) -> dict[str, float]:

@@ -12,7 +12,7 @@ from benchmark.contract.compute import flop_counter
 from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, loss, token_ids
 from benchmark.plan.guard import replacements
 from benchmark.training.evaluate import score
-from benchmark.training.optim import build_optimizer, clipped_step
+from benchmark.training.optim import build_optimizer, clipped_step, optimizer_flops
 
 N_STEPS = 3
 
@@ -42,7 +42,8 @@ def shared_training(subject: Subject) -> Verdict:
 def training_flops(subject: Subject) -> Verdict:
     """Whole steps take what model and optimizer take, whatever a method does in the course of them.
 
-    What the model takes is held to the ledger's formula by another check.
+    What the optimizer takes is what it declares; what the model takes is held to the ledger's
+    formula by another check.
     """
     for small, large in subject.corners:
         grown = subject.grow(subject.small(small), large)
@@ -51,7 +52,13 @@ def training_flops(subject: Subject) -> Verdict:
         optimizer = subject.begin(alone, range(1), frozen=frozen).optimizer
         with flop_counter() as once:
             loss(alone.model).backward()
+            of_model = once.get_total_flops()
             clipped_step(optimizer, clip=1.0)
+        shell = alone.model.shell(alone.model.config)
+        declared = optimizer_flops(shell, subject.optimizer, frozen)
+        if (updating := once.get_total_flops() - of_model) != declared:
+            said = f"a step of the optimizer takes {updating} FLOPs, it declares {declared:.0f}"
+            return Verdict(False, f"{said}: {describe(small, large)}", float(updating))
         baseline = subject.begin(grown, range(N_STEPS), frozen=frozen)
         with flop_counter() as counter:
             subject.fit(baseline, grown, range(N_STEPS))

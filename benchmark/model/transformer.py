@@ -472,20 +472,27 @@ class Transformer(nn.Module):
         return {f"{path}.{name}": a for path, part in self.parts() for name, a in part.axes.items()}
 
     def running(self) -> Iterator[nn.Module]:
-        """Blocks of the coming pass, in order; a subclass that leaves some out states its cost."""
+        """Blocks of the coming pass, in order."""
         return iter(self.blocks)
+
+    @property
+    def n_running(self) -> int:
+        """Blocks that a training step runs, for its cost: `running` of a subclass may be fewer."""
+        return self.config.n_layer
 
     @property
     def linear_macs(self) -> int:
         """Multiply-accumulates per token of all linear maps; the head counts also when tied."""
         tied = self.embed.weight.numel() if self.head is None else 0
-        return tied + sum(part.macs for _, part in self.parts())
+        block = sum(part.macs for part in self.blocks[0].modules() if isinstance(part, Part))
+        idle = (self.config.n_layer - self.n_running) * block
+        return tied + sum(part.macs for _, part in self.parts()) - idle
 
     @property
     def attention_macs(self) -> int:
         """Multiply-accumulates per token and attended key: scores and weighted values."""
         config = self.config
-        return 2 * config.n_layer * config.n_head * config.n_query * config.d_head
+        return 2 * self.n_running * config.n_head * config.n_query * config.d_head
 
     @classmethod
     @cache

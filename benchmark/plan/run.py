@@ -366,8 +366,8 @@ class Run:
 
     def _step_flops(self, n_grown: int) -> float:
         batch_size = self.suite.workload.batch_size
-        model_class = self._model_class(n_grown)
-        return step_flops(model_class, self.sizes[n_grown], batch_size, self._frozen(n_grown))
+        shell = self._model_class(n_grown).shell(self.sizes[n_grown])
+        return step_flops(shell, batch_size, self._frozen(n_grown), self.protocol.optimizer)
 
     def _frozen(self, n_grown: int) -> tuple[str, ...]:
         """Parameters that rest after so many growths."""

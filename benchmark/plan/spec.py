@@ -23,6 +23,7 @@ from benchmark.model.cost import Position, training_flops_per_token
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.baseline import Baseline
+from benchmark.training.optim import OptimizerConfig, optimizer_flops
 
 RELEASES = {"torch": str(torch.__version__), "pytorch-lightning": version("pytorch-lightning")}
 """What does the arithmetic here."""
@@ -121,8 +122,21 @@ class StageSpec:
     @cached_property
     def step_flops(self) -> float:
         """Charge of one optimizer step."""
+        return step_flops(self._shell, self.batch_size, self.frozen, self._optimizer)
+
+    @cached_property
+    def optimizer_flops(self) -> float:
+        """Part of that charge for the optimizer's own products of matrices."""
+        return optimizer_flops(self._shell, self._optimizer, self.frozen)
+
+    @property
+    def _shell(self) -> Transformer:
         cls = import_class(self.model_class, Transformer, "model_class")
-        return step_flops(cls, ModelConfig(**self.model), self.batch_size, tuple(self.frozen))
+        return cls.shell(ModelConfig(**self.model))
+
+    @property
+    def _optimizer(self) -> OptimizerConfig:
+        return OptimizerConfig(**self.optimizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,19 +201,14 @@ def device(asked: str, precision: str = "32-true") -> str:
 
 
 def step_flops(
-    model_class: type[Transformer],
-    config: ModelConfig,
-    batch_size: int,
-    frozen: tuple[str, ...] = (),
+    shell: Transformer, batch_size: int, frozen: tuple[str, ...], optimizer: OptimizerConfig
 ) -> float:
-    """Training FLOPs of one step."""
-    key: Any = model_class  # mypy takes a class of modules for unhashable
-    return _token_flops(key, config, frozen) * batch_size * config.seq_len
+    """Training FLOPs of one step of a model with the sizes of this shell."""
+    of_model = _token_flops(shell, tuple(frozen)) * batch_size * shell.config.seq_len
+    return of_model + optimizer_flops(shell, optimizer, frozen)
 
 
 @cache
-def _token_flops(
-    model_class: type[Transformer], config: ModelConfig, frozen: tuple[str, ...]
-) -> float:
+def _token_flops(shell: Transformer, frozen: tuple[str, ...]) -> float:
     """Known from then on: a plan asks thousands of times for a few dozen."""
-    return training_flops_per_token(model_class.shell(config), frozen)
+    return training_flops_per_token(shell, frozen)

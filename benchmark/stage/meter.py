@@ -154,5 +154,6 @@ class Meter:
         state = self.snapshot()
         tokens, frozen = state.position.tokens - state.start.tokens, self.spec.frozen
         unmasked = tokens * training_flops_per_token(state.model, frozen, causal=False)
+        unmasked += (state.position.step - state.start.step) * self.spec.optimizer_flops
         self.recorder.record_charge("train", state.start, state.position, unmasked)
         return replace(state, log_bytes=self.recorder.log.offset)

@@ -86,6 +86,7 @@ class Recorder:
             n_params_by_group=_counts(model),
             flops_per_token=training_flops_per_token(model, spec.frozen),
             flops_per_token_unmasked=training_flops_per_token(model, spec.frozen, causal=False),
+            optimizer_flops=spec.optimizer_flops,
             n_steps=affordable_steps(state.position.flops, spec.until, spec.step_flops),
             **where(state.position),
         )

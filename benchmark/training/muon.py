@@ -8,7 +8,7 @@ suites with either optimizer, take the same rates and decay.
 `torch.optim.Muon` has one group of 2-D parameters, takes query, key and value for one map, and
 calls 15 small products for every matrix; here maps that lie stacked count one by one, and maps of
 one shape are multiplied together. The iteration is in bfloat16 on a GPU, as theirs, and in the
-weights' precision on a CPU. It is not part of a step's charge.
+weights' precision on a CPU. Its products are part of a step's charge.
 
 Shape suffixes: N maps, R rows, C columns.
 """
@@ -86,6 +86,15 @@ class Muon(Optimizer):
             for (maps, _, rate), part in zip(entries, parts, strict=True):
                 maps.add_(part, alpha=-rate * RMS * max(shape) ** 0.5)
 
+    @override
+    def step_flops(self) -> float:
+        return self.n_iterations * sum(
+            _iteration_flops(group["n_maps"], parameter)
+            for group in self.param_groups
+            if group["n_maps"]
+            for parameter in group["params"]
+        )
+
     def _averaged(self, parameters: list[Tensor]) -> list[Tensor]:
         """Momentum of these parameters, which takes in their gradients."""
         states = [self.state[parameter] for parameter in parameters]
@@ -96,6 +105,18 @@ class Muon(Optimizer):
         if not self.nesterov:
             return averages
         return list(torch._foreach_lerp(gradients, averages, self.momentum))
+
+
+def _iteration_flops(n_maps: int, stacked: Tensor) -> float:
+    """FLOPs of one iteration for the maps in a matrix, two per multiply-accumulate.
+
+    Returns:
+        Of R rows and C >= R columns each: R^2 C for the Gram matrix, R^3 for its square, R^2 C for
+        the product of their sum with the matrix.
+    """
+    n_columns = stacked.shape[-1]
+    r, c = sorted((stacked.numel() // n_maps // n_columns, n_columns))
+    return 2.0 * n_maps * (2 * r**2 * c + r**3)
 
 
 def orthogonal(updates_NRC: Tensor, n_iterations: int) -> Tensor:

@@ -3,10 +3,12 @@
 The optimizer is AdamW, or another that the suite names; growth carries the state of either.
 """
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -54,6 +56,10 @@ class Optimizer(torch.optim.Optimizer):
     gradient_powers: ClassVar[Mapping[str, int]]
     """Tensors of `state[parameter]` that last, each of the parameter's shape, and the power of the
     gradient that it follows: {"momentum_buffer": 1}. Growth and checkpoints carry these."""
+
+    def step_flops(self) -> float:
+        """FLOPs of the products of matrices in one step, by the shapes in `param_groups`."""
+        return 0.0
 
 
 def optimizer_class(config: OptimizerConfig) -> type[Optimizer] | None:
@@ -214,24 +220,56 @@ def build_optimizer(
     Returns:
         With rates of zero, which each step sets.
     """
-    axes, named, rule = model.axes(), dict(model.named_parameters()), rule or SizeRule()
-    groups = dict[tuple[float, float, int], list[Tensor]]()
-    for name, parameter in named.items():
-        if parameter.requires_grad:
-            rate = rule.rate(axes[name], model.config)
-            decay = 0.0 if axes[name].kind is Kind.GAIN else config.weight_decay / rate
-            groups.setdefault((rate, decay, _n_maps(axes[name])), []).append(parameter)
-    keys = ("rate", "weight_decay", "n_maps")
-    optimizer = _over(
-        [{"params": held, **dict(zip(keys, key, strict=True))} for key, held in groups.items()],
-        config,
-    )
+    named = dict(model.named_parameters())
+    learning = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    optimizer = _over(_groups(model, learning, config, rule or SizeRule()), config)
     for name, parameter in named.items():
         optimizer.state[parameter] = {
             "step": torch.tensor(moments.step[name], device=parameter.device),
             **{kind: held[name].to(parameter) for kind, held in moments.tensors.items()},
         }
     return optimizer
+
+
+def optimizer_flops(shell: Transformer, config: OptimizerConfig, frozen: Collection[str]) -> float:
+    """What a step costs beside gradients: the products of matrices in an optimizer's update.
+
+    Args:
+        shell: of the model.
+        config: the optimizer and its constants.
+        frozen: names of parameters that rest.
+
+    Returns:
+        FLOPs, by what the optimizer declares; zero for AdamW, all of whose work is element-wise.
+    """
+    if not config.target:
+        return 0.0
+    return _optimizer_flops(shell, json.dumps(asdict(config)), frozenset(frozen))
+
+
+@cache
+def _optimizer_flops(shell: Transformer, config: str, frozen: frozenset[str]) -> float:
+    """Known from then on, as a plan asks thousands of times."""
+    idle = tuple(f"blocks.{i}." for i in range(shell.n_running, shell.config.n_layer))
+    learning = {name: parameter for name, parameter in shell.named_parameters()
+                if name not in frozen and not name.startswith(idle)}  # fmt: skip
+    found = OptimizerConfig(**json.loads(config))
+    optimizer = _over(_groups(shell, learning, found, SizeRule()), found)
+    return optimizer.step_flops() if isinstance(optimizer, Optimizer) else 0.0
+
+
+def _groups(
+    model: Transformer, learning: Mapping[str, Tensor], config: OptimizerConfig, rule: SizeRule
+) -> list[dict[str, Any]]:
+    """The parameters that learn, in the groups that `Optimizer` describes."""
+    axes = model.axes()
+    groups = dict[tuple[float, float, int], list[Tensor]]()
+    for name, parameter in learning.items():
+        rate = rule.rate(axes[name], model.config)
+        decay = 0.0 if axes[name].kind is Kind.GAIN else config.weight_decay / rate
+        groups.setdefault((rate, decay, _n_maps(axes[name])), []).append(parameter)
+    keys = ("rate", "weight_decay", "n_maps")
+    return [{"params": held, **dict(zip(keys, key, strict=True))} for key, held in groups.items()]
 
 
 def _n_maps(axes: Axes) -> int:
