@@ -88,7 +88,7 @@ def test_a_folder_without_records_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     write_records(tmp_path / "results/cpu", noise=0.01)
-    _, example = CODE.findall(PAGE)
+    _, example, _ = CODE.findall(PAGE)
     printed = run(example, tmp_path)
     assert "jump" in printed
     assert (tmp_path / "curves.png").is_file()

@@ -28,7 +28,6 @@ NO_NAMES = ("nan", "na", "n/a", "null", "none", "inf", "true", "false", "local")
 """Names that a table would read as something else, or that a folder has already."""
 
 Precision = Literal["32-true", "tf32", "bf16-mixed"]
-Logger = Literal["none", "tensorboard", "wandb"]
 
 PLANNED = ("tunes", "trial", "tuned", "levels")
 """Fields of a method that the planner sets; a file that could would escape the fairness guard."""
@@ -206,9 +205,6 @@ class ExecutionConfig:
 
     retries: Count = 2
     """Attempts at a stage after one that failed."""
-
-    logger: Logger = "none"
-    """Where records are copied to as they come: "tensorboard" (in CACHE/logs) or "wandb"."""
 
     timeout_seconds: NotNegative = 0.0
     """What an attempt at a stage may take, beyond which its runs are given up; 0 means for ever."""

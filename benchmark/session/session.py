@@ -3,9 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmark.base.digest import science
@@ -97,13 +96,13 @@ class Session:
             RecordError: another command works on the same folder, or it cannot be written.
         """
         make_folder(self.cache, "run.cache")
-        with self._mirrored(on_change) as mirrored, locked(self.results):
+        with locked(self.results):
             self._write_published()
             self._hold_plan()
             with ThreadPoolExecutor(1) as beside:  # minutes for a gigabyte; an interrupt waits, too
                 corpus = beside.submit(self.recorder.write_corpus)
-                tracks = self._run(self._executor(), mirrored)
-                mirrored(tracks)
+                tracks = self._run(self._executor(), on_change)
+                on_change(tracks)
             corpus.result()
             return tracks
 
@@ -122,26 +121,6 @@ class Session:
             record = self.published[run.id]
             write_run(self.results, record.events, run.config(), record.provenance)
         self.recorder.write_suite(self.runs, [run.id for run in known])
-
-    @contextmanager
-    def _mirrored(self, on_change: OnChange) -> Iterator[OnChange]:
-        """`on_change`, with the records copied to a logger first if one is asked for."""
-        logger = self.suite.run.logger
-        if logger == "none":
-            yield on_change
-            return
-        from benchmark.session.mirror import Mirror  # noqa: PLC0415 - imports Lightning
-
-        mirror = Mirror(logger, self.cache / "logs" / self.suite.name, StageStore(self.cache))
-
-        def update(tracks: list[Track]) -> None:
-            mirror.update(tracks)
-            on_change(tracks)
-
-        try:
-            yield update
-        finally:
-            mirror.close()
 
     def _run(self, executor: Executor, on_change: OnChange) -> list[Track]:
         """All runs whose settings are known, and then those whose settings these have chosen."""
