@@ -137,7 +137,7 @@ def test_refuses_a_verdict_without_results_of_a_control(tmp_path: Path, absent: 
     assert f"**No verdict:** `{absent}` has no finished run" in page(found)
 
 
-@pytest.mark.parametrize("absent", ["scratch", "scratch_small", "restart_only", "untrained_source"])
+@pytest.mark.parametrize("absent", ["scratch", "scratch_small"])
 def test_refuses_a_verdict_if_a_control_was_not_even_planned(tmp_path: Path, absent: str) -> None:
     kept = [m for m in SUITE if m.name != absent and not m.name.startswith(f"{absent}_")]
     write_records(tmp_path, tuple(kept))
@@ -391,3 +391,10 @@ def test_seeds_that_grow_at_different_times_are_averaged_at_equal_compute() -> N
 )
 def test_numbers_are_shown_one_way(shown: str, text: str) -> None:
     assert shown == text
+
+
+def test_rows_of_one_group_stand_under_its_name() -> None:
+    rows = [{"method": name, "n": "3"} for name in ("a", "b", "c")]
+    lines = formats.table(rows, groups=["deep", "deep", "wide"]).split("\n")
+    assert lines[2:] == ["| **deep** | |", "| a      | 3 |", "| b      | 3 |", "| **wide** | |",
+                         "| c      | 3 |"]  # fmt: skip

@@ -70,12 +70,28 @@ def test_a_method_without_its_source_alone_may_still_be_worse(tmp_path: Path) ->
     assert analysis(tmp_path, *CONTROLS, other).words["poor"] == "worse"
 
 
-@pytest.mark.parametrize("absent", ["restart_only", "untrained_source", "scratch_half"])
-def test_refuses_a_verdict_without_this_control(tmp_path: Path, absent: str) -> None:
-    found = analysis(tmp_path, *(method for method in SUITE if method.name != absent))
+def test_refuses_a_verdict_without_an_annealed_rung(tmp_path: Path) -> None:
+    found = analysis(tmp_path, *(method for method in SUITE if method.name != "scratch_half"))
     assert set(found.words.values()) == {"no verdict"}
-    name = "scratch at C*/2" if absent == "scratch_half" else absent
-    assert f"**No verdict:** `{name}` has no finished run" in answer(found)
+    assert "**No verdict:** `scratch at C*/2` has no finished run" in answer(found)
+
+
+@pytest.mark.parametrize("absent", ["restart_only", "untrained_source"])
+def test_without_this_control_no_method_is_better_and_worse_stands(
+    tmp_path: Path, absent: str
+) -> None:
+    found = analysis(tmp_path, *(method for method in SUITE if method.name != absent))
+    assert found.words == {"fast": "no verdict", "slow": "worse"}
+    assert found.withheld["fast"] == [f"there is no result of the control `{absent}`"]
+
+
+def test_a_method_that_is_worse_than_another_control_than_scratch_names_it(tmp_path: Path) -> None:
+    better = Planted(name="fixed_layer3", role="hull", offset=-0.2, sizes=(toy.TARGET,))
+    kept = [method for method in SUITE if method.name != "fixed_layer3"]
+    found = analysis(tmp_path, *kept, better)
+    row = {row["method"].strip("`"): row["verdict"] for row in verdict_rows(found)}
+    assert row["fast"] == "**worse than fixed_layer3 (n = 3, unadjusted)**"
+    assert row["slow"] == "**worse (n = 3, unadjusted)**"
 
 
 def diverges_at(folder: Path, name: str, seed: int, seeds: tuple[int, ...]) -> None:

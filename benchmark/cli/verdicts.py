@@ -25,13 +25,16 @@ def verdicts(results: Path) -> FittedTable:
     summary = pd.read_csv(path, keep_default_na=False, na_values=[""])
     names = ("method", "minus scratch", "verdict", "test bpb", "minus best fixed", "role",
              "parameters", "FLOPs", "time")  # fmt: skip
-    table = FittedTable(names, spare=names[:2:-1])
+    table = FittedTable(names, prose=("verdict",), spare=names[:2:-1])
     for row in summary.to_dict("records"):
-        word = row["verdict"] if isinstance(row["verdict"], str) else ""
+        word, than = (
+            str(row[k]) if isinstance(row.get(k), str) else "" for k in ("verdict", "worse_than")
+        )
+        word = formats.verdict(word, row["n"], than)
         table.add_row(
             str(row["method"]),
             _difference(row, "vs_scratch"),
-            formats.verdict(word, row["n"]) if row["status"] == "done" else str(row["status"]),
+            word if row["status"] == "done" else str(row["status"]),
             formats.bpb(row["test_bpb"]),
             _difference(row, "vs_best_fixed"),
             str(row["role"]),

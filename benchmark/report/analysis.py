@@ -12,8 +12,7 @@ from benchmark.report.controls import Controls, controls, withheld
 from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
 from benchmark.report.plan import Registration, registration
-from benchmark.report.single_runs import single_runs
-from benchmark.report.verdicts import comparisons, verdicts
+from benchmark.report.verdicts import comparisons, verdicts, worse_than
 
 NOTE = "note.md"
 """In a results folder: what readers should know beside the records; its report quotes it."""
@@ -79,6 +78,7 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
     summary = tables.summary(data, found, compared, faster)
     said = {
         "verdict": words,
+        "worse_than": worse_than(compared),
         "withheld": {method: "; ".join(reasons) for method, reasons in doubts.items()},
         "amended": plan.marks,
     }
@@ -120,7 +120,6 @@ def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.
         "tuning_trials": tried,
         "main_effects": factors.main_effects(crossed),
         "effect_shares": factors.shares(crossed),
-        "single_runs": single_runs(data),
         "amendments": plan.amendments(),
     }
 

@@ -1,8 +1,9 @@
 """What a method is held against, and why one may not be called better.
 
-Controls can only take a verdict away. Those of the suite are needed for any verdict. What concerns
-one method alone (no run of its source size, a seed that a control lost) withholds only the word
-"better": the other words could not become more favourable if it were there.
+Controls can only take a verdict away. Fixed sizes and annealed rungs are needed for any verdict.
+What no difference is taken to (a restart without growth, a source without training), and what
+concerns one method alone (no run of its source size, a seed that a control lost), withholds only
+the word "better": the other words could not become more favourable if it were there.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ SCRATCH_SMALL = "scratch_small"
 BEST_FIXED = "best_fixed"
 RESTART_ONLY = "restart_only"
 REQUIRED = (RESTART_ONLY, "untrained_source")
-"""Controls beside the fixed sizes without which there is no verdict."""
+"""Controls beside the fixed sizes without which no method is called better."""
 
 SAME_BUDGET = 0.01
 """Relative difference within which two budgets are one."""
@@ -51,7 +52,6 @@ def controls(frames: Frames) -> Controls:
     missing = [name for name in (SCRATCH,) if name not in fixed]
     missing += [] if any(m.startswith(SCRATCH_SMALL) for m in fixed) else [SCRATCH_SMALL]
     missing += [method for method in fixed if method not in ran]
-    missing += [name for name in REQUIRED if name not in frames.validation]
     missing += [f"{SCRATCH} at {fraction(u)}" for u in _rungs_without_results(frames)]
     tuned = {str(row.tunes): str(row.method) for row in _finals(frames).itertuples() if row.tunes}
     return Controls(
@@ -136,6 +136,8 @@ def _doubts(frames: Frames, found: Controls, method: str, alone: list[Row | None
     named = settings.get("controls", ())
     absent = [name for name in named if name not in frames.validation]
     reasons += [f"its control `{name}` has no result" for name in absent]
+    absent = [name for name in REQUIRED if name not in frames.validation]
+    reasons += [f"there is no result of the control `{name}`" for name in absent]
     source = frames.first_sizes.get(method)
     if source is not None and source not in alone:
         reasons.append(f"its source ({_difference(frames, source)}) was not trained alone at C*")

@@ -1,18 +1,14 @@
 """The files of a report: rendered, written, and checked against what is on disk."""
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
 from benchmark.records.events import atomic_write
 from benchmark.report import html
-from benchmark.report.analysis import Analysis, analyse_folder
+from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
-from benchmark.report.formats import narrowed
 from benchmark.report.markdown import page
 from benchmark.report.plots import draw
 
@@ -28,30 +24,14 @@ def render(results_dir: Path) -> dict[str, bytes]:
     Raises:
         RecordError: the records are damaged or contradict one another.
     """
-    with _no_garbage_searched():
-        return _render(analyse_folder(results_dir))
-
-
-def _render(analysis: Analysis) -> dict[str, bytes]:
+    analysis = analyse_folder(results_dir)
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
-    pages = {"report.md": narrowed(text), INTERACTIVE: html.page(drawing, text, images)}
+    pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
     figures = {f"figures/{name}": image for name, image in images.items()
                if not name.endswith(".svg")}  # fmt: skip
     return {name: content.encode() for name, content in pages.items()} | tables | figures
-
-
-@contextmanager
-def _no_garbage_searched() -> Iterator[None]:
-    """Searching among a million records, which are all in use, takes a sixth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def write(results_dir: Path) -> None:

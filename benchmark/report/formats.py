@@ -1,9 +1,7 @@
 """Numbers and tables as a reader wants them, in one format each; nan is a dash."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -15,10 +13,6 @@ INFINITY = "\N{INFINITY}"
 SAME = 0.01
 """Relative difference within which a fraction of C* is called by its name."""
 
-WIDTH = 100
-"""Characters that a table of a page may be wide, where its columns allow it."""
-
-_BAR = re.compile(r"(?<!\\)\|")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _DURATIONS = ((3600.0, "h"), (60.0, "min"))
 
@@ -66,10 +60,17 @@ def speed_up(row: Mapping[str, Any]) -> str:
     return f"{value:.2f}x{interval}"
 
 
-def verdict(word: str, n: int) -> str:
-    """A verdict, with what a reader has to know of one from so few seeds."""
+def verdict(word: str, n: int, worse_than: str = "") -> str:
+    """A verdict, with what a reader has to know of one from so few seeds.
+
+    Args:
+        word: the verdict.
+        n: seeds.
+        worse_than: the control that a method is worse than, if it is to be named.
+    """
     is_unadjusted = word in ("better", "worse") and n < MIN_SEEDS_SIGNIFICANT
-    return f"{word} (n = {n}, unadjusted)" if is_unadjusted else word
+    control = f" than {worse_than}" if worse_than and word.endswith("worse") else ""
+    return f"{word}{control}" + f" (n = {n}, unadjusted)" * is_unadjusted
 
 
 def flops(value: float) -> str:
@@ -183,33 +184,3 @@ def _scaled(value: float, units: Iterable[tuple[float, str]], digits: str) -> st
 
 def _unsigned_zero(value: float) -> float:
     return round(value, 4) + 0.0
-
-
-def narrowed(page: str) -> str:
-    """A page whose tables are at most `WIDTH` wide, unless two of their columns are wider."""
-    parts = []
-    for is_table, found in groupby(page.split("\n"), lambda line: line.startswith("|")):
-        lines = list(found)
-        parts += _tables(lines) if is_table else lines
-    return "\n".join(parts)
-
-
-def _tables(lines: Sequence[str]) -> list[str]:
-    cells = [_BAR.split(line)[1:-1] for line in lines]
-    parts: list[str] = []
-    for columns in _groups([len(cell) + 1 for cell in cells[0]]):
-        parts += [""] if parts else []
-        parts += [f"|{'|'.join(row[i] for i in (0, *columns))}|" for row in cells]
-    return parts
-
-
-def _groups(widths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of the columns of each narrow table, beside the first."""
-    group: list[int] = []
-    room = WIDTH - widths[0] - 1
-    for i, width in enumerate(widths[1:], start=1):
-        if group and sum(widths[j] for j in group) + width > room:
-            yield group
-            group = []
-        group.append(i)
-    yield group

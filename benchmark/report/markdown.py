@@ -11,7 +11,7 @@ from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT
 from benchmark.report.warnings import tripwires
 
 AMENDED = "\N{DOUBLE DAGGER}"
-SHOWN_FIRST = ("method", f"minus {SCRATCH}", f"minus {BEST_FIXED}", "verdict", "own")
+SHOWN_FIRST = ("method", f"minus {SCRATCH}", f"minus {BEST_FIXED}", "verdict")
 """Columns of the verdict table that a markdown page starts with; further tables have the rest."""
 
 
@@ -50,7 +50,6 @@ def verdict_rows(analysis: Analysis) -> list[dict[str, str]]:
         "method": ("", _name),
         f"minus {SCRATCH}": ("", lambda row: _gap(row, SCRATCH)),
         "verdict": ("", _verdict),
-        "own": (f"vs_{SCRATCH}_own_share", formats.percent),
     }
     if analysis.controls.best_fixed != SCRATCH:
         columns |= {f"minus {BEST_FIXED}": ("", lambda row: _gap(row, BEST_FIXED))}
@@ -75,7 +74,6 @@ def reading(analysis: Analysis) -> str:
 - **minus {SCRATCH}**: difference in test bpb, paired by seed; negative is better. Brackets are 95 %
   intervals over seeds, from {MIN_SEEDS} seeds on, by a moderated t: with so few seeds a row's own
   variance is mostly luck, so it is shrunk towards what all rows have in common (Smyth 2004).
-  **own**: how much of the variance behind a row's interval is its own.
 - **{BEST_FIXED}**: the fixed size that does best at the whole budget on the *validation* split,
   here {code([fixed.best_fixed or "none"])}, among {code(fixed.fixed)}.
 - **Verdict**: *better* is an interval below zero against {controls_of_all(analysis)},
@@ -103,7 +101,8 @@ def _name(row: Row) -> str:
 
 
 def _verdict(row: Row) -> str:
-    word = f"**{formats.verdict(row['verdict'], row['n'])}**" if row["verdict"] else ""
+    word = formats.verdict(row["verdict"], row["n"], row["worse_than"])
+    word = f"**{word}**" if word else ""
     return word if row["status"] == "done" else f"{word} {row['status']}".strip()
 
 

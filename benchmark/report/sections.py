@@ -23,7 +23,6 @@ from benchmark.report.formats import (
 from benchmark.report.frames import grouped, rows
 from benchmark.report.leaks import splits
 from benchmark.report.prose import is_crossed, listed, n_seeds, what_matters, where_the_target_sits
-from benchmark.report.statistics import MIN_SEEDS
 
 COMPUTING = ("numpy", "pytorch-lightning", "safetensors", "torch")
 """Packages that a number may depend on; the others are in the CSV only."""
@@ -37,13 +36,6 @@ _DIFFERENCES: Columns = {
     "ordinary t": ("", lambda row: formats.limits(row["own_low"], row["own_high"])),
     "p (Holm)": ("", lambda row: f"{number(row['p'])} ({number(row['p_holm'])})"),
     "finds": ("detectable", bpb),
-}
-_SINGLE: Columns = {
-    "method": ("method", code),
-    "n": ("n", str),
-    "validation bpb": ("val_bpb", bpb),
-    "minus scratch's band": ("", gap),
-    "single-run rule": ("word", str),
 }
 _COSTS: Columns = {
     "method": ("method", code),
@@ -138,21 +130,6 @@ def differences(analysis: Analysis) -> list[str]:
             formats.cells(shown, _DIFFERENCES),
             groups=[f"minus {code(row['control'])}" for row in shown],
         ),
-    ]
-
-
-def single_runs(analysis: Analysis) -> list[str]:
-    """Methods with too few seeds for a verdict, against the band of scratch."""
-    table = analysis.tables.get("single_runs")
-    if table is None:
-        return []
-    return [
-        f"**No verdicts.** With fewer than {MIN_SEEDS} seeds a method has no spread of its own. "
-        f"The rule takes that of scratch as known, from {table.band_seeds.iloc[0]} seeds on this "
-        f"workload (mean {bpb(table.band_bpb.iloc[0])}, `configs/bands`), and asks whether the "
-        f"validation bpb lies outside of what one more run of {SCRATCH} would reach, 19 times out "
-        f"of 20. It errs where a method varies more over seeds than {SCRATCH} does.",
-        _by_group(analysis, table, _SINGLE),
     ]
 
 
@@ -344,7 +321,6 @@ Section = Callable[[Analysis], list[str]]
 
 SECTIONS: dict[str, Section] = {
     "Differences, and how sure they are": differences,
-    "Single runs against the band of scratch": single_runs,
     "Speed-up at equal loss": speed_ups,
     "What each row reached and cost": costs,
     "Who pays for the source": modes,

@@ -177,7 +177,7 @@ def _differences(compared: list[Row]) -> Row:
         "own": max(own, key=lambda row: row["difference"], default=None),
     }
     for against, row in shown.items():
-        for name in ("difference", "low", "high", "n", "own_share", "control"):
+        for name in ("difference", "low", "high", "n", "control"):
             key = f"vs_{against}" if name == "difference" else f"vs_{against}_{name}"
             empty = "" if name == "control" else math.nan
             cells[key] = row[name] if row is not None else empty

@@ -5,11 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from benchmark.report.controls import (
-    Controls,
-    best_fixed,
-    held_against,
-)
+from benchmark.report.controls import SCRATCH, Controls, best_fixed, held_against
 from benchmark.report.frames import Frames, Row
 from benchmark.report.moderation import prior
 from benchmark.report.statistics import (
@@ -103,6 +99,14 @@ def verdicts(
         else:
             words[method] = f"significantly {word}" if strong else word
     return words
+
+
+def worse_than(compared: pd.DataFrame) -> dict[str, str]:
+    """The control that decides of each method that is worse, but not worse than scratch."""
+    worse = compared[compared.verdict == "worse"].sort_values("difference", kind="stable")
+    than_scratch = set(worse.method[worse.control == SCRATCH])
+    by_most = dict(zip(worse.method, worse.control, strict=True))
+    return {name: control for name, control in by_most.items() if name not in than_scratch}
 
 
 def _comparison(frames: Frames, method: str, control: str) -> Row:

@@ -101,7 +101,7 @@ def _source(heading: str) -> str:
         return f"vs_{heading.removeprefix('minus ')}"
     if heading.startswith("speed-up"):
         return "speed_up"
-    return {"test bpb": "test_bpb", "n": "n", "own": "vs_scratch_own_share"}.get(heading, "")
+    return {"test bpb": "test_bpb", "n": "n"}.get(heading, "")
 
 
 def _kind(heading: str) -> str:
