@@ -110,7 +110,7 @@ def test_the_path_of_a_corpus_is_taken_as_written(tmp_path: Path) -> None:
         (SUITE.replace("methods: [scratch]", "methods:"), "methods must be a list"),
         (SUITE.replace("corpus: synthetic", "corpus: [a]"), "workload.corpus must be"),
         ("- a\n", "expected a mapping"),
-        ("a: [\n", "expected the node content"),
+        ("a: [\n", "did not find expected node content"),
     ],
 )
 def test_a_suite_that_says_something_else_is_refused(tmp_path: Path, text: str, words: str) -> None:

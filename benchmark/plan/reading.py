@@ -23,7 +23,7 @@ Mapped = dict[str, Any]
 T = TypeVar("T")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """PyYAML with the scalars of YAML 1.2's core schema, and without duplicate keys."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML declares it
@@ -38,12 +38,6 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-class _TextLoader(_Loader):
-    """The same, with every scalar as the text that was written."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 _FLOAT = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
@@ -108,12 +102,23 @@ def _value(text: str, hint: object, where: str) -> Any:  # noqa: ANN401 - whatev
 
 def _loaded(text: str, schema: object, where: str) -> Any:  # noqa: ANN401 - whatever YAML says
     try:
-        typed = yaml.load(text, _Loader)
-        written = yaml.load(text, _TextLoader)
+        loader = _Loader(text)
+        if (node := loader.get_single_node()) is None:
+            return None
+        typed, written = loader.construct_document(node), _written(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
         raise ConfigError(f"{where}: {reason}") from error
     return _as_written(typed, written, schema)
+
+
+def _written(node: nodes.Node) -> Any:  # noqa: ANN401 - whatever YAML says
+    """The same, with every scalar as the text that was written."""
+    if isinstance(node, nodes.MappingNode):
+        return {_written(key): _written(value) for key, value in node.value}
+    if isinstance(node, nodes.SequenceNode):
+        return [_written(value) for value in node.value]
+    return node.value
 
 
 def _as_written(typed: Any, written: Any, hint: object) -> Any:  # noqa: ANN401

@@ -8,7 +8,7 @@ is trained once and charged to every run it belongs to.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
@@ -111,7 +111,8 @@ class StageSpec:
     @cached_property
     def id(self) -> str:
         """Content address; classes count by name and code, not by where their modules lie."""
-        text = json.dumps(without_modules(asdict(self)), sort_keys=True)
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        text = json.dumps(without_modules(values), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
