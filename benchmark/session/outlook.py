@@ -1,12 +1,12 @@
 """What runs have ahead, and how long that takes: here by trying it, elsewhere by a cost model.
 
-`Probe` times a few steps of every model before anything runs; what a method computes between its
-stages, and the start of processes, are left out. `Machine` is for a machine that is not there: a
+`Probe` times a step of every model before anything runs, on a CPU in CPU time: what else the machine
+does now, it need not do later. What a method computes between its stages, and the start of
+processes, are left out. `Machine` is for a machine that is not there: a
 step takes the time of its arithmetic at an assumed share of the machine's peak or, if that is
 longer, the time to launch the operations of its blocks, for which small models wait on a large GPU.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ from benchmark.training.baseline import mean_nats
 from benchmark.training.memory import keep_freed_memory
 from benchmark.training.shortage import first_that_fits, halvings
 
-WARMUP_STEPS = 1
 STEPS = 2
+"""Of which the first only warms up."""
+
 MOST_TOKENS = 2**15
 
 
@@ -160,19 +161,20 @@ def measured_step(spec: StageSpec, device: torch.device) -> float:
     for name in spec.frozen:
         model.get_parameter(name).requires_grad_(False)
     is_half = spec.precision == "bf16-mixed"
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
 
     def seconds(n: int) -> float:
-        shape, times = (n, config.seq_len + 1), list[float]()
+        shape, took = (n, config.seq_len + 1), 0.0
         batch = torch.randint(config.vocab_size, shape, generator=random).to(device)
-        for _ in range(WARMUP_STEPS + STEPS):
-            started = time.perf_counter()
+        for _ in range(STEPS):
+            started = clock()
             with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
                 loss = mean_nats(model, batch)
             loss.backward()
             model.zero_grad()
             wait_for(device)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times[WARMUP_STEPS:]) * spec.batch_size / n
+            took = clock() - started
+        return took * spec.batch_size / n
 
     most = max(1, MOST_TOKENS // config.seq_len)
     return first_that_fits(halvings(min(spec.batch_size, most)), seconds)
