@@ -61,7 +61,7 @@ def train(run: Run, device: torch.device) -> Trained:
             model, moments, is_new = grown.model, grown.moments, grown.is_new
             tensors |= {f"{n_grown}: grown {name}": m for name, m in named_moments(moments)}
         method = run.baseline if n_grown > 0 else Plain()
-        method.begin(fit(run, model, moments, is_new, run._frozen(n_grown)))
+        method.begin(fit(run, model, moments, is_new, run._frozen[n_grown]))
         for step in range(STEPS):
             losses.append(learn(method, device, step))
         moments = moments_of(model, method.optimizer)

@@ -175,7 +175,7 @@ def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
             return {key: restored(inside) for key, inside in value.items()}
         return leaves[value]
 
-    merged = OmegaConf.merge(*(OmegaConf.create(numbered(layer)) for _, layer in layers))
+    merged = OmegaConf.unsafe_merge(*(OmegaConf.create(numbered(layer)) for _, layer in layers))
     return cast(Mapped, restored(OmegaConf.to_container(merged)))
 
 

@@ -77,7 +77,7 @@ class Run:
                 f"protocol.budget_flops: {self.budget:.3g} FLOPs are too few for "
                 f"{self.method.name}, which needs a step at every size and one in the decay, the "
                 f"last {100 * decay:g} %{growths}; a step of its largest model takes "
-                f"{self._step_flops(self.n_growths):.3g}"
+                f"{self._step_flops[-1]:.3g}"
             )
 
     def _grows_late(self, stages: Done) -> bool:
@@ -128,7 +128,7 @@ class Run:
         for about_others in ("seeds", "tuning"):
             config["protocol"].pop(about_others)
         config["method"].pop("tunable")
-        codes = [science(), method_code(self.baseline), code(type(self.schedule))]
+        codes = [science(), self._method_code, code(type(self.schedule))]
         codes += [self.optimizer_code] if self.optimizer_code else []
         text = json.dumps([without_modules(config), self.data, codes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -168,22 +168,22 @@ class Run:
         spent, n_grown = (done[-1][1].end.flops, done[-1][0].n_grown) if done else (0.0, 0)
         grows = n_grown < self.n_growths and self._is_due(spent, n_grown, done)
         n_grown += grows
-        config, step = self.sizes[n_grown], self._step_flops(n_grown)
+        step = self._step_flops[n_grown]
         until = next((m for m in self._marks(n_grown) if affordable_steps(spent, m, step)), None)
         if until is None:
             return None
         has_grown = n_grown > 0
         return StageSpec(
             **self._common,
-            model=asdict(config),
+            model=self._models[n_grown],
             baseline=self.method.target if has_grown else class_path(Plain),
             args=self.method.args if has_grown else {},
-            method_code=method_code(self.baseline) if has_grown else code(self._model_class(0)),
+            method_code=self._method_code if has_grown else code(self._model_class(0)),
             model_class=class_path(self._model_class(n_grown)),
-            grows_from=asdict(self.sizes[n_grown - 1]) if grows else None,
+            grows_from=self._models[n_grown - 1] if grows else None,
             grows_from_class=class_path(self._model_class(n_grown - 1)) if grows else "",
             n_grown=n_grown,
-            frozen=self._frozen(n_grown),
+            frozen=self._frozen[n_grown],
             state_policy=self.policy.value if has_grown else "",
             rewarm=self._rewarm(n_grown),
             rate=asdict(self._rate(n_grown, until)),
@@ -236,19 +236,19 @@ class Run:
     def _predict(self, finished: Done) -> list[tuple[StageSpec, StageResult]]:
         done = list(finished)
         while (spec := self.next_stage(done)) is not None:
-            start = done[-1][1].end if done else Position()
-            steps = affordable_steps(start.flops, spec.until, spec.step_flops)
+            start, step = done[-1][1].end if done else Position(), self._step_flops[spec.n_grown]
+            steps = affordable_steps(start.flops, spec.until, step)
             windows = steps * spec.batch_size
             end = start.after(
                 steps=steps,
                 windows=windows,
                 tokens=windows * self.sizes[0].seq_len,
-                flops=steps * spec.step_flops,
+                flops=steps * step,
             )
             done.append((spec, StageResult(status="done", end=end)))
         return done
 
-    @property
+    @cached_property
     def _times(self) -> tuple[float, ...] | None:
         """Fractions of the run's budget at which it grows, where they are known beforehand."""
         return self.schedule.times(self.n_growths) if self.schedule is not None else None
@@ -318,8 +318,8 @@ class Run:
         assert self.schedule is not None
         if (times := self._times) is not None:
             at = times[n_grown] * self.budget
-            return affordable_steps(spent, at, self._step_flops(n_grown)) == 0
-        next_end = min(self.budget, spent + self._step_flops(n_grown))
+            return affordable_steps(spent, at, self._step_flops[n_grown]) == 0
+        next_end = min(self.budget, spent + self._step_flops[n_grown])
         return self.schedule.due(
             Progress(
                 spent=next_end / self.budget,
@@ -364,11 +364,27 @@ class Run:
         source = self.baseline.source_class if n_grown < min(1, self.n_growths) else None
         return source or self.baseline.model_class
 
-    def _step_flops(self, n_grown: int) -> float:
-        batch_size = self.suite.workload.batch_size
-        shell = self._model_class(n_grown).shell(self.sizes[n_grown])
-        return step_flops(shell, batch_size, self._frozen(n_grown), self.protocol.optimizer)
+    @cached_property
+    def _method_code(self) -> str:
+        return method_code(self.baseline)
 
-    def _frozen(self, n_grown: int) -> tuple[str, ...]:
-        """Parameters that rest after so many growths."""
-        return self.baseline.frozen(*self.sizes[n_grown - 1 : n_grown + 1]) if n_grown else ()
+    @cached_property
+    def _models(self) -> list[dict[str, Any]]:
+        """All sizes as plain values."""
+        return [asdict(size) for size in self.sizes]
+
+    @cached_property
+    def _frozen(self) -> list[tuple[str, ...]]:
+        """Parameters that rest at each size."""
+        return [(), *(self.baseline.frozen(*sizes) for sizes in pairwise(self.sizes))]
+
+    @cached_property
+    def _step_flops(self) -> list[float]:
+        """Charge of a step at each size."""
+        batch_size = self.suite.workload.batch_size
+        return [
+            step_flops(
+                self._model_class(n).shell(size), batch_size, frozen, self.protocol.optimizer
+            )
+            for n, (size, frozen) in enumerate(zip(self.sizes, self._frozen, strict=True))
+        ]
