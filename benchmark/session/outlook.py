@@ -1,10 +1,10 @@
 """What runs have ahead, and how long that takes: here by trying it, elsewhere by a cost model.
 
-`Probe` times a step of every model before anything runs, on a CPU in CPU time: what else the machine
-does now, it need not do later. What a method computes between its stages, and the start of
-processes, are left out. `Machine` is for a machine that is not there: a
-step takes the time of its arithmetic at an assumed share of the machine's peak or, if that is
-longer, the time to launch the operations of its blocks, for which small models wait on a large GPU.
+`Probe` times a step of every model before anything runs, on a CPU in CPU time: what else keeps the
+machine busy now need not do so later. What a method computes between its stages, and the start of
+processes, are left out. `Machine` is for a machine that is not there: a step takes the time of its
+arithmetic at an assumed share of the machine's peak or, if that is longer, the time to launch the
+operations of its blocks, for which small models wait on a large GPU.
 """
 
 import time
