@@ -14,6 +14,7 @@ import yaml
 from benchmark.records.events import Event, atomic_write_text
 from benchmark.records.folder import load_run, write_run
 
+NAME = "toy"
 BUDGET = 2e12
 TARGET = {"d_model": 64, "n_layer": 4, "n_head": 4, "d_head": 16, "d_ff": 256}
 SMALL = TARGET | {"n_layer": 2}
@@ -54,6 +55,7 @@ class Planted:
     levels: tuple[tuple[str, str], ...] = ()
     """Of a cell of a crossed design."""
 
+    ladder: tuple[tuple[str, Any], ...] = ()
     tunes: str = ""
     trial: int | None = None
     tuned: tuple[tuple[str, float], ...] = ()
@@ -113,7 +115,7 @@ def write_records(
     """Write a whole results folder; runs in `missing` are planned but leave no records."""
     runs = [(method, seed) for method in methods for seed in seeds]
     plan = {
-        "name": "toy",
+        "name": NAME,
         "version": "1.0",
         "purpose": "Check a report on curves that are known.",
         "watermark": watermark,
@@ -172,7 +174,7 @@ def events(method: Planted, seed: int, noise: float) -> list[Event]:
 def config(method: Planted, seed: int, seeds: tuple[int, ...]) -> dict[str, Any]:
     """The resolved configuration of one run."""
     return {
-        "suite": "toy",
+        "suite": NAME,
         "suite_version": "1.0",
         "seed": seed,
         "workload": {"corpus": {"name": "wikipedia"}, "target": TARGET, "batch_size": 8},
@@ -191,6 +193,7 @@ def config(method: Planted, seed: int, seeds: tuple[int, ...]) -> dict[str, Any]
             "state_policy": "carry",
             "controls": list(method.controls),
             "levels": dict(method.levels),
+            "ladder": dict(method.ladder),
             "tunes": method.tunes,
             "trial": method.trial,
             "tuned": dict(method.tuned),
@@ -228,7 +231,7 @@ def _run_event(method: Planted, seed: int) -> Event:
     return _event(
         "run",
         run_id=run_id(method.name, seed),
-        suite="toy",
+        suite=NAME,
         suite_version="1.0",
         method=method.name,
         role=method.role,

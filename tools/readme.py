@@ -1,26 +1,19 @@
-"""Fills the parts of README.md that are facts: the answer of suite `cpu`, and what is where.
+"""Fills in what is a fact: the findings (results/README.md), README.md's answer, what is where.
 
-`python -m tools.readme` writes them; with `--check` it exits with 1 if the page says anything else.
+`python -m tools.readme` writes them; with `--check` it exits with 1 if a page says anything else.
 """
 
 import ast
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
 from benchmark.base.paths import ROOT
-from benchmark.report import formats
-from benchmark.report.analysis import Analysis, analyse_folder
-from benchmark.report.controls import SCRATCH
-from benchmark.report.formats import table
-from benchmark.report.frames import Row, rows
-from benchmark.report.prose import n_seeds
+from benchmark.report.study.findings import HEADLINE, Study, findings, headline
 
 PAGE = ROOT / "README.md"
-SUITE = "results/cpu"
-MOST_ROWS = 8
+RESULTS = ROOT / "results"
 WIDTH = 16
 TOP = {
     "baselines": "the contestants: one published method per file",
@@ -33,46 +26,15 @@ TOP = {
 
 
 def answer() -> str:
-    """What suite `cpu` says, at which scale, and what not to conclude from it; at most 8 rows."""
-    analysis = analyse_folder(ROOT / SUITE)
-    methods = [row for row in rows(analysis.tables["summary"]) if row["role"] == "method"]
-    n_better = sum("better" in row["verdict"] for row in methods)
-    words = " of ".join(map(str, (n_better or "none", len(methods))))
-    figure = f"[![Difference to scratch]({SUITE}/figures/differences.png)]({SUITE}/report.md)"
-    return "\n\n".join(
-        [
-            f"**{words.capitalize()} methods that grow a model is shown to be better than training "
-            f"the same model from scratch at equal compute.** {_scale(analysis)} Do not conclude "
-            "anything about larger models, other text or another budget from it.",
-            figure,
-            table(list(_rows(methods))),
-            f"The rest, and how to read it: [{SUITE}/report.md]({SUITE}/report.md).",
-        ]
-    )
-
-
-def _scale(analysis: Analysis) -> str:
-    """The scale of the suite in one sentence."""
-    frames = analysis.frames
-    target = frames.of(SCRATCH).iloc[0]
-    return (
-        f"That holds for {formats.count(target.n_params)} parameters, "
-        f"{formats.flops(frames.budget_flops)} training FLOPs, {target.train_bytes / 1e6:.1f} MB "
-        f"of {target.corpus} text and {formats.plural(n_seeds(analysis), 'seed')}."
-    )
-
-
-def _rows(methods: list[Row]) -> Iterator[dict[str, str]]:
-    """The methods that come first in the report, and TokenFormer, which the question is about."""
-    named = [row for row in methods if row["method"] == "tokenformer"]
-    for row in [row for row in methods if row not in named][: MOST_ROWS - len(named)] + named:
-        gap = [row[f"vs_{SCRATCH}{end}"] for end in ("", "_low", "_high")]
-        yield {
-            "method": f"`{row['method']}`",
-            "what grows, when": row["grows"],
-            "test bpb minus scratch": formats.difference(*gap),
-            "verdict": row["verdict"],
-        }
+    """The first paragraph of the findings, and the picture that goes with it."""
+    study = Study(RESULTS)
+    name = next(name for name in HEADLINE if study.has(name))
+    figure = f"results/{name}/figures/differences.png"
+    return "\n\n".join([
+        headline(study, "results/"),
+        f"[![Difference of every method to its controls]({figure})](results/{name}/report.md)",
+        "The rest, on two pages: [the findings](results/README.md).",
+    ])  # fmt: skip
 
 
 def tree() -> str:
@@ -99,14 +61,28 @@ def filled(page: str) -> str:
     return page
 
 
+def files() -> dict[Path, bytes]:
+    """Every generated file: this page, the findings and their pictures."""
+    found = {RESULTS / name: content for name, content in findings(RESULTS).items()}
+    return found | {PAGE: filled(PAGE.read_text(encoding="utf-8")).encode()}
+
+
 def main(check: bool = False) -> None:
-    """Write the generated parts, or see whether they are current."""
-    page = PAGE.read_text(encoding="utf-8")
-    if check and filled(page) != page:
-        typer.echo("README.md is not what its sources say; run: python -m tools.readme", err=True)
+    """Write the generated files, or see whether they are current."""
+    made = files()
+    stale = [path for path, content in made.items()
+             if not path.is_file() or path.read_bytes() != content]  # fmt: skip
+    stale += [path for path in (RESULTS / "figures").glob("*") if path not in made]
+    if check and stale:
+        names = ", ".join(path.relative_to(ROOT).as_posix() for path in stale)
+        typer.echo(f"not what their sources say: {names}; run: python -m tools.readme", err=True)
         sys.exit(1)
-    if not check:
-        PAGE.write_text(filled(page), encoding="utf-8")
+    for path in () if check else stale:
+        if path not in made:
+            path.unlink()
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(made[path])
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _cost(frames: Frames, run: Row, loss: float) -> float:
 
 def modes(frames: Frames) -> pd.DataFrame:
     """Each growing method minus scratch at what it paid itself, by seed, on the test split."""
-    annealed = _annealed_scratch(frames)
+    annealed = annealed_scratch(frames)
     growths = frames.growths[frames.growths.growth == 1].set_index("run_id").start_flops
     grown = {*frames.methods("method"), RESTART_ONLY}
     found = [
@@ -116,7 +116,7 @@ def _scratch(annealed: Annealed, seed: int, flops: float) -> float:
     return float(np.interp(math.log(flops), list(map(math.log, budgets)), bpb))
 
 
-def _annealed_scratch(frames: Frames) -> Annealed:
+def annealed_scratch(frames: Frames) -> Annealed:
     """Budgets and test bpb of the annealed scratch runs of each seed, smallest budget first."""
     of_scratch = (frames.runs.role == "rung") | (frames.runs.method == SCRATCH)
     runs = frames.runs[of_scratch & (frames.runs.status == "done")]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
@@ -70,14 +69,6 @@ SAME_END = 0.01
 
 FIRST_SHOWN = 0.1
 """Curves start here, as a fraction of C*; before it every method is the same steep line."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure, and the numbers that it shows."""
-
-    figure: Figure
-    data: pd.DataFrame
 
 
 @dataclass(frozen=True)

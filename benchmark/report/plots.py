@@ -1,11 +1,10 @@
 """The figures of a report: differences to controls, curves, sizes, and what factors are worth.
 
-As PNG and SVG, and their numbers as CSV: bytes depend on records alone.
+As PNG and SVG; their numbers are those of the tables. Bytes depend on records alone.
 """
 
 import io
 import math
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from benchmark.report import formats
 from benchmark.report.controls import BEST_FIXED, SCRATCH
@@ -32,13 +31,12 @@ from benchmark.report.drawing import (
     WIDTH,
     Drawing,
     Look,
-    Plot,
     budget_axis,
     label_lines,
     margin_for,
     plot_curve,
 )
-from benchmark.report.frames import CURVE, Row, rows
+from benchmark.report.frames import rows
 from benchmark.report.prose import fixed_sizes
 from benchmark.report.statistics import MIN_SEEDS
 
@@ -47,18 +45,11 @@ AGAINST = {
     BEST_FIXED: ("s", "best fixed size"),
     "own": ("D", "own control"),
 }
-N_COLUMNS = 3
-NOTE = 95
-"""Letters of a line above a figure."""
-
-LONG = 25
-"""Letters of a name that needs a wider panel."""
-
 LATE = 0.8
 """Share of C* from which the last part of training is shown."""
 
 
-def differences(drawing: Drawing) -> Plot:
+def differences(drawing: Drawing) -> Figure:
     """Paired difference of every method to each control of its verdict."""
     summary = drawing.analysis.tables["summary"]
     is_shown = (summary.role == "method") & summary.method.isin(drawing.ranked[:MOST])
@@ -89,7 +80,7 @@ def differences(drawing: Drawing) -> Plot:
     axes.set_xlabel(f"{unit}; 95 % interval, not adjusted" if has_interval else unit)
     if series:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.1)
-    return Plot(figure, pd.concat(series.values(), ignore_index=True) if series else shown.head(0))
+    return figure
 
 
 def _series(summary: pd.DataFrame, against: str) -> pd.DataFrame:
@@ -102,7 +93,7 @@ def _series(summary: pd.DataFrame, against: str) -> pd.DataFrame:
     return table.head(0) if is_repeated else table
 
 
-def curves(drawing: Drawing) -> Plot:
+def curves(drawing: Drawing) -> Figure:
     """Scratch and the best method in bpb; and the best few minus scratch in the last fifth."""
     late = [n for n in drawing.prominent if n != SCRATCH and _reaches(drawing, n)]
     height = max(2.6, 1.1 + LINE * len(late))
@@ -115,7 +106,7 @@ def curves(drawing: Drawing) -> Plot:
     _all_as_area(left, drawing)
     for name in few:
         plot_curve(left, drawing, name, drawing.curves, has_band=True)
-    rungs = drawing.rungs.assign(what="annealed end")
+    rungs = drawing.rungs
     left.plot(rungs.flops, rungs.bpb, "D", color=INK, markersize=3.5, zorder=6)
     budget_axis(left, drawing.budget)
     left.set_ylim(*drawing.limits)
@@ -132,46 +123,10 @@ def curves(drawing: Drawing) -> Plot:
     _note(left, _said(drawing, few, rungs))
     is_part = len(late) < len(drawing.looks) - 1
     _note(right, ["same seed; methods with the lowest test bpb" if is_part else "same seed"])
-    return Plot(figure, pd.concat([_data(drawing), rungs], ignore_index=True))
+    return figure
 
 
-def methods(drawing: Drawing) -> Plot:
-    """One panel per method: minus scratch with the same seed, in the course of training."""
-    summary = {row["method"]: row for row in rows(drawing.analysis.tables["summary"])}
-    every = [name for name in drawing.analysis.frames.methods("method") if name in drawing.minus]
-    names = [name for name in every if name in drawing.named]
-    is_long = max(map(len, names), default=0) > LONG
-    n_columns = min(N_COLUMNS - is_long, max(1, len(names)))
-    n_rows = max(1, math.ceil(len(names) / n_columns))
-    height = 0.75 + 1.2 * n_rows
-    figure = Figure(figsize=(WIDTH, height))
-    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-    figure.subplots_adjust(0.08, 0.3 / height, 0.98, 1 - 0.62 / height, 0.1, 0.45)
-    budget_axis(grid[0, 0], drawing.budget)  # all panels share their axes
-    grid[0, 0].set_ylim(*_range(drawing, names, 0.25, (0.05, 0.95)))
-    for i, axes in enumerate(grid.flat):
-        if i >= len(names):
-            axes.set_axis_off()
-            continue
-        axes.axhline(0, color=INK, linewidth=1.0)
-        plot_curve(axes, drawing, names[i], drawing.minus, has_band=True, look=Look(COLOURS[0]))
-        axes.set_title(names[i], loc="left", fontsize=7, fontweight="bold", pad=9)
-        _note(axes, [_gap_or_status(summary[names[i]])])
-        axes.tick_params(labelbottom=i + n_columns >= len(names))
-    which = "Each method" if names == every else f"The best {len(names)} of {len(every)} methods"
-    has_growth = any(drawing.growths.get(name) for name in names)
-    said = [
-        f"{which} minus {SCRATCH} with the same seed, bits per byte (validation slice)",
-        "below each name: the same at C* on the test split",
-        _band(drawing, names),
-        "circle: growth" * has_growth,
-    ]
-    title = textwrap.fill("; ".join(filter(None, said)), NOTE)
-    figure.text(0.08, 1 - 0.06 / height, title, va="top")
-    return Plot(figure, _data(drawing))
-
-
-def hull(drawing: Drawing) -> Plot:
+def hull(drawing: Drawing) -> Figure:
     """Test bpb of every fixed size at C*, and where the target lies among them."""
     summary = drawing.analysis.tables["summary"]
     sizes = _finite(fixed_sizes(drawing.analysis))
@@ -197,45 +152,29 @@ def hull(drawing: Drawing) -> Plot:
     axes.set_ylim(low, high + 0.12 * (high - low))
     named = zip(sizes.test_bpb, labels, strict=True)
     label_lines(axes, [(bpb, text, Look(GREY)) for bpb, text in named], LINE / (height - 0.7))
-    columns = ["method", "role", "n_params", "test_bpb", "test_bpb_min", "test_bpb_max"]
-    return Plot(figure, pd.concat([sizes, grown], ignore_index=True)[columns])
+    return figure
 
 
-def main_effects(drawing: Drawing) -> Plot:
-    """Change in bpb from each factor's reference level, and the variance that factors explain."""
-    table, shares = (drawing.analysis.tables[name] for name in ("main_effects", "effect_shares"))
+def main_effects(table: pd.DataFrame) -> Figure:
+    """Change in bpb from each factor's reference level."""
     shown = table.iloc[::-1].reset_index(drop=True)
-    explained = shares[shares.kind != "interaction"].iloc[::-1]
     is_reference = shown.level == shown.reference
     labels = list((shown.factor + ": ").where(is_reference, "") + shown.level)
-    height = 0.85 + 0.17 * max(len(shown), len(explained) + 2)
+    height = 0.7 + 0.17 * len(shown)
     figure = Figure(figsize=(WIDTH, height))
-    bottom, top = 0.36 / height, 1 - 0.64 / height
-    x = [margin_for(names) / WIDTH for names in (labels, list(explained.term))]
-    room = 0.97 - sum(x)
-    left = figure.add_axes((x[0], bottom, 0.62 * room, top))
-    right = figure.add_axes((x[0] + 0.62 * room + x[1], bottom, 0.38 * room, top))
-    left.axvline(0, color=INK, linewidth=0.8)
-    effects = shown[~is_reference]
-    left.hlines(effects.index, effects.effect_low, effects.effect_high, color=COLOURS[0])
-    left.plot(effects.effect, effects.index, "o", color=COLOURS[0], markersize=3)
-    left.plot(shown[is_reference].effect, shown.index[is_reference], "o", color=INK,
-              markerfacecolor="white", markersize=3.5)  # fmt: skip
-    left.set_yticks(range(len(shown)), labels, fontsize=TINY)
-    left.set_ylim(-0.6, len(shown) - 0.4)
-    left.set_title("change in test bits per byte", loc="left")
-    left.set_xlabel("95 % interval; left is better; circle: reference")
-    is_left_over = explained.kind == "residual"
-    right.barh(list(explained.term), explained.share, height=0.6,
-               color=[GREY if left_over else COLOURS[1] for left_over in is_left_over])  # fmt: skip
-    right.set_title("variance explained", loc="left")
-    right.tick_params(axis="y", labelsize=TINY)
-    right.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
-    right.xaxis.set_major_locator(MaxNLocator(3))
-    for axes in (left, right):
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-    return Plot(figure, table)
+    left = margin_for(labels) / WIDTH
+    axes = figure.add_axes((left, 0.36 / height, 0.96 - left, 1 - 0.6 / height))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.hlines(shown.index, shown.effect_low, shown.effect_high, color=INK)
+    for fill, own in (("white", shown[is_reference]), (INK, shown[~is_reference])):
+        axes.plot(own.effect, own.index, "o", color=INK, markerfacecolor=fill, markersize=3.5)
+    axes.set_yticks(shown.index, labels)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_title("change in test bits per byte", loc="left")
+    axes.set_xlabel("95 % interval; left is better; circle: reference")
+    return figure
 
 
 def _all_as_area(axes: Axes, drawing: Drawing) -> None:
@@ -291,21 +230,6 @@ def _range(
     return float(low - pad), float(high + pad)
 
 
-def _data(drawing: Drawing) -> pd.DataFrame:
-    shown = {"curve": drawing.curves, "minus scratch": drawing.minus}
-    curves = [curves[name].assign(method=name, what=what) for what, curves in shown.items()
-              for name in drawing.looks if name in curves]  # fmt: skip
-    growths = [row for name, own in drawing.growths.items() if name in drawing.looks for row in own]
-    means = pd.DataFrame(growths, columns=["method", *CURVE[:-1], "bpb_before"])
-    means = means.rename(columns={"bpb_before": "bpb"}).assign(what="growth")
-    table = pd.concat([*curves, means], ignore_index=True)
-    return table[["method", "what", *table.columns.drop(["method", "what"])]]
-
-
-def _gap_or_status(row: Row) -> str:
-    return formats.gap(row, f"vs_{SCRATCH}") if row["status"] == "done" else str(row["status"])
-
-
 def _size_axis(axes: Axes, sizes: list[float]) -> None:
     if sizes:  # before the scale, which warns of limits that are those of a single size
         room = max((max(sizes) / min(sizes)) ** 0.2, 1.05)
@@ -324,10 +248,9 @@ def _finite(table: pd.DataFrame) -> pd.DataFrame:
     return table[np.isfinite(table.test_bpb)]
 
 
-PLOTS: dict[str, Callable[[Drawing], Plot]] = {
+PLOTS: dict[str, Callable[[Drawing], Figure]] = {
     "differences": differences,
     "curves_flops": curves,
-    "methods": methods,
     "hull": hull,
 }
 EFFECTS = "main_effects"
@@ -348,14 +271,14 @@ def styled() -> Iterator[None]:
 def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every figure file."""
     watermark = drawing.analysis.frames.suite.watermark
-    crossed = {EFFECTS: main_effects} if EFFECTS in drawing.analysis.tables else {}
+    effects = drawing.analysis.tables.get(EFFECTS)
     look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.25, "rotation": 25}
     with styled():
-        for name, plot in {**PLOTS, **crossed}.items():
-            figure, data = (shown := plot(drawing)).figure, shown.data
+        figures = {name: plot(drawing) for name, plot in PLOTS.items()}
+        figures |= {} if effects is None else {EFFECTS: main_effects(effects)}
+        for name, figure in figures.items():
             if watermark:
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
             for kind, metadata in {"png": {"Software": None}, "svg": UNDATED}.items():
                 figure.savefig(file := io.BytesIO(), format=kind, metadata=metadata)
                 yield f"{name}.{kind}", file.getvalue()
-            yield f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode()

@@ -192,7 +192,7 @@ def factors(analysis: Analysis) -> list[str]:
     effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
     return [
         what_matters(effects, parts),
-        figure("main_effects", "Main effects, and the variance that factors explain"),
+        figure("main_effects", "Main effects of the factors"),
         "Least squares on test bpb with the seed as a block, 95 % intervals: each level against "
         "the factor's reference, the other factors held alike. A failed run has no finite score: "
         "it is left out here and counted, so a level at which many fail looks better than it is. "
@@ -226,10 +226,7 @@ def hull(analysis: Analysis) -> list[str]:
 
 def curves(analysis: Analysis) -> list[str]:
     """Loss in the course of training."""
-    return [
-        figure("curves_flops", "Loss against training compute"),
-        figure("methods", "Each method beside scratch and the best fixed size"),
-    ]
+    return [figure("curves_flops", "Loss against training compute")]
 
 
 def settings(analysis: Analysis) -> list[str]:

@@ -10,8 +10,6 @@ from benchmark.report.controls import held_against
 from benchmark.report.frames import ABSENT, rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
 from benchmark.report.prose import code
-from benchmark.report.statistics import Estimate, verdict
-from benchmark.report.verdicts import verdicts
 
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
@@ -99,31 +97,15 @@ def _registered(analysis: Analysis) -> list[str]:
         found.append(f"**Locked late:** the plan was written {when}.")
     planned = [test for test in lock.current["tests"] if test not in TESTS]
     if planned:
-        others = _ordinary_words(analysis).items()
-        words = formats.listed([f"`{method}` ({word})" for method, word in others])
         found.append(
             f'**Another test than planned:** the plan says "{formats.listed(planned)}"; the words '
-            "here follow the moderated t, which came later. By the ordinary interval, which stands "
-            f"beside each difference below, {words or 'no word'} would be another."
+            "here follow the moderated t, which came later. The ordinary interval stands beside "
+            "each difference below."
         )
     if marks:
         listed = formats.listed([f"`{method}` ({mark})" for method, mark in marks.items()])
         found.append(f"**Changed after results were seen:** {listed}.")
     return found
-
-
-def _ordinary_words(analysis: Analysis) -> dict[str, str]:
-    """Methods whose verdict is another one by the ordinary t, with that."""
-    table = analysis.tables["comparisons"]
-    judged = [
-        verdict(Estimate(n=r["n"], value=r["difference"], low=r["own_low"], high=r["own_high"]))
-        for r in rows(table)
-    ]
-    words = verdicts(
-        analysis.frames, analysis.controls, table.assign(verdict=judged), analysis.withheld
-    )
-    methods = table[table.role == "method"].method.unique()
-    return {name: words[name] for name in methods if words[name] != analysis.words[name]}
 
 
 def _runs(runs: pd.DataFrame) -> str:
