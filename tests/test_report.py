@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -303,6 +304,22 @@ def test_warns_of_repeated_data_and_of_implausible_scores(tmp_path: Path) -> Non
     text = page(analysis(tmp_path))
     assert re.search(r"\*\*Repeated data, up to \d+\.\d\d epochs:\*\* `lucky`", text)
     assert "suspect leakage: below 0.93 bpb:** `lucky` (done: seed 0)" in text
+
+
+def test_a_short_text_of_a_methods_own_that_is_repeated_is_named(tmp_path: Path) -> None:
+    fast = next(method for method in SUITE if method.name == "fast")
+    write_records(tmp_path, seeds=(0,))
+    own = {"name": "short", "splits": {"val_start": 0.5}, "size": 2e5}
+
+    def repeat(config: dict[str, Any]) -> None:
+        config["method"]["stages"] = [{"rate": None, "corpus": None}, {"rate": None, "corpus": own}]
+
+    toy.rewrite(tmp_path, toy.run_id("fast", 0), config=repeat)
+    read = sum(
+        e["tokens"] for e in toy.events(fast, 0, 0.0) if e["kind"] == "charge" and e["stage"]
+    )
+    warning = f"**Repeated data, up to {read / 1e5:.2f} epochs:** `fast`."
+    assert warning in page(analysis(tmp_path))
 
 
 def test_settings_that_differ_are_listed_and_no_others(tmp_path: Path) -> None:

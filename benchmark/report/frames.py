@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import pairwise, takewhile, zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -135,7 +135,6 @@ def frames(suite: Suite) -> Frames:
     _require_same_text(suite)
     runs = _table(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
-    runs["epochs"] = runs.tokens / runs.train_bytes
     return Frames(
         suite=suite,
         budget_flops=float(configs[0]["protocol"]["budget_flops"]),
@@ -190,6 +189,7 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
         **{name: stage.get(name, math.nan) for name in ("n_params", "n_params_nonembedding")},
         **{name: run.events[0][name] for name in ("budget_flops", "corpus") if last},
         **({"train_bytes": run.train_bytes} if last else {}),
+        "epochs": _epochs(run, located.get("tokens", 0)) if last else math.nan,
         "sizes": stage.get("sizes"),
         "status": "diverged" if run.status == "done" and not scored else run.status,
         "error": last.get("error") or "",
@@ -200,6 +200,21 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
         "val_bpb": bpb["val"] if scored else math.inf,
         "test_bpb": bpb.get("test", math.nan) if scored else math.inf,
     }
+
+
+def _epochs(run: RunRecord, tokens: int) -> float:
+    """The most passes over any text that a run read: the suite's, or one of a stage of its own."""
+    own = [stage["corpus"] for stage in run.config.get("method", {}).get("stages") or ()]
+    has = {"": run.events[0]["train_bytes"]}
+    read: dict[str, float] = {}
+    ends = [0, *(event["tokens"] for event in run.of("growth")), tokens]
+    for (start, end), corpus in zip_longest(pairwise(ends), own[: len(ends) - 1]):
+        name = corpus["name"] if corpus else ""
+        if corpus:
+            share = corpus["splits"]["val_start"]
+            has[name] = share if share > 1 else share * corpus["size"]
+        read[name] = read.get(name, 0) + end - start
+    return max(read[name] / has[name] for name in read)
 
 
 def _require_possible(run: RunRecord) -> None:

@@ -18,6 +18,7 @@ from benchmark.records.folder import load_suite
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.drawing import Drawing
 from benchmark.report.formats import Columns
 from benchmark.report.frames import Row, rows
 from benchmark.report.plots import main_effects, styled
@@ -116,7 +117,8 @@ def headline(study: Study, at: str = "") -> str:
     variants = [row for row in methods if row["method"].startswith(QUESTION)]
     others = [row for row in methods if row not in variants]
     parts = [_of_question(variants, analysis), _of_others(others, analysis), _scope(analysis, at)]
-    return " ".join([study.planned(HEADLINE[0]) if name != HEADLINE[0] else "", *parts]).strip()
+    until = f"{study.planned(HEADLINE[0])} Until then an older one says:"
+    return " ".join([*([] if name == HEADLINE[0] else [until]), *parts])
 
 
 def _of_question(variants: Sequence[Row], analysis: Analysis) -> str:
@@ -149,8 +151,8 @@ def _of_others(others: Sequence[Row], analysis: Analysis) -> str:
 
 def _said(row: Row) -> str:
     gap = formats.gap(row, f"vs_{SCRATCH}")
-    word = formats.verdict(row["verdict"], row["n"], row["worse_than"])
-    return f"{gap} bits per byte from dense scratch ({word})"
+    than = f" than {row['worse_than']}" if row["worse_than"] else ""
+    return f"{gap} bits per byte from dense scratch ({row['verdict']}{than})"
 
 
 def _scope(analysis: Analysis, at: str) -> str:
@@ -197,7 +199,7 @@ def _detectable(analysis: Analysis) -> float:
 
 def _optimizer(analysis: Analysis) -> str:
     found: Any = analysis.frames.protocol.get("optimizer", {})
-    return str(found.get("target", "AdamW")).rpartition(":")[2]
+    return str(found.get("target") or "AdamW").rpartition(":")[2]
 
 
 def of_tokenformer(study: Study) -> list[str]:
@@ -224,6 +226,7 @@ def _figures_of_the_paper(study: Study) -> list[str]:
     repeated = [row for row in rows(table) if row["epochs"] > 1]
     deepest = min(repeated or rows(table), key=lambda row: float(row["train_bpb"]))
     losses = conventions.training_loss(analysis.frames)
+    curve = Drawing(analysis).curves[deepest["method"]]
     return [
         "**The paper's figures, as it made them and by this protocol.** Models trained on one text "
         "grow and go on with another, read once (`continued_*`) or again and again "
@@ -233,7 +236,7 @@ def _figures_of_the_paper(study: Study) -> list[str]:
         f"held-out text ({formats.bpb(lowest)}); its own held-out loss is then "
         f"{formats.bpb(deepest['test_bpb'])}.",
         study.picture("repeats", "Training loss on repeated text falls below held-out loss", table,
-                      pictures.repeats, losses, deepest["method"], lowest),
+                      pictures.repeats, losses, curve, deepest["method"], lowest),
         _table(rows(table), {**_SHOWN, "method": _linked(name)}),
     ]  # fmt: skip
 
@@ -248,19 +251,20 @@ def of_conventions(study: Study) -> list[str]:
     nothing = conventions.crossing_of_nothing(analysis.frames)
     said = f"""Reading scratch before it is annealed gives {formats.number(nothing)}x to scratch \
 itself, annealed at half of C*. """
-    columns = {"method": _linked(name)} | {
-        heading: (key, _times) for key, heading in conventions.CONVENTIONS.items() if key != "ours"
-    }
+    readings = (f"*{conventions.CONVENTIONS[key]}*: {text}"
+                for key, text in conventions.READING.items())  # fmt: skip
+    cited = {(row["published"], row["convention"], row["source"]): row["method"]
+             for row in rows(table)[::-1] if row["source"]}  # fmt: skip
     return [
         (said if math.isfinite(nothing) else "")
         + "A speed-up is the compute that scratch, annealed, needs for the loss a method ends "
-        "with, over what the method spent. " + "; ".join(
-            f"*{conventions.CONVENTIONS[key]}*: {text}"
-            for key, text in conventions.READING.items()) + ".",
+        f"with, over what the method spent. {'; '.join(readings)}.",
         study.picture("conventions", "Speed-up of every method by each convention", table,
                       pictures.conventions),
-        _table(rows(table), columns),
-        _table(rows(table), {**_OURS, "method": _linked(name)}),
+        _table(rows(table), {"method": _linked(name), **_CONVENTIONS}),
+        "\n".join(f"- `{method}`, published: {claim}, {convention} ({source})."
+                  for (claim, convention, source), method in cited.items()),
+        "Training loss on repeated text is a convention, too: see the figures of the paper above.",
     ]  # fmt: skip
 
 
@@ -363,7 +367,7 @@ def _gap(name: str) -> formats.Column:
 def _times(value: float) -> str:
     if math.isnan(value):
         return formats.DASH
-    return f"{value:.2f}x" if math.isfinite(value) else "never there"
+    return f"{value:.2f}x" if math.isfinite(value) else "not reached"
 
 
 def _and(words: Iterable[str]) -> str:
@@ -390,13 +394,10 @@ _SHOWN: Columns = {
     "minus no growth": _gap("vs_ungrown"),
     "minus scratch": _gap(f"vs_{SCRATCH}"),
 }
-_OURS: Columns = {
-    "method": ("method", str),
+_CONVENTIONS: Columns = {
+    **{name: (key, _times) for key, name in conventions.CONVENTIONS.items() if key != "ours"},
     "ours": _interval("ours", _times),
-    "against": ("ours_control", formats.code),
     "published": ("published", str),
-    "by the convention": ("convention", str),
-    "where": ("source", str),
 }
 _SLOPES: Columns = {
     "method": ("method", formats.code),

@@ -162,23 +162,26 @@ def conventions(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def repeats(losses: pd.DataFrame, method: str, held_out: float) -> Figure:
-    """Training loss of a method on a short text again and again, and what no model reaches."""
+def repeats(losses: pd.DataFrame, curve: pd.DataFrame, method: str, held_out: float) -> Figure:
+    """A method on a short text again and again: its training loss, its held-out one, the lowest."""
     figure = Figure(figsize=(WIDTH, 2.2))
-    axes = figure.add_axes((0.09, 0.17, 0.6, 0.73))
-    own = losses[losses.method == method]
-    mean = own.groupby("tokens").bpb.mean()
-    axes.plot(mean.index, mean, color=COLOURS[0], linewidth=1.4)
-    axes.axhline(held_out, color=INK, linestyle=DASHES[1])
-    axes.set_ylim(0, min(8.0, float(mean.max())))
-    axes.set_title("bits per byte", loc="left")
+    axes = figure.add_axes((0.07, 0.17, 0.52, 0.7))
+    mean = losses[losses.method == method].groupby("tokens").bpb.mean()
+    ends = {
+        f"training loss, {method}": (float(mean.iloc[-1]), Look(COLOURS[0])),
+        "the same on held-out text": (float(curve.bpb.iloc[-1]), Look(COLOURS[1], DASHES[2])),
+        "lowest of any run, held-out": (held_out, Look(INK, DASHES[1])),
+    }
+    trained, held, lowest = (look for _, look in ends.values())
+    axes.plot(mean.index, mean, color=trained.colour)
+    axes.plot(curve.tokens, curve.bpb, color=held.colour, linestyle=held.dash)
+    axes.axhline(held_out, color=lowest.colour, linestyle=lowest.dash)
+    axes.set_ylim(0, 7)
+    axes.set_title("bits per byte; growth and another, repeated text come at the peak", loc="left")
     axes.set_xlabel("bytes read")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: formats.count(x)))
-    end = float(mean.iloc[-1])
-    label_lines(axes, [
-        (end, f"{end:.2f}  training loss, {method}", Look(COLOURS[0])),
-        (held_out, f"{held_out:.2f}  lowest on held-out text", Look(INK, DASHES[1])),
-    ], LINE / 1.6)  # fmt: skip
+    label_lines(axes, [(end, f"{end:.2f}  {name}", look) for name, (end, look) in ends.items()],
+                LINE / 1.6)  # fmt: skip
     return figure
 
 
