@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from benchmark.base.paths import ROOT
-from benchmark.report.study.findings import HEADLINE, Study, findings, headline
+from tools.findings import HEADLINE, Study, findings, headline
 
 PAGE = ROOT / "README.md"
 RESULTS = ROOT / "results"

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
@@ -40,7 +39,7 @@ LINE = 0.105
 """Inches between two labels."""
 
 MOST = 24
-"""Methods named in one figure; of more, as a crossed design has, the best by mean test bpb."""
+"""Methods in one figure; of more, as a crossed design has, the best by mean test bpb."""
 
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -117,11 +116,6 @@ class Drawing:
         """
         chosen = (SCRATCH, self.analysis.controls.best_fixed, *self.ranked[: len(COLOURS)])
         return [name for name in dict.fromkeys(chosen) if name in self.looks]
-
-    @property
-    def named(self) -> list[str]:
-        """What is named: `MOST` methods, and everything else with a curve."""
-        return [name for name in self.looks if name not in self.ranked[MOST:]]
 
     @cached_property
     def ranked(self) -> list[str]:
@@ -224,23 +218,11 @@ def _band(bpb: NDArray[np.float64]) -> tuple[Any, Any]:
     return bpb.mean(axis=0) - half, bpb.mean(axis=0) + half
 
 
-def plot_curve(
-    axes: Axes,
-    drawing: Drawing,
-    name: str,
-    curves: dict[str, pd.DataFrame],
-    *,
-    has_band: bool,
-    look: Look | None = None,
-) -> None:
-    """A method's mean, its band and growths and, where runs failed, the end, against compute."""
-    look = look or drawing.looks[name]
-    curve, frames = curves[name], drawing.analysis.frames
+def plot_curve(axes: Axes, drawing: Drawing, name: str, curves: dict[str, pd.DataFrame]) -> None:
+    """A method's mean and growths and, where runs failed, the end, against compute."""
+    look, curve, frames = drawing.looks[name], curves[name], drawing.analysis.frames
     line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": look.width}
     axes.plot(curve.flops, curve.bpb, zorder=look.order, label=name, **line)
-    if has_band:
-        band: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "linewidth": 0, "zorder": 1}
-        axes.fill_between(curve.flops, curve.low, curve.high, **band)
     if growths := drawing.growths.get(name):
         at = [row["flops"] for row in growths]
         circle: dict[str, Any] = {"color": look.colour, "markerfacecolor": "white"}
@@ -254,15 +236,6 @@ def plot_curve(
 def margin_for(names: Sequence[str]) -> float:
     """Inches beside an axis that has these labels."""
     return 0.15 + LETTER * max(map(len, names), default=0)
-
-
-def budget_axis(axes: Axes, budget: float) -> None:
-    """Ticks at halvings of C*, from where curves are shown."""
-    axes.set_xscale("log")
-    axes.set_xlim(FIRST_SHOWN * budget, budget)
-    axes.xaxis.set_minor_locator(NullLocator())
-    fractions = {1 / 8: "C*/8", 1 / 4: "C*/4", 1 / 2: "C*/2", 1: "C*"}
-    axes.set_xticks([u * budget for u in fractions], list(fractions.values()))
 
 
 def label_lines(axes: Axes, ends: Sequence[tuple[float, str, Look]], gap: float) -> None:

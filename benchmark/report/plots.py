@@ -4,7 +4,6 @@ As PNG and SVG; their numbers are those of the tables. Bytes depend on records a
 """
 
 import io
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,33 +11,25 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from benchmark.report import formats
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.drawing import (
     COLOURS,
-    FIRST_SHOWN,
     GREY,
     INK,
     LINE,
     MOST,
-    PALE,
     STYLE,
     TINY,
     WIDTH,
     Drawing,
-    Look,
-    budget_axis,
     label_lines,
     margin_for,
     plot_curve,
 )
 from benchmark.report.frames import rows
-from benchmark.report.prose import fixed_sizes
-from benchmark.report.statistics import MIN_SEEDS
 
 AGAINST = {
     SCRATCH: ("o", "scratch"),
@@ -94,64 +85,25 @@ def _series(summary: pd.DataFrame, against: str) -> pd.DataFrame:
 
 
 def curves(drawing: Drawing) -> Figure:
-    """Scratch and the best method in bpb; and the best few minus scratch in the last fifth."""
+    """The best few minus scratch with the same seed, in the last fifth of training."""
     late = [n for n in drawing.prominent if n != SCRATCH and _reaches(drawing, n)]
-    height = max(2.6, 1.1 + LINE * len(late))
+    height = max(2.4, 0.8 + LINE * len(late))
     figure = Figure(figsize=(WIDTH, height))
-    bottom, top = 0.42 / height, 1 - 0.92 / height
-    room = 0.8 * margin_for([f"+0.000  {name}" for name in late]) / WIDTH
-    left = figure.add_axes((0.08, bottom, 0.3, top))
-    right = figure.add_axes((0.47, bottom, max(0.48 - room, 0.1), top))
-    few = [n for n in dict.fromkeys((SCRATCH, *drawing.ranked[:1])) if n in drawing.looks]
-    _all_as_area(left, drawing)
-    for name in few:
-        plot_curve(left, drawing, name, drawing.curves, has_band=True)
-    rungs = drawing.rungs
-    left.plot(rungs.flops, rungs.bpb, "D", color=INK, markersize=3.5, zorder=6)
-    budget_axis(left, drawing.budget)
-    left.set_ylim(*drawing.limits)
-    left.set_ylabel("bits per byte, validation slice")
-    for name in late:
-        plot_curve(right, drawing, name, drawing.minus, has_band=False)
-    _late_axis(right, drawing, late)
     ends = {name: float(drawing.minus[name].bpb.iloc[-1]) for name in late}
     named = [(bpb, f"{bpb:+.3f}  {name}", drawing.looks[name]) for name, bpb in ends.items()]
-    label_lines(right, named, LINE / (height * top))
-    for axes, title in ((left, "Bits per byte"), (right, f"Minus {SCRATCH}, in the last fifth")):
-        axes.set_title(title, loc="left", pad=28)
-        axes.set_xlabel("training compute")
-    _note(left, _said(drawing, few, rungs))
-    is_part = len(late) < len(drawing.looks) - 1
-    _note(right, ["same seed; methods with the lowest test bpb" if is_part else "same seed"])
-    return figure
-
-
-def hull(drawing: Drawing) -> Figure:
-    """Test bpb of every fixed size at C*, and where the target lies among them."""
-    summary = drawing.analysis.tables["summary"]
-    sizes = _finite(fixed_sizes(drawing.analysis))
-    grown = _finite(summary[summary.role == "method"])
-    target = sizes[sizes.method == SCRATCH]
-    labels = [f"{row['test_bpb']:.3f}  {row['method']}" for row in rows(sizes)]
-    height = max(3.2, 1.2 + LINE * len(labels))
-    figure = Figure(figsize=(WIDTH, height))
-    width = (0.9 * WIDTH - margin_for(labels)) / 1.07
-    axes = figure.add_axes((0.1, 0.42 / height, width / WIDTH, 1 - 0.7 / height))
-    axes.set_title("Which fixed size is best at C*?", loc="left")
-    axes.vlines(sizes.n_params, sizes.test_bpb_min, sizes.test_bpb_max, color=INK, linewidth=0.9)
-    axes.plot(sizes.n_params, sizes.test_bpb, "o", color=INK, markersize=3.5, label="fixed size")
-    axes.plot(grown.n_params, grown.test_bpb, "_", color=COLOURS[0], markersize=8,
-              label="grown to its size")  # fmt: skip
-    star: dict[str, Any] = {"color": COLOURS[1], "markersize": 9, "zorder": 5}
-    axes.plot(target.n_params, target.test_bpb, "*", label=f"the target: {SCRATCH}", **star)
-    axes.margins(y=0.15)
-    _size_axis(axes, [*sizes.n_params])
-    axes.set_ylabel("bits per byte, test; bar: lowest to highest seed")
-    axes.legend(loc="upper center", ncols=3)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.12 * (high - low))
-    named = zip(sizes.test_bpb, labels, strict=True)
-    label_lines(axes, [(bpb, text, Look(GREY)) for bpb, text in named], LINE / (height - 0.7))
+    width = (0.85 * WIDTH - 0.8 * margin_for([text for _, text, _ in named])) / WIDTH
+    axes = figure.add_axes((0.1, 0.42 / height, width, 1 - 0.8 / height))
+    for name in late:
+        plot_curve(axes, drawing, name, drawing.minus)
+    axes.axhline(0, color=INK, linewidth=1.2)
+    axes.set_xlim(LATE * drawing.budget, drawing.budget)
+    axes.set_ylim(*_range(drawing, late))
+    axes.set_xticks([u * drawing.budget for u in (0.8, 0.9, 1)], ["0.8 C*", "0.9 C*", "C*"])
+    axes.set_xlabel("training compute")
+    label_lines(axes, named, LINE / (height - 0.8))
+    few = "; methods with the lowest test bpb" if len(late) < len(drawing.looks) - 1 else ""
+    title = f"bits per byte (validation slice) minus {SCRATCH} with the same seed{few}"
+    figure.text(0.1, 1 - 0.2 / height, title)
     return figure
 
 
@@ -177,81 +129,23 @@ def main_effects(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _all_as_area(axes: Axes, drawing: Drawing) -> None:
-    """The range of all curves: as lines they could not be told apart."""
-    if len(drawing.looks) > 2:  # noqa: PLR2004 - those are drawn
-        at = np.geomspace(FIRST_SHOWN * drawing.budget, drawing.budget, 100)
-        curves = [drawing.curves[name] for name in drawing.looks]
-        stacked = pd.DataFrame([np.interp(at, c.flops, c.bpb, right=math.nan) for c in curves])
-        axes.fill_between(at, stacked.min(), stacked.max(), color=PALE, linewidth=0, zorder=0)
-
-
-def _said(drawing: Drawing, names: list[str], rungs: pd.DataFrame) -> list[str]:
-    """What a panel of curves shows, and nothing that it does not."""
-    has_others = len(drawing.looks) > len(names)
-    return [
-        "; ".join("black: scratch" if name == SCRATCH else f"blue: {name}" for name in names),
-        "; ".join(filter(None, [_band(drawing, names), "grey: all others" * has_others])),
-        "diamonds: scratch annealed earlier" * (len(rungs) > 0),
-    ]
-
-
-def _band(drawing: Drawing, names: list[str]) -> str:
-    n = max((int(drawing.curves[name].n.iloc[0]) for name in names), default=0)
-    return "" if n < 2 else f"band: {'95 % interval' if n >= MIN_SEEDS else 'lowest to highest'}"  # noqa: PLR2004
-
-
-def _note(axes: Axes, lines: list[str]) -> None:
-    text = "\n".join(filter(None, lines))
-    axes.text(0, 1.02, text, transform=axes.transAxes, color=GREY, fontsize=TINY)
-
-
 def _reaches(drawing: Drawing, name: str) -> bool:
     """Whether a curve has something to show in the last fifth."""
     return name in drawing.minus and drawing.minus[name].flops.iloc[-1] > LATE * drawing.budget
 
 
-def _late_axis(axes: Axes, drawing: Drawing, names: list[str]) -> None:
-    axes.axhline(0, color=INK, linewidth=1.2)
-    axes.set_xlim(LATE * drawing.budget, drawing.budget)
-    axes.set_ylim(*_range(drawing, names, LATE, (0.01, 0.99)))
-    axes.set_xticks([u * drawing.budget for u in (0.8, 0.9, 1)], ["0.8 C*", "0.9 C*", "C*"])
-
-
-def _range(
-    drawing: Drawing, names: list[str], since: float, quantiles: tuple[float, float]
-) -> tuple[float, float]:
-    """Of the differences to scratch from some share of C* on, without the jumps at growth."""
+def _range(drawing: Drawing, names: list[str]) -> tuple[float, float]:
+    """Of the differences to scratch in the last fifth, without the jumps at growth."""
     parts = [drawing.minus[name].set_index("flops").bpb for name in names]
-    late = [part[part.index >= since * drawing.budget] for part in parts]
-    ends = np.concatenate([*late, [0.0]])
-    low, high = np.quantile(ends, quantiles)
+    late = [part[part.index >= LATE * drawing.budget] for part in parts]
+    low, high = np.quantile(np.concatenate([*late, [0.0]]), (0.01, 0.99))
     pad = 0.08 * max(high - low, 0.01)
     return float(low - pad), float(high + pad)
-
-
-def _size_axis(axes: Axes, sizes: list[float]) -> None:
-    if sizes:  # before the scale, which warns of limits that are those of a single size
-        room = max((max(sizes) / min(sizes)) ** 0.2, 1.05)
-        axes.set_xlim(min(sizes) / room, max(sizes) * room)
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    ticks: list[float] = []
-    for size in sorted(sizes):
-        if not ticks or size > ticks[-1] * (max(sizes) / min(sizes)) ** 0.12:
-            ticks.append(size)
-    axes.set_xticks(ticks, [formats.count(n) for n in ticks])
-    axes.set_xlabel("parameters")
-
-
-def _finite(table: pd.DataFrame) -> pd.DataFrame:
-    return table[np.isfinite(table.test_bpb)]
 
 
 PLOTS: dict[str, Callable[[Drawing], Figure]] = {
     "differences": differences,
     "curves_flops": curves,
-    "hull": hull,
 }
 EFFECTS = "main_effects"
 """The figure, and the table, that only a crossed design has."""

@@ -22,7 +22,14 @@ from benchmark.report.formats import (
 )
 from benchmark.report.frames import grouped, rows
 from benchmark.report.leaks import splits
-from benchmark.report.prose import is_crossed, listed, n_seeds, what_matters, where_the_target_sits
+from benchmark.report.prose import (
+    fixed_sizes,
+    is_crossed,
+    listed,
+    n_seeds,
+    what_matters,
+    where_the_target_sits,
+)
 
 COMPUTING = ("numpy", "pytorch-lightning", "safetensors", "torch")
 """Packages that a number may depend on; the others are in the CSV only."""
@@ -93,6 +100,12 @@ _TRIALS: Columns = {
     "validation bpb": ("val_bpb", bpb),
     "status": ("status", str),
     "settings": ("settings", lambda text: text or formats.DASH),
+}
+_HULL: Columns = {
+    "never grown": ("method", code),
+    "params": ("n_params", count),
+    "test bpb": ("", formats.mean),
+    f"minus {SCRATCH}": ("", lambda row: gap(row, f"vs_{SCRATCH}")),
 }
 _RUNS: Columns = {
     "method": ("method", code),
@@ -221,12 +234,13 @@ def tuning(analysis: Analysis) -> list[str]:
 
 def hull(analysis: Analysis) -> list[str]:
     """Fixed sizes at C*."""
-    return [where_the_target_sits(analysis), figure("hull", "Loss of every fixed size at C*")]
+    sizes = formats.cells(rows(fixed_sizes(analysis)), _HULL)
+    return [where_the_target_sits(analysis), formats.table(sizes)]
 
 
 def curves(analysis: Analysis) -> list[str]:
     """Loss in the course of training."""
-    return [figure("curves_flops", "Loss against training compute")]
+    return [figure("curves_flops", "Loss minus scratch in the last fifth of training")]
 
 
 def settings(analysis: Analysis) -> list[str]:

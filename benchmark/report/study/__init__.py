@@ -2,5 +2,5 @@
 
 `trend` reads a ladder of budgets, `regime` a map of target sizes, times and factors, `mixes` the
 choices of a method that grows several sizes, `conventions` the same runs as other papers count,
-`rounding` one suite trained twice. `pictures` draws them, `findings` makes results/README.md.
+`rounding` one suite trained twice. `pictures` draws them; `tools.findings` makes a page of them.
 """
