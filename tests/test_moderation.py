@@ -75,7 +75,7 @@ def simulated(n: int, spread: float, shared: float) -> dict[str, float]:
             found[f"{name}coverage"].append(float(is_covered.mean()))
             found[f"{name}noisiest"].append(float(is_covered[true[:, 0].argsort()[-5:]].mean()))
             found[f"{name}power"].append(float(np.mean(np.abs(mean + effect) > half)))
-    error = 1.96 * np.std(found["coverage"], ddof=1) / math.sqrt(2000)
+    error = 1.96 * float(np.std(found["coverage"], ddof=1)) / math.sqrt(2000)
     return {name: float(np.mean(values)) for name, values in found.items()} | {"error": error}
 
 
@@ -110,7 +110,7 @@ def test_a_planted_null_is_called_better_or_worse_at_the_nominal_rate(n: int) ->
         for name in ("better", "worse"):
             rates[name].append(words.count(name) / ROWS)
     for name in ("better", "worse"):
-        error = 1.96 * np.std(rates[name], ddof=1) / math.sqrt(300)
+        error = 1.96 * float(np.std(rates[name], ddof=1)) / math.sqrt(300)
         assert error < 0.005
         assert np.mean(rates[name]) == pytest.approx(0.025, abs=error + 0.001), name
 
