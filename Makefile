@@ -77,8 +77,8 @@ smoke: setup ## The whole path on a tiny suite, from nothing, in under two minut
 report: setup ## Render the report from its records; RESULTS=results/cpu
 	@$(BIN)/growbench report $(RESULTS)
 
-methods: setup ## Measure every method and write docs/methods.md
-	@$(BIN)/growbench methods
+methods: setup ## Measure every method and write docs/methods.md; ARGS=--check
+	@$(BIN)/python -m tools.methods_page $(ARGS)
 
 perf: .venv/.dev ## Speed of training, growth, reports, scheduling; writes results/perf.md; ARGS=--quick
 	@$(BIN)/python -m tools.perf.page $(ARGS)

@@ -11,9 +11,9 @@ from tiny_suite import distinct_methods
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
 from benchmark.contract import CHECKS, CheckResult, check, judge, subject
-from benchmark.methods_page import outdated_rows
 from benchmark.plan.config import MethodConfig, load_method
 from benchmark.training.baseline import Baseline
+from tools.methods_page.page import outdated_rows
 
 BROKEN = {
     "GrowsWithoutOperators": "declarations",

@@ -8,11 +8,11 @@ from benchmark import contract
 from benchmark.base.errors import ConfigError
 from benchmark.base.paths import CONFIGS
 from benchmark.contract.exactness import Change
-from benchmark.methods_page import PATH, outdated_rows, outdated_text
-from benchmark.methods_page.certificate import declared
-from benchmark.methods_page.sources import source
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import load_method
+from tools.methods_page.certificate import declared
+from tools.methods_page.page import PATH, outdated_rows, outdated_text
+from tools.methods_page.sources import source
 
 SMALL = ModelConfig(d_model=8, n_layer=2, n_head=2, d_head=4, d_ff=12, vocab_size=13, seq_len=10)
 

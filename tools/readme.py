@@ -21,7 +21,7 @@ TOP = {
     "docs": "protocol, suites, methods (generated), results, scaling; decisions in adr/",
     "results": "published results, one folder per suite; yours go to results/local",
     "tests": "one file per module, and rules of the repository",
-    "tools": "this page's generator, and speed beside references",
+    "tools": "generators of this page and of docs/methods.md; speed beside references",
 }
 
 

@@ -222,23 +222,6 @@ def check(
 
 
 @app.command()
-def methods(
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; fail if the page is out of date.")
-    ] = False,
-) -> None:
-    """Write docs/methods.md from the classes, measuring each method; takes a minute or two."""
-    from benchmark import methods_page
-
-    if not check:
-        wrote = methods_page.write()
-        typer.echo(f"{methods_page.PATH}{'' if wrote else ' is current'}")
-    elif lines := methods_page.outdated():
-        typer.echo(f"growbench: docs/methods.md is out of date, such as: {lines[0]}", err=True)
-        raise typer.Exit(1)
-
-
-@app.command()
 def audit(
     results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
 ) -> None:

@@ -16,8 +16,6 @@ from benchmark import contract
 from benchmark.base.paths import CONFIGS
 from benchmark.base.plugins import PluginConfig
 from benchmark.contract.subject import Subject
-from benchmark.methods_page.certificate import certificate
-from benchmark.methods_page.sources import Source, source
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import (
     MethodConfig,
@@ -30,6 +28,8 @@ from benchmark.plan.run import Run
 from benchmark.records.card import own_schedule
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
+from tools.methods_page.certificate import certificate
+from tools.methods_page.sources import Source, source
 
 PATH = CONFIGS.parent / "docs/methods.md"
 SUITE = "cpu"
@@ -44,8 +44,8 @@ _ORDER = ("method", "control", "hull", "rung")
 _HEAD = """\
 # The methods
 
-Written by `growbench methods` from the classes, the configurations and the contract of growth;
-`growbench methods --check` and the tests tell when it is out of date. Do not edit.
+Written by `make methods` from the classes, the configurations and the contract of growth;
+`make methods ARGS=--check` and the tests tell when it is out of date. Do not edit.
 
 One row per file in `configs/method` that grows; the sections below, one per module, say what each
 is, whose, and where it deviates. Measured on tiny models in float64, in every combination of norm,

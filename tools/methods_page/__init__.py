@@ -4,7 +4,3 @@ sources.py      what a method's module says of itself: paper, code, deviations
 certificate.py  what the contract measures of a method, and where it declares exactness
 page.py         the page, and whether a page is current
 """
-
-from benchmark.methods_page.page import PATH, outdated, outdated_rows, outdated_text, write
-
-__all__ = ["PATH", "outdated", "outdated_rows", "outdated_text", "write"]
