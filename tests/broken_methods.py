@@ -3,10 +3,8 @@
 Each could have been written in good faith: the fault is a line or two, the rest is sound.
 """
 
-import copy
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -304,22 +302,6 @@ class _CalibratedStacking(GrowthOperator):
         return transfer(RepeatBlocks().prepare(small, target, resources), small, resources)
 
 
-class GrowsMoreThanItSays(Baseline):
-    """Says that it grows in depth, and widens too if asked."""
-
-    grows = frozenset({"n_layer"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (IdentityBlocks(), _Tile())
-
-
-class GrowsWithoutOperators(Baseline):
-    """Says that it grows, and has nothing to grow by."""
-
-    grows = frozenset({"n_layer"})
-
-
 class SaysNotWhatItGrows(Baseline):
     """Its operator forgets to name a size."""
 
@@ -346,48 +328,6 @@ class _OneTooFar(DepthOperator):
     @override
     def source(self, layer: int, n_small: int, n_large: int) -> int:
         return min(layer, n_small)
-
-
-class ReadsAside(Baseline):
-    """Looks at a batch of a copy of the iterator, which counts for nobody."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators = (_Aside(),)
-
-
-class _Aside(GrowthOperator):
-    grows = frozenset({"n_layer"})
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        next(copy.deepcopy(resources.batches))
-        return RepeatBlocks().prepare(small, target, resources)
-
-
-class ReadsOn(Baseline):
-    """Keeps the batches that were for growing, and goes on reading them while it trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.keeper = _Keeper()
-        self.operators = (self.keeper,)
-
-    @override
-    def on_progress(self, since_growth: float) -> None:
-        for batches in self.keeper.kept:
-            next(batches)
-
-
-@dataclass(frozen=True)
-class _Keeper(GrowthOperator):
-    grows = frozenset({"n_layer"})
-    kept: list[Iterator[Tensor]] = field(default_factory=list[Iterator[Tensor]])
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        self.kept.append(resources.batches)
-        return RepeatBlocks().prepare(small, target, resources)
 
 
 class _TrainsNewBlocks(Baseline):

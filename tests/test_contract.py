@@ -16,7 +16,6 @@ from benchmark.training.baseline import Baseline
 from tools.methods_page.page import outdated_rows
 
 BROKEN = {
-    "GrowsWithoutOperators": "declarations",
     "SaysNotWhatItGrows": "declarations",
     "StartsFromNowhere": "declarations",
     "FreezesEverything": "declarations",
@@ -36,11 +35,8 @@ BROKEN = {
     "TellsHalfItsCost": "model FLOPs",
     "RunsBackwards": "model FLOPs",
     "LearnsForFree": "growth FLOPs",
-    "ReadsAside": "growth bytes",
-    "ReadsOn": "growth bytes",
     "LooksAhead": "causality",
     "ForgetsABuffer": "resumption",
-    "GrowsMoreThanItSays": "refusals",
     "LowersItsDecay": "shared training",
     "ReplaysBatches": "training FLOPs",
     "RemembersWhatItIsScoredOn": "evaluation leaves no trace",
@@ -147,7 +143,6 @@ def test_a_yaml_is_checked_with_its_arguments_and_those_of_the_command(tmp_path:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("GrowsWithoutOperators", r"declares to grow \['n_layer'\], but its operators grow \[\]"),
         ("SaysNotWhatItGrows", r"_OfNothing.grows must name some of \['d_ff', .*, got nothing"),
         ("StartsFromNowhere", r"source starts block 2 of n_layer=3 from block 2; .* from -1 to 1"),
         ("FreezesEverything", "FreezesEverything freezes every parameter; one must learn"),

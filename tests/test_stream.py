@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.errors import ConfigError, DataError, GrowthError
 from benchmark.data.stream import ByteStream, evaluation_windows
+from benchmark.stage.batches import GrowthBatches
 
 sizes = st.integers(min_value=1, max_value=9)
 
@@ -185,3 +186,12 @@ def test_dropping_the_tail_would_be_caught() -> None:
     """The counter-example: whole windows only, as harnesses that lose bytes have it."""
     whole = list(itertools.islice(evaluation_windows(positions(20), 8, 1), 2))
     assert sum(b[:, 1:].numel() for b in whole) + 1 != 20
+
+
+def test_batches_for_growth_are_counted_and_end_with_it() -> None:
+    batches = GrowthBatches(stream(batch_size=2))
+    assert len([next(batches), next(batches)]) == 2
+    assert batches.n_windows == 4
+    batches.close()
+    with pytest.raises(GrowthError, match="only growth is charged them"):
+        next(batches)

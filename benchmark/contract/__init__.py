@@ -9,13 +9,11 @@ operator is only ever given `Resources`.
     declarations.py what is declared makes sense, and some growth is possible
     exactness.py    growth keeps the function where that is declared, and only there
     gradients.py    gradients and Adam's moments after growth follow the chain rule
-    learning.py     every entry learns, copies separate
+    learning.py     every entry learns, copies separate, what is frozen rests
     isolation.py    growing has no side effects, and its result stands alone
-    compute.py      the ledger's formula is what torch counts; bytes of growth are charged
-    freezing.py     what is frozen rests
+    compute.py      the ledger's formulas are what torch counts
     prediction.py   the model is causal, and scored as what it predicts
     resumption.py   save, load, continue is the same as never having stopped
-    reach.py        no shrinking, no growing of what is not declared
     training.py     training is everyone's, and leaves no trace of being scored
 """
 
@@ -25,10 +23,9 @@ from typing import Any
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
-from benchmark.contract.compute import growth_bytes, growth_flops, model_flops
+from benchmark.contract.compute import growth_flops, model_flops
 from benchmark.contract.declarations import declarations
 from benchmark.contract.exactness import exactness
-from benchmark.contract.freezing import frozen_weights
 from benchmark.contract.gradients import gradients, moments
 from benchmark.contract.isolation import (
     global_randomness,
@@ -38,9 +35,8 @@ from benchmark.contract.isolation import (
     storage,
     tied_head,
 )
-from benchmark.contract.learning import copies_separate, no_dead_entries
+from benchmark.contract.learning import copies_separate, frozen_weights, no_dead_entries
 from benchmark.contract.prediction import causality
-from benchmark.contract.reach import refusals
 from benchmark.contract.resumption import resumption
 from benchmark.contract.subject import Subject, Verdict
 from benchmark.contract.training import evaluation, shared_training, training_flops
@@ -63,10 +59,8 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "optimizer groups": optimizer_groups,
     "model FLOPs": model_flops,
     "growth FLOPs": growth_flops,
-    "growth bytes": growth_bytes,
     "causality": causality,
     "resumption": resumption,
-    "refusals": refusals,
     "shared training": shared_training,
     "training FLOPs": training_flops,
     "evaluation leaves no trace": evaluation,

@@ -1,4 +1,4 @@
-"""Every entry of a grown model learns, and copies of a coordinate go separate ways."""
+"""Every entry of a grown model learns, copies go separate ways, and what is frozen rests."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from benchmark.contract.subject import Subject, Verdict, describe
+from benchmark.contract.subject import Subject, Verdict
 from benchmark.growth.operator import Moments, StatePolicy, Weights
 from benchmark.model.transformer import ModelConfig, Transformer
 
 STEPS_TO_MOVE = 20
 STEPS_TO_SEPARATE = 50
+STEPS_AT_REST = 5
 SEPARATE = 1e-3
 """Least distance of two copies, relative to their length."""
 
@@ -53,16 +54,14 @@ def movements(subject: Subject) -> tuple[Movement, ...]:
     Frozen tensors are left out.
     """
     found: list[Movement] = []
-    for small, large in subject.corners:
-        grown = subject.grow(subject.small(small), large, policy=StatePolicy.RESET)
+    for grown in subject.corners(StatePolicy.RESET):
         before = {name: weight.detach().clone() for name, weight in grown.model.named_parameters()}
-        frozen = subject.baseline.frozen(small, large)
-        subject.train(grown, range(STEPS_TO_MOVE), frozen=frozen, weight_decay=0.0)
+        subject.train(grown, range(STEPS_TO_MOVE), weight_decay=0.0)
         for name, weight in grown.model.named_parameters():
             if weight.requires_grad:
                 is_still, is_new = weight == before[name], grown.is_new[name]
                 counts = (is_still, is_new, is_still & is_new)
-                tensor = f"{name} of {describe(small, large)}"
+                tensor = f"{name} of {grown.label}"
                 found.append(Movement(tensor, *(int(entries.sum()) for entries in counts)))
     return tuple(found)
 
@@ -93,8 +92,7 @@ def distances(subject: Subject) -> Mapping[str, float]:
         target = grown.model.config
         copies = list(_copies(subject, config, target))
         if copies:
-            frozen, rewarm = subject.baseline.frozen(config, target), subject.baseline.rewarm
-            subject.train(grown, range(STEPS_TO_SEPARATE), rewarm, frozen=frozen)
+            subject.train(grown, range(STEPS_TO_SEPARATE), subject.baseline.rewarm)
         weights: Weights = dict(grown.model.named_parameters())
         first = {axis: torch.arange(target.size(axis)) for axis, _, _ in copies}
         for axis, a, b in copies:
@@ -154,3 +152,31 @@ def _writers(
             tensor = tensor.movedim(axes.out.index(axis), 0)
             writers.append(tensor.reshape(model.config.size(axis), -1))
     return torch.cat(writers, dim=1)
+
+
+def frozen_weights(subject: Subject) -> Verdict:
+    """A frozen parameter has no gradient, and training moves no bit of it or of its moments.
+
+    Under weight decay and the method's own rules for the learning rate.
+    """
+    n_frozen = 0
+    for grown in subject.corners():
+        resting = {name: grown.model.get_parameter(name) for name in subject.frozen(grown)}
+        before = {name: weight.detach().clone() for name, weight in resting.items()}
+        rewarm = subject.baseline.rewarm
+        after = subject.train(grown, range(STEPS_AT_REST), rewarm, weight_decay=0.5)
+        for name, old in before.items():
+            weight = resting[name]
+            if weight.grad is not None:
+                return Verdict(False, f"{name} is frozen and has a gradient")
+            if not torch.equal(weight, old) or not _is_kept(name, grown.moments, after):
+                detail = f"{name} is frozen, and it or its moments change: {grown.label}"
+                return Verdict(False, detail)
+        n_frozen += len(before)
+    return Verdict(True, f"{n_frozen} tensors rest" if n_frozen else "nothing is frozen")
+
+
+def _is_kept(name: str, before: Moments, after: Moments) -> bool:
+    pairs = zip(before.tensors.values(), after.tensors.values(), strict=True)
+    is_same = all(torch.equal(one[name], other[name]) for one, other in pairs)
+    return is_same and before.step[name] == after.step[name]

@@ -14,11 +14,10 @@ def causality(subject: Subject) -> Verdict:
     The reference evaluates byte by byte, each from a prefix that ends before it, and normalises
     by itself, so nothing a model does with what it should not see can lower its score.
     """
-    for small, large in subject.corners:
-        model = subject.small(small)
-        for probed in (model, subject.grow(model, large).model):
+    for growth in subject.corners():
+        for probed in (subject.small(growth.before), growth.model):
             if fault := _fault(probed.eval()):
-                return Verdict(False, f"{fault}: {describe(small, probed.config)}")
+                return Verdict(False, f"{fault}: {describe(growth.before, probed.config)}")
     return Verdict(True, "small and grown")
 
 

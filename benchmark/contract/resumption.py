@@ -2,12 +2,12 @@
 
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmark.contract.subject import Subject, Verdict, describe, logits
-from benchmark.growth.grow import Grown
+from benchmark.contract.subject import Growth, Subject, Verdict, logits
 from benchmark.growth.operator import Moments
 from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
@@ -18,23 +18,22 @@ N_STEPS = 6
 
 def resumption(subject: Subject) -> Verdict:
     """After a growth, three steps, a checkpoint and three steps give the bits of six steps."""
-    for small, large in subject.corners:
-        rewarm, frozen = subject.baseline.rewarm, subject.baseline.frozen(small, large)
-        whole = subject.grow(subject.small(small, torch.float32), large)
+    rewarm = subject.baseline.rewarm
+    for whole in subject.corners(dtype=torch.float32):
         parts = copy.deepcopy(whole)
-        whole_moments = subject.train(whole, range(N_STEPS), rewarm, frozen=frozen)
-        moments = subject.train(parts, range(N_STEPS // 2), rewarm, frozen=frozen)
-        loaded = _through_disk(Grown(parts.model, moments, parts.is_new))
+        whole_moments = subject.train(whole, range(N_STEPS), rewarm)
+        moments = subject.train(parts, range(N_STEPS // 2), rewarm)
+        loaded = _through_disk(replace(parts, moments=moments))
         if not torch.equal(logits(parts.model), logits(loaded.model)):
-            return Verdict(False, f"a loaded model has other logits: {describe(small, large)}")
-        moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm, frozen=frozen)
+            return Verdict(False, f"a loaded model has other logits: {whole.label}")
+        moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm)
         if name := _difference(whole.model, whole_moments, loaded.model, moments):
-            detail = f"{name} differs from training without a stop: {describe(small, large)}"
+            detail = f"{name} differs from training without a stop: {whole.label}"
             return Verdict(False, detail)
     return Verdict(True, f"bit for bit after {N_STEPS} steps")
 
 
-def _through_disk(grown: Grown) -> Grown:
+def _through_disk(grown: Growth) -> Growth:
     state = State(
         model=grown.model,
         moments=grown.moments,
@@ -46,7 +45,7 @@ def _through_disk(grown: Grown) -> Grown:
         path = Path(folder) / "state.safetensors"
         save_state(path, state)
         loaded = load_state(path, type(grown.model), "cpu")
-    return Grown(loaded.model, loaded.moments, loaded.is_new)
+    return replace(grown, model=loaded.model, moments=loaded.moments, is_new=loaded.is_new)
 
 
 def _difference(

@@ -1,7 +1,7 @@
 """The method under test: tiny models of every variant, and how it grows and trains them."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -50,6 +50,18 @@ class Verdict:
     passed: bool
     detail: str
     value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth(Grown):
+    """What a growth gave, and from which sizes."""
+
+    before: ModelConfig
+
+    @property
+    def label(self) -> str:
+        """The growth in words."""
+        return describe(self.before, self.model.config)
 
 
 class Subject:
@@ -116,12 +128,14 @@ class Subject:
             )
         return pairs
 
-    @property
-    def corners(self) -> list[tuple[ModelConfig, ModelConfig]]:
-        """The two variants that differ in every choice."""
-        return [self.pairs[0], self.pairs[-1]]
+    def corners(
+        self, policy: StatePolicy | None = None, dtype: torch.dtype = torch.float64
+    ) -> Iterator[Growth]:
+        """Growths of the two variants that differ in every choice."""
+        for small, large in (self.pairs[0], self.pairs[-1]):
+            yield self.grow(self.small(small, dtype), large, policy=policy)
 
-    def growths(self, config: ModelConfig, names: Iterable[str] = ()) -> Iterator[Grown]:
+    def growths(self, config: ModelConfig, names: Iterable[str] = ()) -> Iterator[Growth]:
         """Growths by each factor that the method does not refuse, of all sizes if none is named."""
         small, grown = self.small(config), frozenset(names) or self.baseline.grows
         moments = first_moments(small)
@@ -154,12 +168,12 @@ class Subject:
         moments: Moments | None = None,
         operators: Sequence[GrowthOperator] | None = None,
         batches: Iterator[Tensor] | None = None,
-    ) -> Grown:
+    ) -> Growth:
         """Grow as a run would, always from the same seed.
 
         What is left out is the method's own, and Adam's state is that after one step.
         """
-        return grow(
+        grown = grow(
             small,
             moments or first_moments(small),
             target,
@@ -171,6 +185,11 @@ class Subject:
                 self.baseline.model_class,
             ),
         )
+        return Growth(**vars(grown), before=small.config)
+
+    def frozen(self, growth: Growth) -> tuple[str, ...]:
+        """Names of the parameters that rest after a growth."""
+        return self.baseline.frozen(growth.before, growth.model.config)
 
     @staticmethod
     def text(config: ModelConfig, first_window: int = 0) -> ByteStream:
@@ -188,22 +207,20 @@ class Subject:
 
     def begin(
         self,
-        grown: Grown,
+        grown: Growth,
         steps: range,
         rewarm: Rewarm | None = None,
         *,
-        frozen: Collection[str],
         weight_decay: float = 0.1,
-        method: Baseline | None = None,
     ) -> Baseline:
-        """An instance of the method, by default a fresh one, about to train a grown model."""
-        baseline = method or self.build()
+        """A fresh instance of the method, about to train a grown model."""
+        baseline = self.build()
         baseline.begin(
             Fit(
                 model=grown.model,
                 moments=grown.moments,
                 is_new=grown.is_new,
-                frozen=frozen,
+                frozen=self.frozen(grown),
                 optimizer=replace(self.optimizer, weight_decay=weight_decay),
                 rate=RateCurve(peak=6e-3, warmup_flops=1.0, decay=None),
                 rewarm=rewarm,
@@ -218,15 +235,14 @@ class Subject:
 
     def train(
         self,
-        grown: Grown,
+        grown: Growth,
         steps: range,
         rewarm: Rewarm | None = None,
         *,
-        frozen: Collection[str],
         weight_decay: float = 0.1,
     ) -> Moments:
         """Train a grown model in place, as a run does; returns Adam's state."""
-        baseline = self.begin(grown, steps, rewarm, frozen=frozen, weight_decay=weight_decay)
+        baseline = self.begin(grown, steps, rewarm, weight_decay=weight_decay)
         self.fit(baseline, grown, steps)
         return moments_of(grown.model, baseline.optimizer)
 

@@ -9,7 +9,7 @@ import copy
 import torch
 
 from benchmark.contract.compute import flop_counter
-from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, describe, loss, token_ids
+from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, loss, token_ids
 from benchmark.plan.guard import replacements
 from benchmark.training.evaluate import score
 from benchmark.training.optim import build_optimizer, clipped_step, optimizer_flops
@@ -21,10 +21,8 @@ def shared_training(subject: Subject) -> Verdict:
     """Nothing of the shared training is replaced, before a run or in the course of one."""
     if replaced := replacements(subject.baseline):
         return Verdict(False, f"replaces {', '.join(replaced)}, which every method shares")
-    for small, large in subject.corners:
-        grown = subject.grow(subject.small(small), large)
-        frozen = subject.baseline.frozen(small, large)
-        baseline = subject.begin(grown, range(N_STEPS), frozen=frozen)
+    for grown in subject.corners():
+        baseline = subject.begin(grown, range(N_STEPS))
         shared = baseline.fit_spec
         right = _settings(
             build_optimizer(shared.model, shared.optimizer, shared.moments, shared.rule)
@@ -45,46 +43,44 @@ def training_flops(subject: Subject) -> Verdict:
     What the optimizer takes is what it declares; what the model takes is held to the ledger's
     formula by another check.
     """
-    for small, large in subject.corners:
-        grown = subject.grow(subject.small(small), large)
-        frozen = subject.baseline.frozen(small, large)
+    for grown in subject.corners():
         alone = copy.deepcopy(grown)
-        optimizer = subject.begin(alone, range(1), frozen=frozen).optimizer
+        optimizer = subject.begin(alone, range(1)).optimizer
         with flop_counter() as once:
             loss(alone.model).backward()
             of_model = once.get_total_flops()
             clipped_step(optimizer, clip=1.0)
         shell = alone.model.shell(alone.model.config)
-        declared = optimizer_flops(shell, subject.optimizer, frozen)
+        declared = optimizer_flops(shell, subject.optimizer, subject.frozen(alone))
         if (updating := once.get_total_flops() - of_model) != declared:
             said = f"a step of the optimizer takes {updating} FLOPs, it declares {declared:.0f}"
-            return Verdict(False, f"{said}: {describe(small, large)}", float(updating))
-        baseline = subject.begin(grown, range(N_STEPS), frozen=frozen)
+            return Verdict(False, f"{said}: {grown.label}", float(updating))
+        baseline = subject.begin(grown, range(N_STEPS))
         with flop_counter() as counter:
             subject.fit(baseline, grown, range(N_STEPS))
         found, right = counter.get_total_flops(), N_STEPS * once.get_total_flops()
         if found != right:
             said = f"{N_STEPS} steps take {found} FLOPs, those of model and optimizer {right}"
-            return Verdict(False, f"{said}: {describe(small, large)}", float(found))
+            return Verdict(False, f"{said}: {grown.label}", float(found))
     return Verdict(True, f"{N_STEPS} steps, what goes on around the model included")
 
 
 def evaluation(subject: Subject) -> Verdict:
     """Scoring a model leaves no trace in what it learns afterwards."""
-    for small, large in subject.corners:
-        frozen = subject.baseline.frozen(small, large)
-        ends, started = [], subject.grow(subject.small(small), large)
+    for started in subject.corners():
+        ends = []
         for is_scored in (False, True):
             grown = copy.deepcopy(started)
-            subject.train(grown, range(N_STEPS), frozen=frozen)
+            subject.train(grown, range(N_STEPS))
             if is_scored:
-                score(grown.model, token_ids(large).flatten().to(torch.uint8), BATCH_SIZE)
-            subject.train(grown, range(N_STEPS, 2 * N_STEPS), frozen=frozen)
+                ids = token_ids(grown.model.config).flatten()
+                score(grown.model, ids.to(torch.uint8), BATCH_SIZE)
+            subject.train(grown, range(N_STEPS, 2 * N_STEPS))
             ends.append(grown.model.state_dict())
         changed = [name for name, end in ends[0].items() if not torch.equal(end, ends[1][name])]
         if changed:
             said = f"{changed[0]} learns otherwise once the model was scored"
-            return Verdict(False, f"{said}: {describe(small, large)}")
+            return Verdict(False, f"{said}: {grown.label}")
     return Verdict(True, f"{N_STEPS} steps before and after")
 
 

@@ -20,8 +20,8 @@ from benchmark.plan.config import MethodConfig
 from benchmark.training.baseline import Baseline
 
 OPEN = frozenset({
-    "grows", "leaves_copies_equal", "leaves_dead_entries", "model_class", "on_progress",
-    "operators", "preserves_function", "rewarm", "source_class", "state_policy", "trains",
+    "leaves_copies_equal", "leaves_dead_entries", "model_class", "on_progress", "operators",
+    "preserves_function", "rewarm", "source_class", "state_policy", "trains",
 })  # fmt: skip
 """What a method states or does itself."""
 

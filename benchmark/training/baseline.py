@@ -105,9 +105,10 @@ class Baseline(nn.Module, ABC):
         classes = (self.source_class or self.model_class, self.model_class)
         return {name: n for cls in classes for name, n in cls.own_sizes.items()}
 
+    @final
     @property
     def grows(self) -> frozenset[str]:
-        """Config sizes the method may enlarge."""
+        """Sizes that the method's operators may enlarge."""
         return grown_sizes(self.operators, self.own_sizes)
 
     @property
