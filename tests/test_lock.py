@@ -60,7 +60,6 @@ def test_the_first_command_locks_the_whole_plan(tmp_path: Path) -> None:
     assert locked.first == locked.current
     assert locked.current["budget_flops"] == 1e9
     assert {"metric", "target_loss", "tests", "science", "corpus"} <= locked.current.keys()
-    assert len(json.loads((tmp_path / lock.FILE).read_text())["sha256"]) == 64
 
 
 def test_the_same_plan_again_changes_no_byte(tmp_path: Path) -> None:
@@ -174,31 +173,6 @@ def test_an_amended_plan_follows_the_one_that_it_amends(tmp_path: Path) -> None:
     assert after.follows(after)
     assert not before.follows(after)
     assert after.named() == {(method, seed) for method in BOTH for seed in BOTH[method]}
-
-
-def test_a_plan_that_was_edited_is_named(tmp_path: Path) -> None:
-    hold(tmp_path, planned(BOTH))
-    hold(tmp_path, planned({"scratch": [0, 1, 2]}))
-    hold(tmp_path, planned({"scratch": [0, 1, 2, 3]}))
-    path = tmp_path / lock.FILE
-    whole = json.loads(path.read_text())
-
-    def edited(change: str) -> str:
-        content = json.loads(json.dumps(whole))
-        if change == "plan":
-            content["plan"]["methods"]["scratch"]["seeds"] = [0]
-        elif change == "date":
-            content["amendments"][0]["date"] = "2020-01-01T00:00:00+00:00"
-        else:
-            del content["amendments"][0]
-        path.write_text(json.dumps(content))
-        with pytest.raises(RecordError) as caught:
-            read(tmp_path)
-        return str(caught.value)
-
-    assert "the plan was edited after it was written" in edited("plan")
-    assert "amendment 1 was edited after it was written" in edited("date")
-    assert "amendment 1 was edited after it was written" in edited("dropped")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"amendments": 3}', "\udcff"])

@@ -5,9 +5,8 @@ Later commands may plan other seeds, methods or budgets in the same folder; each
 appended with its date and the number of results that could be seen by then. With anything else
 that runs share, a new plan begins: a folder of one's own may hold now this, now that. It is
 publishing that holds a plan: published results are followed only by those of the same plan, or of
-one that amends it. Each entry's SHA-256 covers the one before it, so that none can be changed or
-dropped from between; without the last ones, runs are left that no plan covers. Who rewrites the
-whole file is found out only if it, or its SHA-256, was published before the runs.
+one that amends it. Who rewrites the file is found out only if it, or its SHA-256, was published
+before the runs.
 """
 
 import gzip
@@ -96,14 +95,17 @@ class Lock:
     """Runs that had a result when the plan was first written; 0 if it came before them."""
 
     first: Plan
-    current: Plan
     amendments: tuple[Amendment, ...]
-    chain: tuple[str, ...]
-    """SHA-256 of the first version and of each amendment."""
+
+    @property
+    def current(self) -> Plan:
+        """The plan in force."""
+        return self.amendments[-1].new if self.amendments else self.first
 
     def follows(self, other: "Lock") -> bool:
         """Whether this is the other plan, or that plan with amendments."""
-        return self.chain[: len(other.chain)] == other.chain
+        same = (self.date, self.first) == (other.date, other.first)
+        return same and self.amendments[: len(other.amendments)] == other.amendments
 
     def named(self) -> set[tuple[str, int]]:
         """Method and seed of everything that was planned at some time."""
@@ -158,7 +160,9 @@ def settings(method: Mapping[str, Any]) -> str:
     if method.get("tunes") and method.get("trial") is None:
         return f"{method['tunes']}, as tuned"
     described = ("summary", "paper")
-    return _digest({key: value for key, value in method.items() if key not in described})[:16]
+    own = {key: value for key, value in method.items() if key not in described}
+    text = json.dumps(own, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hold(results_dir: Path, plan: Plan) -> None:
@@ -167,19 +171,19 @@ def hold(results_dir: Path, plan: Plan) -> None:
     A plan whose runs cannot be compared with those of the one before takes its place.
 
     Raises:
-        RecordError: the plan was tampered with.
+        RecordError: the plan is damaged.
     """
     path, now = results_dir / FILE, datetime.now(UTC).isoformat(timespec="seconds")
     results = _results(results_dir, plan)
     entry = {"date": now, "results": results, "plan": plan}
     lock = read(results_dir) if path.is_file() else None
     if lock is None or unlike(lock.current, plan):
-        _write(path, entry | {"sha256": _digest(entry), "amendments": []})
+        _write(path, entry | {"amendments": []})
         return
     change = Amendment(date=now, results=results, old=lock.current, new=plan)
     if change.added or change.removed or change.changed:
         content = json.loads(path.read_text())
-        content["amendments"].append(entry | {"sha256": _digest([lock.chain[-1], entry])})
+        content["amendments"].append(entry)
         _write(path, content)
 
 
@@ -187,36 +191,26 @@ def read(results_dir: Path) -> Lock:
     """The plan of a results folder.
 
     Raises:
-        RecordError: there is none, it is damaged, or it was edited after it was written.
+        RecordError: there is none, or it is damaged.
     """
     path = results_dir / FILE
     try:
         content = json.loads(path.read_bytes())
         entries = [content, *content.pop("amendments")]
-        chain = [entry.pop("sha256") for entry in entries]
-        first, *others = entries
         amendments = tuple(
             Amendment(date=new["date"], results=new["results"], old=old["plan"], new=new["plan"])
             for old, new in pairwise(entries)
         )
-        lock = Lock(
-            date=first["date"],
-            results=first["results"],
-            first=first["plan"],
-            current=entries[-1]["plan"],
+        return Lock(
+            date=content["date"],
+            results=content["results"],
+            first=content["plan"],
             amendments=amendments,
-            chain=tuple(chain),
         )
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: damaged plan: {type(error).__name__}: {error}") from error
-    right = [first, *([before, entry] for before, entry in zip(chain, others, strict=False))]
-    for number, (found, covered) in enumerate(zip(chain, right, strict=True)):
-        if found != _digest(covered):
-            part = f"amendment {number}" if number else "the plan"
-            raise RecordError(f"{path}: {part} was edited after it was written")
-    return lock
 
 
 def unlike(old: Plan, new: Plan) -> list[str]:
@@ -262,11 +256,6 @@ def _version(path: Path) -> str | None:
             return str(json.loads(log.readline())["suite_version"])
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-
-
-def _digest(content: object) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write(path: Path, content: object) -> None:
