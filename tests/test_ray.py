@@ -20,7 +20,6 @@ from tiny_suite import prepare
 
 from benchmark.audit import audit
 from benchmark.base.errors import ConfigError
-from benchmark.executors.connection import ANSWER_SECONDS
 from benchmark.plan.config import load_suite
 from benchmark.records.folder import load_suite as load_records
 from benchmark.session.session import Session
@@ -33,6 +32,7 @@ pytestmark = [
 ]
 
 TIMEOUT = 180.0
+ANSWER_SECONDS = 15.0
 
 MODULE = '''
 """A method that tells its process, and goes on only once somebody lets it."""
@@ -171,17 +171,6 @@ def test_a_suite_outlives_a_machine_and_leaves_the_records_of_the_local_executor
     assert there == records(local)
 
 
-def test_machines_that_share_no_folder_send_what_they_trained(
-    two_nodes: Cluster, local: Path, tmp_path: Path
-) -> None:
-    node = tmp_path / "node"
-    (tmp_path / "go").touch()
-    run(tmp_path, two_nodes.environment, *on_ray(two_nodes), f"run.node_cache={node}")
-    assert records(tmp_path / "results" / "local" / "tiny") == records(local)
-    stages = {path.name for path in (tmp_path / ".growbench" / "stages").iterdir()}
-    assert stages == {path.name for path in (node / "stages").iterdir()}
-
-
 def test_an_interrupted_command_leaves_nothing_behind_and_goes_on(
     two_nodes: Cluster, local: Path, tmp_path: Path
 ) -> None:
@@ -235,9 +224,3 @@ def test_without_ray_the_message_names_the_extra(
     session = Session(load_suite("tiny.yaml", ["run.executor=ray"]))
     with pytest.raises(ConfigError, match=r"pip install 'growbench\[ray\]'"):
         session.execute(lambda _: None)
-
-
-def test_a_relative_node_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(prepare(tmp_path))
-    with pytest.raises(ConfigError, match="node_cache must be an absolute path, got here"):
-        load_suite("tiny.yaml", ["run.node_cache=here"])

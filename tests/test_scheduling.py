@@ -18,12 +18,10 @@ from typing_extensions import override
 from benchmark.executors.executor import Executor, Message, Train
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Failure, Track
-from benchmark.executors.transfer import CHECKPOINT, RECORDS, pack, unpack
 from benchmark.growth.schedule import GrowthSchedule, Point, Progress
 from benchmark.plan.config import ExecutionConfig, load_suite
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.session.session import Session
-from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.context import Context
 from tools.perf.stub_stage import sleep
 
@@ -216,16 +214,3 @@ def test_a_worker_is_a_copy_of_one_thread_that_used_no_gpu_and_hears_no_interrup
         assert first_words(executor, 1) == [f"ValueError: True 1 False yes {Path.cwd()}"]
     finally:
         executor.stop()
-
-
-def test_what_a_stage_leaves_travels_and_the_result_comes_last(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    folder = StageStore(there).folder("s")
-    folder.mkdir(parents=True)
-    for name in ("result.json", "events.jsonl", CHECKPOINT, "lock", "progress.safetensors"):
-        (folder / name).write_text(name)
-    files = pack(there, "s", (CHECKPOINT, *RECORDS))
-    assert list(files) == [f"s/{name}" for name in (CHECKPOINT, "events.jsonl", "result.json")]
-    unpack(here, files)
-    arrived = {path.name: path.read_text() for path in StageStore(here).folder("s").iterdir()}
-    assert arrived == {name: name for name in ("result.json", "events.jsonl", CHECKPOINT)}

@@ -1,35 +1,36 @@
 """Runs a suite on a Ray cluster: a task of Ray's for each stage, on a core, and a GPU, of its own.
 
-What a stage needs and leaves lies in a folder that all machines share, or travels as Ray's objects.
-Ray finds the machine, tells of signs of life as they are yielded, and notices what is lost. It
-tries nothing again by itself: attempts are counted, limited and told in one place (`executor.py`).
+What a stage needs and leaves lies in a folder that all machines share. Ray finds the machine, tells
+of signs of life as they are yielded, and notices what is lost. It tries nothing again by itself:
+attempts are counted, limited and told in one place (`executor.py`).
 """
 
+import logging
+import os
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 from typing_extensions import override
 
-from benchmark.base.errors import BenchmarkError, RecordError
-from benchmark.data.corpora import load
-from benchmark.executors import connection
+from benchmark.base.errors import BenchmarkError, ConfigError, RecordError
 from benchmark.executors.executor import Executor, Message, Train
 from benchmark.executors.remote import Site, run_stage
 from benchmark.executors.track import Failure
-from benchmark.executors.transfer import CHECKPOINT, RECORDS, Files, pack, unpack
 from benchmark.plan.config import ExecutionConfig
 from benchmark.plan.spec import StageSpec
 from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
+
+ANSWER_SECONDS = 15.0
+"""How long a cluster may take to answer."""
 
 _TASK: Any = ray.remote(num_returns="streaming", max_retries=0)(run_stage)
 
@@ -39,8 +40,8 @@ class RayExecutor(Executor):
 
     Args:
         context: where stages are gathered.
-        settings: which cluster, what of it a stage takes, and how often stages are tried again;
-            the loss of a machine ends an attempt.
+        settings: which cluster, and how often stages are tried again; the loss of a machine ends an
+            attempt.
         n_gpus: of each stage, 0 or 1.
         train: what is done with a stage.
     """
@@ -55,24 +56,19 @@ class RayExecutor(Executor):
     ) -> None:
         super().__init__(context, settings, train=train)
         self.task = _TASK.options(num_cpus=1, num_gpus=n_gpus)
-        self.wanted = {"CPU": 1, "GPU": n_gpus}
+        self.kind = "GPU" if n_gpus else "CPU"
         self.streams: dict[Any, StageSpec] = {}
 
     @property
     @override
     def n_slots(self) -> int:
-        there = ray.cluster_resources()
-        n_found = min(int(there.get(kind, 0) // n) for kind, n in self.wanted.items() if n)
+        n_found = int(ray.cluster_resources().get(self.kind, 0))
         n = min(self.settings.workers or n_found, n_found)
         return n + (0 < n == n_found)  # one more waits in Ray, so that no slot waits for its stage
 
     @override
     def begin(self, spec: StageSpec) -> None:
-        needed: Files = {}
-        if self.settings.node_cache:
-            needed = pack(self.context.cache, spec.id, RECORDS)
-            needed |= pack(self.context.cache, spec.parent or "", [CHECKPOINT])
-        self.streams[self.task.remote(self.site, spec, needed)] = spec
+        self.streams[self.task.remote(self.site, spec)] = spec
 
     @override
     def news(self, seconds: float) -> Iterator[tuple[StageSpec, Message]]:
@@ -88,13 +84,13 @@ class RayExecutor(Executor):
             yield spec, message
 
     def _next(self, stream: Any) -> Message:  # noqa: ANN401 - Ray's
-        """What a stage says; files are in place before anybody learns that it is over.
+        """What a stage says.
 
         Raises:
             RecordError: a machine refuses to work for this command.
         """
         try:
-            said = ray.get(next(stream))
+            said: Message = ray.get(next(stream))
         except RayTaskError as error:
             if isinstance(error.cause, BenchmarkError):
                 raise RecordError(str(error.cause)) from error
@@ -102,11 +98,7 @@ class RayExecutor(Executor):
         except RayError as error:
             reason = str(error).partition("\n")[0]
             return Failure("failed", f"its place in the cluster was lost: {reason}")
-        if isinstance(said, Tick):
-            return said
-        end, files = said
-        unpack(self.context.cache, files)
-        return end
+        return said
 
     @override
     def stop(self) -> None:
@@ -126,27 +118,54 @@ class RayExecutor(Executor):
         cache.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.NamedTemporaryFile(dir=cache, prefix=".shared-") as mark,
-            connection.connected(self.settings.address),
+            _connected(self.settings.address),
         ):
-            self.site = ray.put(self._site(Path(mark.name).resolve()))
+            site = Site(
+                context=self.context,
+                folder=Path.cwd(),
+                mark=Path(mark.name).resolve(),
+                path=[str(Path(entry).resolve()) for entry in sys.path],
+                settings=self.settings,
+                train=self.train,
+            )
+            self.site = ray.put(site)
             yield
 
-    def _site(self, mark: Path) -> Site:
-        """What the machines have to know; in caches of their own, the text is a file."""
-        context, text = self.context, None
-        if self.settings.node_cache:
-            cache = Path(self.settings.node_cache).expanduser()
-            corpus = load(context.corpus, context.cache / "corpora")
-            text = ray.put(torch.cat([corpus.train, corpus.val, corpus.test]).numpy())
-            path = str(cache / "corpora" / f"{corpus.sha256}.bin")
-            there = replace(context.corpus, kind="file", path=path, size=0, sha256=corpus.sha256)
-            context = replace(context, cache=cache, corpus=there)
-        return Site(
-            context=context,
-            folder=Path.cwd(),
-            mark=mark,
-            text=text,
-            path=[str(Path(entry).resolve()) for entry in sys.path],
-            settings=self.settings,
-            train=self.train,
-        )
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Stay connected to a cluster within the block.
+
+    Args:
+        address: HOST:PORT, or auto; empty for what RAY_ADDRESS says, or else a cluster of this
+            machine alone, which ends with the block.
+
+    Raises:
+        ConfigError: there is no such cluster, it does not let us in, or it runs another release.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark reports to nobody
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    settings = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    if address not in ("", "auto"):
+        _reach(address)
+    try:
+        ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().rpartition("\n")[-1]
+        raise ConfigError(f"run.address {address!r}: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """See whether anything answers; `ray.init` would wait two minutes for it."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"run.address {address!r}: no Ray cluster answers within {ANSWER_SECONDS:g} seconds "
+            f"({error}); give HOST:PORT as `ray start --head` tells it"
+        ) from error

@@ -11,27 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
 from benchmark.base.digest import science
 from benchmark.base.errors import RecordError
-from benchmark.executors.executor import Train
+from benchmark.executors.executor import Message, Train
 from benchmark.executors.local import LocalExecutor
-from benchmark.executors.track import Failure
-from benchmark.executors.transfer import CHECKPOINT, RECORDS, Files, pack, unpack
 from benchmark.plan.config import ExecutionConfig
-from benchmark.plan.spec import RELEASES, StageResult, StageSpec
-from benchmark.records.events import atomic_write
+from benchmark.plan.spec import RELEASES, StageSpec
 from benchmark.stage.context import Context, Tick
 
 LISTEN_SECONDS = 1.0
-Text = NDArray[np.uint8]
-"""uint8 (N,)"""
-
-End = tuple[StageResult | Failure, Files]
-"""How a stage ended, and what it leaves; no files where a folder is shared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +29,11 @@ class Site:
     """What the command tells every machine of the cluster."""
 
     context: Context
-    """Where stages run there."""
-
     folder: Path
     """The command's working folder."""
 
     mark: Path
     """A file that lies in the command's cache while it runs."""
-
-    text: "ray.ObjectRef[Text] | None"
-    """The whole corpus, unless the folder is shared."""
 
     path: Sequence[str]
     """Where the command finds modules."""
@@ -61,13 +46,8 @@ _MACHINES: dict[str, LocalExecutor] = {}
 """What trains from this process of Ray's, by the GPUs that Ray lets it see: one at a time."""
 
 
-def run_stage(site: Site, spec: StageSpec, needed: Files) -> Iterator[Tick | End]:
+def run_stage(site: Site, spec: StageSpec) -> Iterator[Message]:
     """Train a stage; yield its signs of life, and last how it ended.
-
-    Args:
-        site: what to work with.
-        spec: of the stage.
-        needed: files of the stage and its parent; none where the folder is shared.
 
     Raises:
         RecordError: what would be trained here is not what the command means.
@@ -79,14 +59,12 @@ def run_stage(site: Site, spec: StageSpec, needed: Files) -> Iterator[Tick | End
             "same on all"
         )
     machine = _machine(site)
-    unpack(machine.store.root, needed)
     machine.begin(spec)
     while True:
         for _, message in machine.news(LISTEN_SECONDS):
-            if not isinstance(message, Tick):
-                yield message, _left(site, machine, spec)
-                return
             yield message
+            if not isinstance(message, Tick):
+                return
 
 
 def _machine(site: Site) -> LocalExecutor:
@@ -97,22 +75,9 @@ def _machine(site: Site) -> LocalExecutor:
             other.stop()
         _MACHINES.clear()
         _leave_ray_behind(site.path)
-        if site.text is None:
-            _enter_shared_folder(site)
-        elif not (path := Path(site.context.corpus.path)).is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, ray.get(site.text).tobytes())
+        _enter_shared_folder(site)
         _MACHINES[gpus] = LocalExecutor(site.context, site.settings, 1, train=site.train)
     return _MACHINES[gpus]
-
-
-def _left(site: Site, machine: LocalExecutor, spec: StageSpec) -> Files:
-    """What a stage leaves for the command; this machine keeps what it has room for."""
-    if site.text is None:
-        return {}
-    files = pack(machine.store.root, spec.id, (CHECKPOINT, *RECORDS))
-    machine.store.evict(site.settings.cache_gigabytes * 1e9, {spec.id})
-    return files
 
 
 def _enter_shared_folder(site: Site) -> None:
@@ -121,7 +86,7 @@ def _enter_shared_folder(site: Site) -> None:
     if not site.mark.is_file():
         raise RecordError(
             "a machine of the cluster does not see the command's run.cache: share it and the "
-            "working folder, or set run.node_cache to a folder of each machine"
+            "working folder"
         )
 
 

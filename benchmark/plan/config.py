@@ -184,15 +184,12 @@ class ExecutionConfig:
     """Parallel single-threaded runs; 0 means one per core, or per GPU where these train."""
 
     executor: Literal["local", "ray"] = "local"
-    """What runs the stages: "local", processes of this machine, or "ray", a cluster."""
+    """What runs the stages: "local", processes of this machine, or "ray", a cluster whose
+    machines share the working folder and run.cache."""
 
     address: str = ""
     """Of the cluster, for ray: HOST:PORT or auto; if empty what RAY_ADDRESS says, or else a
     cluster of this machine alone."""
-
-    node_cache: str = ""
-    """For ray: a folder of each machine to train in; finished stages are gathered in run.cache.
-    Empty means that all machines share the working folder and run.cache."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
@@ -435,8 +432,6 @@ def _check(suite: SuiteConfig) -> None:
             "protocol.learning_rate.scale is mup, which is derived for Adam and a head of its own; "
             "allowed: workload.target.tied false, no protocol.optimizer.target"
         )
-    if run.node_cache and not Path(run.node_cache).expanduser().is_absolute():
-        raise ConfigError(f"run.node_cache must be an absolute path, got {run.node_cache}")
 
 
 def check_name(name: str, where: str, reserved: Sequence[str] = NO_NAMES) -> None:
