@@ -77,7 +77,7 @@ def events(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.slow
 def test_an_interrupted_and_killed_suite_ends_with_the_same_bits(tmp_path: Path) -> None:
-    whole, broken = (prepare(tmp_path / name, budget=6e9) for name in ("whole", "broken"))
+    whole, broken = (prepare(tmp_path / name, budget=3e9) for name in ("whole", "broken"))
     finish(whole)
     code, errors = stop(broken, signal.SIGINT)
     assert code == 130

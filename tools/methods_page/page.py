@@ -4,6 +4,7 @@ Text, declarations and exact numbers must be the same to the character. A number
 measured in floating point, on weights drawn by torch: it may differ by 10 % on another machine.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +12,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
 from benchmark import contract
 from benchmark.base.paths import CONFIGS
-from benchmark.base.plugins import PluginConfig
+from benchmark.base.plugins import PluginConfig, import_class
 from benchmark.contract.subject import Subject
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import (
@@ -28,6 +30,7 @@ from benchmark.plan.run import Run
 from benchmark.records.card import own_schedule
 from benchmark.records.events import atomic_write_text
 from benchmark.report import formats
+from benchmark.training.baseline import Baseline
 from tools.methods_page.certificate import certificate
 from tools.methods_page.sources import Source, source
 
@@ -49,7 +52,7 @@ Written by `make methods` from the classes, the configurations and the contract 
 
 One row per file in `configs/method` that grows; the sections below, one per module, say what each
 is, whose, and where it deviates. Measured on tiny models in float64, in every combination of norm,
-positions, activation and head that the method takes:
+positions, activation and head that the method takes; a map that is learned takes two steps:
 
 - **exact**: where the class *declares* that growth keeps the function.
 - **logits change by**: largest change right after growth where that is declared, then smallest
@@ -84,7 +87,15 @@ class Entry:
     @property
     def plugin(self) -> str:
         """What is measured once, whatever files name it."""
-        return _plugin(PluginConfig(target=self.method.target, args=self.method.args))
+        return _plugin(measured(self.method))
+
+
+def measured(method: MethodConfig) -> PluginConfig:
+    """The class that is measured and its arguments; a map that is learned takes two steps."""
+    cls = import_class(method.target, Baseline, method.name)
+    is_learned = "n_steps" in inspect.signature(cls).parameters
+    steps: dict[str, Any] = {"n_steps": 2} if is_learned else {}
+    return PluginConfig(target=method.target, args=method.args | steps)
 
 
 def write(path: Path = PATH) -> bool:
