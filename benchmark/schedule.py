@@ -2,7 +2,6 @@
 
 from benchmark.growth.schedule import (
     AtFractions,
-    FixedSchedule,
     GrowthSchedule,
     Ladder,
     OnPlateau,
@@ -14,7 +13,6 @@ from benchmark.growth.schedule import (
 
 __all__ = [
     "AtFractions",
-    "FixedSchedule",
     "GrowthSchedule",
     "Ladder",
     "OnPlateau",

@@ -11,7 +11,6 @@ import pytest
 from benchmark.base.errors import ConfigError
 from benchmark.growth.schedule import (
     AtFractions,
-    FixedSchedule,
     GrowthSchedule,
     Ladder,
     OnPlateau,
@@ -169,7 +168,9 @@ def firings(schedule: GrowthSchedule, n_growths: int, n_steps: int = 1000) -> li
         (Proportional(-1.0), (12 / 25, 18 / 25, 22 / 25)),  # of 12, 6, 4, 3
     ],
 )
-def test_times_that_are_known_beforehand(schedule: FixedSchedule, times: tuple[float, ...]) -> None:
+def test_times_that_are_known_beforehand(
+    schedule: GrowthSchedule, times: tuple[float, ...]
+) -> None:
     assert schedule.times(len(times)) == pytest.approx(times)
     assert firings(schedule, len(times)) == pytest.approx(times, abs=2e-3)
 

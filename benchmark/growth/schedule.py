@@ -168,10 +168,11 @@ class Progress:
         return [point for point in self.history if point.n_grown == self.n_grown]
 
 
-class GrowthSchedule(ABC):
+class GrowthSchedule:
     """Decides when to take the next size; pure, so that a resumed run decides alike.
 
-    Subclasses are frozen dataclasses whose fields are their hyperparameters.
+    Subclasses are frozen dataclasses whose fields are their hyperparameters. They say `times`, or
+    else what is `due`.
     """
 
     def times(self, n_growths: int) -> tuple[float, ...] | None:
@@ -186,13 +187,17 @@ class GrowthSchedule(ABC):
         """
         return None
 
-    @abstractmethod
     def due(self, progress: Progress) -> bool:
         """Whether to grow before the next step.
 
         Args:
             progress: what is spent, and every held-out loss so far.
+
+        Returns:
+            By default whether the next of `times` has come.
         """
+        times = self.times(progress.n_growths) or ()
+        return progress.n_grown < len(times) and progress.spent >= times[progress.n_grown]
 
 
 def check_times(times: Sequence[float] | None, n_growths: int) -> None:
@@ -211,23 +216,8 @@ def check_times(times: Sequence[float] | None, n_growths: int) -> None:
         )
 
 
-class FixedSchedule(GrowthSchedule):
-    """A schedule that is known before training."""
-
-    @abstractmethod
-    @override
-    def times(self, n_growths: int) -> tuple[float, ...]:
-        """Spent fractions at which to grow."""
-
-    @final
-    @override
-    def due(self, progress: Progress) -> bool:
-        times = self.times(progress.n_growths)
-        return progress.n_grown < len(times) and progress.spent >= times[progress.n_grown]
-
-
 @dataclass(frozen=True)
-class AtFractions(FixedSchedule):
+class AtFractions(GrowthSchedule):
     """Grow for the i-th time when `at[i]` of the budget is spent."""
 
     at: tuple[float, ...]
@@ -248,7 +238,7 @@ class AtFractions(FixedSchedule):
 
 
 @dataclass(frozen=True)
-class Proportional(FixedSchedule):
+class Proportional(GrowthSchedule):
     """Stage i of n lasts in proportion to i ** alpha, in FLOPs (MIDAS, arXiv:2409.19044)."""
 
     alpha: float = 1.0
@@ -264,7 +254,7 @@ class Proportional(FixedSchedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnLoss(GrowthSchedule):
+class OnLoss(GrowthSchedule, ABC):
     """Grow when the losses since the last growth say so, between two fractions of the budget."""
 
     earliest: float = 0.05
