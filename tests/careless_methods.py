@@ -1,9 +1,7 @@
 """Stacking by an operator that changes a setting of its process and leaves it so. No test."""
 
-import locale
 import os
 import random
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +36,6 @@ CARELESS: dict[str, Callable[[], object]] = {
     "numpy's random state": np.random.rand,
     "Python's random state": random.random,
     "the working folder": lambda: os.chdir(Path("/")),
-    "the locale": lambda: locale.setlocale(locale.LC_CTYPE, "C"),
-    "variables of the environment": lambda: os.environ.update(MINE="1"),
-    "filters of warnings": lambda: warnings.simplefilter("ignore"),
 }
 """What each does to its process."""
 

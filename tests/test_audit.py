@@ -82,11 +82,6 @@ FORGERIES: dict[str, tuple[str, Callable[[Events], None], str]] = {
     "epochs": ("scratch", change("tokens", 10**9, "end"), "repeats data"),
     "bits per byte": ("stacking", change("bpb", 1.0, "final", split="test"), "bpb is 1.000000"),
     "same text": ("stacking", change("block_bytes", lambda b: b[:-1], "final"), "blocks of"),
-    "same times": (
-        "stacking",
-        lambda events: events.remove(last(events, "evaluation")),
-        "no evaluation within a step of 10/10 of C*",
-    ),
     "parameters": (
         "scratch",
         change("n_params", 7, "stage"),

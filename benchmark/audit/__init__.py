@@ -12,7 +12,7 @@ who forges all records consistently passes, and whether training took place cann
     plan.py        what was planned, and what of it has ended
     parameters.py  tensors of every model
     ledger.py      compute by formula; budget; epochs
-    scores.py      bpb from nats; same text, same times
+    scores.py      bpb from nats; same text
     headline.py    means, differences and intervals of the report
     band.py        scratch is not crippled
 """
@@ -38,7 +38,6 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "epochs": ledger.epochs,
     "bits per byte": scores.bits_per_byte,
     "same text": scores.same_text,
-    "same times": scores.same_times,
     "reference band": band.reference,
     "headline": headline.headline,
     "report": files.report,

@@ -99,11 +99,6 @@ def is_covered(config: Config, stage: Event) -> bool:
     return is_known(config, stage) and not (is_other and stage.get("frozen"))
 
 
-def growth_spans(run: RunRecord) -> list[tuple[float, float]]:
-    """FLOPs before and after each growth."""
-    return [(event["flops"] - event["growth_flops"], event["flops"]) for event in run.of("growth")]
-
-
 def charges(evidence: Evidence) -> Iterator[Remark]:
     """Every stage is charged its steps at its size, by formula; growth what it declared."""
     as_stated: dict[str, str] = {}

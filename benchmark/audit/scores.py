@@ -1,10 +1,9 @@
-"""Every score again from the nats behind it, over the same text at the same times for everyone."""
+"""Every score again from the nats behind it, over the same text for everyone."""
 
 import math
 from collections.abc import Iterator
 
 from benchmark.audit.evidence import Evidence, Remark, log_of, numbered
-from benchmark.audit.ledger import growth_spans, step_flops
 
 SAME = 1e-9
 """Relative difference below which two sums of the same numbers are equal."""
@@ -41,19 +40,3 @@ def same_text(evidence: Evidence) -> Iterator[Remark]:
                 yield Remark(f"{place}: blocks of {split} are not of the protocol's length")
             elif sum(blocks) != lengths.get(split, sum(blocks)):
                 yield Remark(f"{place}: {sum(blocks)} bytes of {split}, it has {lengths[split]}")
-
-
-def same_times(evidence: Evidence) -> Iterator[Remark]:
-    """Every finished run was evaluated within one step of each of the same fractions of C*."""
-    protocol = evidence.shared["protocol"]
-    n, budget = protocol["n_evaluations"], protocol["budget_flops"]
-    for run in evidence.done:
-        seen = [event["flops"] for event in run.of("evaluation")]
-        step = max(step_flops(run.config, stage) for stage in run.of("stage"))
-        spans = growth_spans(run)
-        for i in range(1, round(n * run.config["method"]["budget"]) + 1):
-            mark = i * budget / n
-            if any(start < mark <= end for start, end in spans):
-                continue  # while a map is learned there is no model to evaluate
-            if not any(mark - step < flops <= mark for flops in seen):
-                yield Remark(f"{log_of(run)}: no evaluation within a step of {i}/{n} of C*")

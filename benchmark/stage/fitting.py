@@ -17,7 +17,7 @@ from benchmark.stage.batches import Batches
 from benchmark.stage.checkpoint import StageStore, State, load_state
 from benchmark.stage.context import Context
 from benchmark.stage.loaded import check_loaded
-from benchmark.stage.process import ENVIRONMENT, WARNINGS, ProcessState
+from benchmark.stage.process import ProcessState
 from benchmark.training.baseline import Baseline, Fit
 from benchmark.training.loop import make_fabric, train
 from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm
@@ -41,7 +41,6 @@ class Fitting:
         self.model_class = import_class(spec.model_class, Transformer, "model_class")
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
-        process.put_back(ENVIRONMENT, WARNINGS)  # libraries set these when they are imported
         check_loaded(spec, self.corpus, self.baseline, self.model_class)
         self.check()
 

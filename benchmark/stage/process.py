@@ -5,13 +5,12 @@ would move the numbers of the next method, so a stage that leaves one changed fa
 """
 
 import importlib
-import locale
 import logging
 import os
 import pickle
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -57,27 +56,6 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-_OF_PYTORCH = ("CUDA", "NCCL", "PYTORCH", "TORCH", "TRITON", "_TORCH")
-"""Beginnings of the names of variables that PyTorch itself sets when it is first used."""
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(_OF_PYTORCH)}
-
-
-def _set_environment(variables: Mapping[str, str]) -> None:
-    for name in _environment().keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update(variables)
-
-
-def _set_filters(filters: list[Any]) -> None:
-    warnings.filters[:] = filters  # type: ignore[index]
-    warnings._filters_mutated()  # type: ignore[attr-defined] # or what was shown is not forgotten
-
-
-ENVIRONMENT, WARNINGS = "variables of the environment", "filters of warnings"
-
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (
@@ -103,14 +81,8 @@ _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     ),
     "Python's random state": (random.getstate, random.setstate),
     "the working folder": (os.getcwd, os.chdir),
-    "the locale": (
-        lambda: locale.setlocale(locale.LC_ALL),
-        lambda name: locale.setlocale(locale.LC_ALL, name),
-    ),
-    ENVIRONMENT: (_environment, _set_environment),
-    WARNINGS: (lambda: list(warnings.filters), _set_filters),
 }
-"""What outlives a stage: how to read it and how to set it.
+"""What outlives a stage and could move the next one's numbers: how to read and how to set it.
 
 Grad mode and inference mode are not here: left wrong, they end the next stage instead of moving it.
 """
@@ -126,7 +98,8 @@ class ProcessState:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.put_back(*self._changed())
+        for name in self._changed():
+            _SETTINGS[name][1](self.before[name])
 
     def check(self, method: str) -> None:
         """Refuse what has changed.
@@ -143,20 +116,12 @@ class ProcessState:
                 "methods share; a method must leave the process as it was"
             )
 
-    def put_back(self, *names: str) -> None:
-        """Set these as they were."""
-        for name in names:
-            _SETTINGS[name][1](self.before[name])
-
     def _changed(self) -> list[str]:
         return [name for name, (read, _) in _SETTINGS.items() if read() != self.before[name]]
 
     def _described(self, name: str) -> str:
-        """The setting with both values, unless these are long or may be secret."""
+        """The setting with both values, unless these are long."""
         before, now = self.before[name], _SETTINGS[name][0]()
-        if isinstance(before, dict):
-            pairs = dict(before.items() ^ now.items())
-            return f"{name} ({', '.join(sorted(pairs))})"
-        if isinstance(before, bytes | tuple | list):
+        if isinstance(before, bytes | tuple):
             return name
         return f"{name} ({before} to {now})"
