@@ -20,7 +20,7 @@ from benchmark.growth.depth import DepthOperator
 from benchmark.growth.operator import GrowthOperator, Resources, StatePolicy, Transfer, Weights
 from benchmark.growth.width import WidthOperator
 from benchmark.model.cost import forward_flops_per_token
-from benchmark.model.transformer import Axes, Kind, Linear, ModelConfig, Part, Transformer
+from benchmark.model.transformer import Axes, Kind, ModelConfig, Part, Transformer
 from benchmark.training.baseline import Baseline
 
 FACTOR = torch.tensor(0.5, dtype=torch.float64)
@@ -159,7 +159,6 @@ class AdmitsWhatIsNotSo(Baseline):
 
 class _HumbleIdentityBlocks(IdentityBlocks):
     inexact_for = (("n_layer", "norm", "layernorm"),)
-    moments_are_exact = False
 
 
 class BuriesBlocksAndSaysSo(BuriesBlocks):
@@ -447,20 +446,6 @@ class HoardsAWeight(_Deeper):
     """Keeps a weight where no optimizer finds it."""
 
     model_class = _Hoarder
-
-
-class _OwnHead(Transformer):
-    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
-        super().__init__(config, generator=generator)
-        self.head = Linear(config, ("vocab_size",), ("d_model",))
-        if generator is not None:
-            self.head.init_weights(generator, config.n_layer)
-
-
-class UntiesTheHead(_Deeper):
-    """Gives a tied model a head of its own."""
-
-    model_class = _OwnHead
 
 
 class _Ageing(Transformer):

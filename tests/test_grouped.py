@@ -67,7 +67,7 @@ def test_heads_that_share_a_key_grow_exactly_and_their_moments_follow_the_gradie
         for small, _, result in grown(method, factor):
             exact.append(type(method).__name__)
             assert gap(logits(result.model), logits(small)) < 1e-10, exact[-1]
-            if all(operator.moments_are_exact for operator in method.operators):
+            if exact[-1] == "ZeroWidth":  # noise leaves moments right in sum over copies alone
                 assert off(result) < 1e-12, exact[-1]
                 followed += 1
     assert "ZeroWidth" in exact

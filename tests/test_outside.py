@@ -69,7 +69,6 @@ class SplitGroups(WidthOperator):
 
     grows = frozenset({"n_kv_head"})
     preserves_function = True
-    moments_are_exact = False  # a copy takes the gradient of its own query heads
 
     def axis_map(self, axis, old, new, generator):
         if new % old:

@@ -34,11 +34,6 @@ class SideBySide(WidthOperator):
     noise: float = 0.05
     released: bool = False
 
-    @property
-    @override
-    def moments_are_exact(self) -> bool:
-        return self.noise == 0 and not self.released
-
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
         return AxisMap.evenly(tiled(axis, old, new))

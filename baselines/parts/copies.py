@@ -21,11 +21,6 @@ class Copies(WidthOperator):
     preserves_function = True
     noise: float = 0.05
 
-    @property
-    @override
-    def moments_are_exact(self) -> bool:
-        return self.noise == 0
-
     @override
     def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
         return AxisMap.evenly(tiled(axis, old, new))

@@ -29,7 +29,6 @@ class Lossless(WidthOperator):
     """Average or zero expansion of the residual stream, circular expansion of everything else."""
 
     preserves_function = True
-    moments_are_exact = False
     split: str = "comp"
 
     def __post_init__(self) -> None:

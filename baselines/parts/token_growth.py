@@ -141,12 +141,6 @@ class RotatedKeys(RandomTokens):
     fills: ClassVar[Mapping[Side, Fill]] = {"out": "zero", "into": "zero"}
     exact_under = frozenset({"l2_norm_gelu"})
 
-    @property
-    @override
-    def moments_are_exact(self) -> bool:
-        """No: the part of a gradient along the scores is divided by tau squared."""
-        return False
-
     @override
     def adapt(self, tokens_GNI: Tensor, n_old: int, side: Side, random: torch.Generator) -> Tensor:
         if side == "into":

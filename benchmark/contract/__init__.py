@@ -33,7 +33,6 @@ from benchmark.contract.isolation import (
     same_bits,
     small_untouched,
     storage,
-    tied_head,
 )
 from benchmark.contract.learning import copies_separate, frozen_weights, no_dead_entries
 from benchmark.contract.prediction import causality
@@ -55,7 +54,6 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "no shared storage": storage,
     "same seed, same bits": same_bits,
     "global randomness untouched": global_randomness,
-    "tied head": tied_head,
     "optimizer groups": optimizer_groups,
     "model FLOPs": model_flops,
     "growth FLOPs": growth_flops,

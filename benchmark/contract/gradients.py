@@ -2,35 +2,25 @@
 
 Let the large weights be W(w), a function of the small ones. If growth keeps the function for all w,
 then dL/dw = J' dL/dW with J = dW/dw: a large gradient, pulled back through growth, is the small one
-bit for bit up to rounding. Moments that average gradients obey the same identity. A map that only
-repeats and splits says more: each entry's gradient is a known multiple of its source's.
+bit for bit up to rounding. Moments that average gradients obey the same identity.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from benchmark.contract.subject import (
     EXACT,
     Subject,
     Verdict,
-    describe,
     first_moments,
     gradients_of,
     logits,
 )
-from benchmark.growth.grow import Grown
-from benchmark.growth.operator import (
-    GrowthOperator,
-    Moments,
-    Resources,
-    StatePolicy,
-    Transfer,
-    Weights,
-)
+from benchmark.growth.operator import Moments, Resources, StatePolicy, Weights
 from benchmark.model.transformer import ModelConfig, Transformer
 
 ROUNDING = 1e-12
@@ -52,8 +42,8 @@ def gradients(subject: Subject) -> Verdict:
 def moments(subject: Subject) -> Verdict:
     """Adam's moments under `SCALED` follow gradients, and under `RESET` there are none.
 
-    Grown from a gradient and its square, both must pull back to the small gradient. Where the
-    operators say so, every entry with a source must also equal the large model's gradient.
+    Grown from a gradient and its square, the first moments must pull back to the small gradient,
+    and the second be the squares of the first.
     """
     if leftover := _after_reset(subject):
         return Verdict(False, f"state policy reset leaves moments: {leftover}")
@@ -63,15 +53,11 @@ def moments(subject: Subject) -> Verdict:
             continue
         for rule, error in growth.moment_errors().items():
             worst[rule] = max(worst.get(rule, (0.0, growth.label)), (error, growth.label))
-    entrywise = all(operator.moments_are_exact for operator in subject.baseline.operators)
-    rules = {rule: found for rule, found in worst.items() if entrywise or rule != ENTRYWISE}
-    for rule, (error, label) in rules.items():
+    for rule, (error, label) in worst.items():
         if not error <= ROUNDING:
             return Verdict(False, f"{rule} off by {error:.1e}: {label}", error)
-    if worst and not entrywise and worst[ENTRYWISE][0] <= ROUNDING:
-        return Verdict(False, "moments are exact entry by entry, but not declared so")
-    largest = max((error for error, _ in rules.values()), default=0.0)
-    detail = f"{', '.join(rules)}: off by at most {largest:.1e}" if rules else NOT_EXACT
+    largest = max((error for error, _ in worst.values()), default=0.0)
+    detail = f"{', '.join(worst)}: off by at most {largest:.1e}" if worst else NOT_EXACT
     return Verdict(True, detail, largest)
 
 
@@ -109,56 +95,25 @@ class _Tape:
         return dict(zip(self.small, pulled, strict=True))
 
 
-class _Taped(GrowthOperator):
-    """An operator that does what another does, on tape."""
+class _Taped:
+    """An operator, or the transfer that it prepares, which does what another does, on tape."""
 
-    def __init__(self, operator: GrowthOperator, tape: _Tape) -> None:
-        self.operator, self.tape = operator, tape
+    def __init__(self, inner: Any, tape: _Tape) -> None:  # noqa: ANN401 - either
+        self.inner, self.tape = inner, tape
 
-    @property
-    @override
-    def grows(self) -> frozenset[str]:  # type: ignore[override]
-        """Sizes that the other operator grows."""
-        return self.operator.grows
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the other has
+        """What the other has."""
+        return getattr(self.inner, name)
 
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _TapedTransfer(self.operator.prepare(small, target, resources), self.tape)
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> "_Taped":
+        """The other's transfer, on tape."""
+        return _Taped(self.inner.prepare(small, target, resources), self.tape)
 
-
-class _TapedTransfer(Transfer):
-    def __init__(self, transfer: Transfer, tape: _Tape) -> None:
-        self.transfer, self.tape = transfer, tape
-        self.flops = transfer.flops
-
-    @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
+        """The other's weights, of which the tape keeps how they came about."""
         with torch.enable_grad():
-            self.tape.large = self.transfer.weights({**small, **self.tape.large}, fresh)
+            self.tape.large = self.inner.weights({**small, **self.tape.large}, fresh)
         return {name: weight.detach().clone() for name, weight in self.tape.large.items()}
-
-    @override
-    def moments(self, small: Weights, power: int) -> Weights:
-        return self.transfer.moments(small, power)
-
-    @override
-    def first_images(self, small: Weights) -> Weights:
-        return self.transfer.first_images(small)
-
-    @override
-    def is_new(self) -> Weights:
-        return self.transfer.is_new()
-
-    @override
-    def needs_fresh(self, name: str) -> bool:
-        return self.transfer.needs_fresh(name)
-
-    @override
-    def steps(self, small: Moments) -> dict[str, float]:
-        return self.transfer.steps(small)
-
-
-ENTRYWISE = "moments entry by entry"
 
 
 @dataclass(frozen=True)
@@ -169,10 +124,8 @@ class _ExactGrowth:
     tape: _Tape
     small_gradient: Weights
     large_gradient: Weights
-    grown: Grown
+    moments: Moments
     """Under `SCALED`, from the gradient and its square."""
-
-    has_source: Weights
 
     def gradient_error(self) -> float:
         """Relative error of the large gradient, pulled back."""
@@ -180,15 +133,12 @@ class _ExactGrowth:
 
     def moment_errors(self) -> dict[str, float]:
         """Largest relative error of every rule."""
-        first, second = self.grown.moments.exp_avg, self.grown.moments.exp_avg_sq
+        first, second = self.moments.exp_avg, self.moments.exp_avg_sq
         squared = {name: moment.square() for name, moment in first.items()}
-        masked = {n: g.where(self.has_source[n], 0.0) for n, g in self.large_gradient.items()}
-        inherited = {n: m.where(self.has_source[n], 0.0) for n, m in first.items()}
         # a tensor that growth replaces by another, as factors by their product, leaves no moments
         inheritable = {n: g for n, g in self.small_gradient.items() if n in first}
         return {
-            "moments in sum": _error(self.tape.pull_back(first), inheritable),
-            ENTRYWISE: _error(inherited, masked),
+            "first moments": _error(self.tape.pull_back(first), inheritable),
             "second moments": _error(second, squared),
         }
 
@@ -204,21 +154,17 @@ def _exact_growth(subject: Subject, small: ModelConfig, large: ModelConfig) -> _
     model = subject.small(small)
     gradient = first_moments(model)
     tape = _Tape(model)
-    operators = [_Taped(operator, tape) for operator in subject.baseline.operators]
+    operators: list[Any] = [_Taped(operator, tape) for operator in subject.baseline.operators]
     scaled = StatePolicy.SCALED
     grown = subject.grow(model, large, policy=scaled, moments=gradient, operators=operators)
     if not (logits(model) - logits(grown.model)).abs().max() <= EXACT:
         return None
-    ones = {name: torch.ones_like(moment) for name, moment in gradient.exp_avg.items()}
-    traced = subject.grow(model, large, policy=StatePolicy.CARRY,
-                          moments=Moments.adam(ones, ones, gradient.step))  # fmt: skip
     return _ExactGrowth(
-        label=describe(small, large),
+        label=grown.label,
         tape=tape,
         small_gradient=gradient.exp_avg,
         large_gradient=gradients_of(grown.model),
-        grown=grown,
-        has_source={name: moment != 0 for name, moment in traced.moments.exp_avg.items()},
+        moments=grown.moments,
     )
 
 

@@ -14,9 +14,7 @@ from benchmark.contract.subject import (
     Verdict,
     describe,
     first_moments,
-    logits,
     loss,
-    token_ids,
 )
 from benchmark.growth.grow import Grown
 from benchmark.growth.operator import Moments, StatePolicy
@@ -74,17 +72,6 @@ def global_randomness(subject: Subject) -> Verdict:
     return Verdict(True, "torch, numpy and Python")
 
 
-def tied_head(subject: Subject) -> Verdict:
-    """A tied head reads the embedding table after growth as before; an untied one does not."""
-    for small, large in subject.pairs:
-        model = subject.small(small)
-        for stage, probed in {"small": model, "grown": subject.grow(model, large).model}.items():
-            if _reads_embedding(probed) is not small.tied:
-                said = "tied" if small.tied else "untied"
-                return Verdict(False, f"the head of the {stage} model is not {said}")
-    return Verdict(True, f"{len(subject.pairs)} variants")
-
-
 def optimizer_groups(subject: Subject) -> Verdict:
     """Every tensor that the loss has a gradient for, and every one that learns, is in one group."""
     for growth in subject.corners(StatePolicy.RESET):
@@ -96,15 +83,6 @@ def optimizer_groups(subject: Subject) -> Verdict:
             if groups[key] != 1:
                 return Verdict(False, f"{name} is trained by {groups[key]} optimizer groups")
     return Verdict(True, "every tensor that the loss depends on is in exactly one")
-
-
-def _reads_embedding(model: Transformer) -> bool:
-    """Whether logits of a token that is not in the input change with its embedding."""
-    before, ids = logits(model), token_ids(model.config)[:, :-1]
-    absent = sorted(set(range(model.config.vocab_size)) - set(ids[0].tolist()))[0]
-    with torch.no_grad():
-        model.embed.weight[absent] += 1
-    return not torch.equal(before[0], logits(model)[0])
 
 
 def _leaves(model: Transformer) -> Iterator[Tensor]:

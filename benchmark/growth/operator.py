@@ -141,14 +141,6 @@ class GrowthOperator(ABC):
             )
         )
 
-    @property
-    def moments_are_exact(self) -> bool:
-        """Whether moments under `SCALED` equal the large gradient in every entry with a source.
-
-        Noise or uneven shares leave them right only in sum over the copies of an entry.
-        """
-        return True
-
     @abstractmethod
     def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
         """Make every random or learned choice of one growth.
