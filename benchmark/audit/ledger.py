@@ -129,20 +129,12 @@ def _right(run: RunRecord, event: Event) -> dict[str, float]:
     kind = "growth" if event["what"] == "growth" else "stage"
     (whose,) = (other for other in run.of(kind) if other["stage_id"] == event["stage_id"])
     if kind == "growth":
-        return _growth_charge(whose)
-    return _training_charge(run.config, whose, event["steps"])
-
-
-def _growth_charge(growth: Event) -> dict[str, float]:
-    return {"flops": growth["growth_flops"], "tokens": growth["growth_tokens"], "steps": 0}
-
-
-def _training_charge(config: Config, stage: Event, n_steps: int) -> dict[str, float]:
+        return {"flops": whose["growth_flops"], "tokens": whose["growth_tokens"], "steps": 0}
+    n = event["steps"]
     return {
-        "flops": n_steps * step_flops(config, stage),
-        "flops_unmasked": n_steps * step_flops(config, stage, causal=False),
-        "tokens": n_steps * config["workload"]["batch_size"] * stage["sizes"]["seq_len"],
-        "steps": n_steps,
+        "flops": n * step_flops(run.config, whose),
+        "flops_unmasked": n * step_flops(run.config, whose, causal=False),
+        "tokens": n * run.config["workload"]["batch_size"] * whose["sizes"]["seq_len"],
     }
 
 

@@ -182,13 +182,13 @@ def publish(
 ) -> None:
     """Check a finished suite, and copy records, report, tables and figures to results/SUITE."""
     from benchmark.plan.config import load_suite
-    from benchmark.session.publish import publish, summary
+    from benchmark.session.publish import publish
 
     folder = Path(results)
     if not folder.is_dir():
         suite = load_suite(results)
         folder = Path(suite.run.results).expanduser() / suite.name
-    for line in summary(publish(folder, to, replace=replace)):
+    for line in publish(folder, to, replace=replace):
         typer.echo(line)
 
 

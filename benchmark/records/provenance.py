@@ -33,24 +33,12 @@ ENVIRONMENT = (
 _SOURCES = ("--", ".", ":(exclude)results")
 
 
-def provenance(
-    device: str,
-    precision: str,
-    *,
-    threads: int | None = None,
-    deterministic: bool | None = None,
-    gpu: str | None = None,
-    kernels: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """An entry of `provenance.json`; None means not known, or not told.
+def provenance(computing: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a run's provenance; None means not known.
 
     Args:
-        device: kind of device, "cpu" or "cuda".
-        precision: the protocol's name of the precision, such as "32-true".
-        threads: threads of one operation; the caller knows torch, this module does not.
-        deterministic: whether torch was told to use deterministic algorithms.
-        gpu: marketing name of the accelerator.
-        kernels: what computes each kind of operation.
+        computing: what only the caller knows, such as device, precision, threads and kernels: this
+            module does not know torch.
     """
     return {
         "schema": SCHEMA,
@@ -61,12 +49,7 @@ def provenance(
         "cpu": cpu_model(),
         "n_cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "threads": threads,
-        "device": device,
-        "precision": precision,
-        "deterministic": deterministic,
-        "gpu": gpu,
-        "kernels": dict(kernels or {}),
+        **computing,
         "env": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
 

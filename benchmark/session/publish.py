@@ -5,8 +5,6 @@ and the report that follows from them. It is audited there, sealed with checksum
 """
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 
@@ -34,29 +32,16 @@ NAMED = 3
 """Runs, differences or faults that a refusal spells out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """What was published."""
-
-    folder: Path
-    n_runs: int
-    n_new: int
-    """Runs that were not published before."""
-
-    left_out: tuple[str, ...]
-    """Ids of runs in the working folder that its plan never named."""
-
-    size: int
-    """Bytes of all files."""
-
-
-def publish(source: Path, published: Path, *, replace: bool = False) -> Publication:
+def publish(source: Path, published: Path, *, replace: bool = False) -> list[str]:
     """Publish the results in `source` as a folder of `published`, named after the suite.
 
     Args:
         source: a working folder, such as results/local/cpu.
         published: where published results are, such as results.
         replace: whether results of another version or plan may be overwritten.
+
+    Returns:
+        What was done, in sentences.
 
     Raises:
         RecordError: a planned run has not ended, the plan was not kept, what is published is of
@@ -83,11 +68,14 @@ def publish(source: Path, published: Path, *, replace: bool = False) -> Publicat
         if target.exists():
             target.rename(Path(scratch) / "old")
         fresh.rename(target)
-    ids = run_ids(target)
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    return Publication(
-        folder=target, n_runs=len(ids), n_new=len(ids - before), left_out=left_out, size=size
-    )
+    ids, files = run_ids(target), [path for path in target.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    unnamed = f"left out, as the plan never named them: {_listed(left_out)}"
+    return [
+        f"{target}: {len(ids)} runs, {len(ids - before)} of them new, {size:.1f} MB",
+        *([unnamed] if left_out else []),
+        f"audit and report are green; {SUMS} covers every record",
+    ]
 
 
 def _require_ended(source: Path, suite: Suite) -> None:
@@ -114,7 +102,7 @@ def _require_continued(target: Path, suite: Suite, lock: Lock) -> None:
     raise RecordError(f"{display_path(target)}: holds results of {reason}; --replace overwrites it")
 
 
-def _fill(fresh: Path, source: Path, suite: Suite, lock: Lock) -> tuple[str, ...]:
+def _fill(fresh: Path, source: Path, suite: Suite, lock: Lock) -> list[str]:
     """Copy the plan, the planned runs, and those that the plan named once; ids of the others."""
     fresh.mkdir()
     plan = yaml.safe_load((source / SUITE).read_text())
@@ -129,7 +117,7 @@ def _fill(fresh: Path, source: Path, suite: Suite, lock: Lock) -> tuple[str, ...
         and not unlike(lock.current, plan_of([run.config], lock.current["corpus"], ""))
     }
     _copy_runs(source, fresh, {run.run_id for run in suite.runs} | once)
-    return tuple(run_id for run_id in suite.unplanned if run_id not in once)
+    return [run_id for run_id in suite.unplanned if run_id not in once]
 
 
 def _copy_runs(source: Path, fresh: Path, ids: set[str]) -> None:
@@ -147,12 +135,3 @@ def _require_sound(fresh: Path) -> None:
 def _listed(words: list[str]) -> str:
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return "; ".join(words[:NAMED]) + more
-
-
-def summary(publication: Publication) -> Iterator[str]:
-    """What was done, in sentences."""
-    p = publication
-    yield f"{p.folder}: {p.n_runs} runs, {p.n_new} of them new, {p.size / 1e6:.1f} MB"
-    if p.left_out:
-        yield f"left out, as the plan never named them: {_listed(list(p.left_out))}"
-    yield f"audit and report are green; {SUMS} covers every record"

@@ -5,22 +5,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmark.base.errors import DivergenceError
+from benchmark.base.digest import code, science
+from benchmark.base.errors import ChangedError, DivergenceError
 from benchmark.base.plugins import PluginConfig, build, import_class
 from benchmark.data.corpora import Corpus, CorpusConfig, load
 from benchmark.data.stream import ByteStream
 from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
 from benchmark.plan.reading import filled
-from benchmark.plan.spec import StageSpec
+from benchmark.plan.spec import StageSpec, method_code
 from benchmark.stage.batches import Batches
 from benchmark.stage.checkpoint import StageStore, State, load_state
 from benchmark.stage.context import Context
-from benchmark.stage.loaded import check_loaded
 from benchmark.stage.process import ProcessState
 from benchmark.training.baseline import Baseline, Fit
 from benchmark.training.loop import make_fabric, train
-from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm
+from benchmark.training.optim import OptimizerConfig, RateCurve, Rewarm, optimizer_code
 
 
 class Fitting:
@@ -41,7 +41,7 @@ class Fitting:
         self.model_class = import_class(spec.model_class, Transformer, "model_class")
         plugin = PluginConfig(target=spec.baseline, args=spec.args)
         self.baseline = build(plugin, Baseline, "baseline")
-        check_loaded(spec, self.corpus, self.baseline, self.model_class)
+        self._check_loaded()
         self.check()
 
     def _read(self) -> Corpus:
@@ -49,6 +49,26 @@ class Fitting:
             return self.corpus
         config = filled(CorpusConfig, ("stages.corpus: ", self.spec.own_text))
         return load(config, self.context.cache / "corpora")
+
+    def _check_loaded(self) -> None:
+        """Compare text and code that this process has loaded with what the stage was hashed from.
+
+        Raises:
+            ChangedError: something has changed since the run was planned.
+        """
+        spec, has_grown = self.spec, self.spec.n_grown > 0
+        method = method_code(self.baseline) if has_grown else code(self.model_class)
+        name = spec.baseline if has_grown else spec.model_class
+        optimizer = optimizer_code(OptimizerConfig(**spec.optimizer))
+        found = {
+            f"the text of corpus {self.corpus.name}": (spec.data.get("sha256"), self.corpus.sha256),
+            "growbench's own code": (spec.code, science()),
+            f"the code of {name}, or of what it imports,": (spec.method_code, method),
+            f"the code of {spec.optimizer['target'] or 'AdamW'}": (spec.optimizer_code, optimizer),
+        }
+        for what, (planned, loaded) in found.items():
+            if planned != loaded:
+                raise ChangedError(f"{what} has changed since the run was planned; run again")
 
     def check(self) -> None:
         """Check that the stage still runs as it was planned; before anything of it is kept.

@@ -209,11 +209,12 @@ def _counts(model: Transformer) -> dict[str, int]:
 @cache
 def process_provenance(device: str, precision: str, *, is_compiled: bool) -> dict[str, Any]:
     """What this process computes with; asked once, as its code stays what it has loaded."""
-    return provenance(
-        device,
-        precision,
-        threads=torch.get_num_threads(),
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        gpu=torch.cuda.get_device_name() if device == "cuda" else None,
-        kernels=kernels(device, precision, is_compiled=is_compiled),
-    )
+    computing = {
+        "device": device,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "kernels": kernels(device, precision, is_compiled=is_compiled),
+    }
+    return provenance(computing)
