@@ -13,11 +13,13 @@ from benchmark.contract.subject import (
     Subject,
     Verdict,
     describe,
+    difference,
     first_moments,
     loss,
+    tensors_of,
 )
 from benchmark.growth.grow import Grown
-from benchmark.growth.operator import Moments, StatePolicy
+from benchmark.growth.operator import StatePolicy
 from benchmark.model.transformer import Transformer
 
 
@@ -27,9 +29,9 @@ def small_untouched(subject: Subject) -> Verdict:
     for policy in StatePolicy:
         model = subject.small(small)
         moments = first_moments(model)
-        before = {name: tensor.clone() for name, tensor in _tensors(model, moments).items()}
+        before = {name: tensor.clone() for name, tensor in tensors_of(model, moments).items()}
         subject.grow(model, large, policy=policy, moments=moments)
-        if name := _difference(before, _tensors(model, moments)):
+        if name := difference(before, tensors_of(model, moments)):
             return Verdict(False, f"growth under {policy.value} changes {name} of the small model")
     return Verdict(True, f"bit for bit, {describe(small, large)}")
 
@@ -41,7 +43,7 @@ def storage(subject: Subject) -> Verdict:
         model = subject.small(small)
         moments = first_moments(model)
         grown = subject.grow(model, large, policy=policy, moments=moments)
-        old = {_address(tensor) for tensor in _tensors(model, moments).values()}
+        old = {_address(tensor) for tensor in tensors_of(model, moments).values()}
         for name, tensor in _all_tensors(grown).items():
             if tensor.numel() and _address(tensor) in old:
                 return Verdict(False, f"under {policy.value}, {name} is memory of the small model")
@@ -54,7 +56,7 @@ def same_bits(subject: Subject) -> Verdict:
     first = subject.grow(subject.small(small), large)
     for operators in (subject.baseline.operators, subject.build().operators):
         again = subject.grow(subject.small(small), large, operators=operators)
-        if name := _difference(_all_tensors(first), _all_tensors(again)):
+        if name := difference(_all_tensors(first), _all_tensors(again)):
             return Verdict(False, f"a second growth from the same seed differs in {name}")
     return Verdict(True, first.label)
 
@@ -100,23 +102,9 @@ def _leaves(model: Transformer) -> Iterator[Tensor]:
         nodes.extend(following)
 
 
-def _tensors(model: Transformer, moments: Moments) -> dict[str, Tensor]:
-    """Everything a model and its Adam state consist of, by a name for messages."""
-    return {
-        **model.state_dict(),
-        **{f"the first moment of {name}": tensor for name, tensor in moments.exp_avg.items()},
-        **{f"the second moment of {name}": tensor for name, tensor in moments.exp_avg_sq.items()},
-    }
-
-
 def _all_tensors(grown: Grown) -> dict[str, Tensor]:
     marks = {f"the mark of new entries of {name}": mask for name, mask in grown.is_new.items()}
-    return {**_tensors(grown.model, grown.moments), **marks}
-
-
-def _difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
-    """Name of a tensor that is not the same in both."""
-    return next((name for name in one if not torch.equal(one[name], other[name])), None)
+    return {**tensors_of(grown.model, grown.moments), **marks}
 
 
 def _address(tensor: Tensor) -> int:

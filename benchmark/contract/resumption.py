@@ -7,10 +7,15 @@ from pathlib import Path
 
 import torch
 
-from benchmark.contract.subject import Growth, Subject, Verdict, logits
-from benchmark.growth.operator import Moments
+from benchmark.contract.subject import (
+    Growth,
+    Subject,
+    Verdict,
+    difference,
+    logits,
+    tensors_of,
+)
 from benchmark.model.cost import Position
-from benchmark.model.transformer import Transformer
 from benchmark.stage.checkpoint import State, load_state, save_state
 
 N_STEPS = 6
@@ -27,7 +32,9 @@ def resumption(subject: Subject) -> Verdict:
         if not torch.equal(logits(parts.model), logits(loaded.model)):
             return Verdict(False, f"a loaded model has other logits: {whole.label}")
         moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm)
-        if name := _difference(whole.model, whole_moments, loaded.model, moments):
+        ends = tensors_of(whole.model, whole_moments), tensors_of(loaded.model, moments)
+        name = "" if whole_moments.step == moments.step else "the step count"
+        if name := name or difference(*ends):
             detail = f"{name} differs from training without a stop: {whole.label}"
             return Verdict(False, detail)
     return Verdict(True, f"bit for bit after {N_STEPS} steps")
@@ -46,19 +53,3 @@ def _through_disk(grown: Growth) -> Growth:
         save_state(path, state)
         loaded = load_state(path, type(grown.model), "cpu")
     return replace(grown, model=loaded.model, moments=loaded.moments, is_new=loaded.is_new)
-
-
-def _difference(
-    model: Transformer, moments: Moments, other_model: Transformer, other: Moments
-) -> str | None:
-    """What is not the same in both, if anything: a weight, a buffer or a moment."""
-    pairs = {
-        **{n: (t, other_model.state_dict()[n]) for n, t in model.state_dict().items()},
-        **{n: (t, other_model.get_buffer(n)) for n, t in model.named_buffers()},
-        **{f"the first moment of {n}": (t, other.exp_avg[n]) for n, t in moments.exp_avg.items()},
-        **{f"the second moment of {n}": (t, other.exp_avg_sq[n])
-           for n, t in moments.exp_avg_sq.items()},
-    }  # fmt: skip
-    if moments.step != other.step:
-        return "the step count"
-    return next((n for n, (a, b) in pairs.items() if not torch.equal(a, b.to(a.dtype))), None)

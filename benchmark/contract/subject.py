@@ -296,6 +296,21 @@ def logits(model: Transformer) -> Tensor:
     return out
 
 
+def tensors_of(model: Transformer, moments: Moments) -> dict[str, Tensor]:
+    """Everything that a model and its Adam state consist of, by a name for messages."""
+    return {
+        **model.state_dict(),
+        **dict(model.named_buffers()),
+        **{f"the first moment of {name}": tensor for name, tensor in moments.exp_avg.items()},
+        **{f"the second moment of {name}": tensor for name, tensor in moments.exp_avg_sq.items()},
+    }
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
+    """Name of a tensor that is not the same in both, whatever its precision."""
+    return next((n for n, a in one.items() if not torch.equal(a, other[n].to(a.dtype))), None)
+
+
 def describe(small: ModelConfig, large: ModelConfig) -> str:
     """A growth in words: its variant, and the sizes that change."""
     sizes = [

@@ -14,7 +14,7 @@ from benchmark.stage.checkpoint import State, save_state
 from benchmark.stage.context import TICK_SECONDS, Tick
 from benchmark.stage.fitting import Fitting
 from benchmark.stage.process import wait_for
-from benchmark.stage.recorder import Recorder
+from benchmark.stage.recorder import Recorder, where
 from benchmark.training.optim import moments_of
 
 SPACING_PER_SAVE = 20
@@ -113,7 +113,8 @@ class Meter:
         loss = float(self.loss) / self.n_losses
         self.loss.zero_()
         self.n_losses = 0
-        self.recorder.record_train(loss, self.fitting.baseline.rate_used, self.position)
+        rate = self.fitting.baseline.rate_used
+        self.recorder.log.append("train", loss=loss, lr=rate, **where(self.position))
         if not loss < float("inf"):
             n = self.start.step + self.n_done
             raise DivergenceError(f"the training loss is {loss} after {n} steps")
@@ -145,7 +146,8 @@ class Meter:
     def finish(self) -> State:
         """Evaluate the end of the stage, record its cost, and return its last state."""
         if self.spec.is_compiled:
-            self.recorder.record_compilation(compile_seconds(), self.position)
+            spent, at = compile_seconds(), where(self.position)
+            self.recorder.log.append("compilation", compile_seconds=spent, **at)
         self.evaluate()
         return self.charged()
 

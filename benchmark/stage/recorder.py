@@ -109,14 +109,6 @@ class Recorder:
             **where(end),
         )
 
-    def record_train(self, loss: float, rate: float, position: Position) -> None:
-        """Record the mean training loss since the last time, and the learning rate."""
-        self.log.append("train", loss=loss, lr=rate, **where(position))
-
-    def record_compilation(self, seconds: float, position: Position) -> None:
-        """Record what compiling took since the stage started, or was resumed."""
-        self.log.append("compilation", compile_seconds=seconds, **where(position))
-
     def record_evaluation(self, model: Transformer, position: Position) -> Point:
         """Score the curve slice and record it."""
         started = time.perf_counter()
