@@ -7,8 +7,8 @@ import pytest
 from tiny_suite import distinct_methods
 
 from benchmark.base.errors import ConfigError
-from benchmark.contract import CHECKS, CheckResult, check, judge, subject
-from benchmark.contract.subject import Subject
+from benchmark.contract import CHECKS, check, judge, subject
+from benchmark.contract.subject import Subject, Verdict
 from benchmark.plan.config import load_method
 from tools.methods_page.page import measured, outdated_rows
 
@@ -24,9 +24,9 @@ BROKEN = {
     "LocksCopies": "copies separate",
     "ClipsWhatItFroze": "frozen weights",
     "TouchesTheSmallModel": "small model untouched",
-    "SharesAScale": "no shared storage",
+    "SharesAScale": "small model untouched",
     "DrawsItsOwnSeed": "same seed, same bits",
-    "SeedsTheWorld": "global randomness untouched",
+    "SeedsTheWorld": "process untouched",
     "HoardsAWeight": "optimizer groups",
     "TellsHalfItsCost": "model FLOPs",
     "RunsBackwards": "model FLOPs",
@@ -60,9 +60,9 @@ def held(name: str, optimizer: str = "") -> Subject:
     return subject(plugin.target, plugin.args, method.role, optimizer)
 
 
-def failed(results: list[CheckResult]) -> dict[str, str]:
+def failed(verdicts: dict[str, Verdict]) -> dict[str, str]:
     """Details of the checks that failed."""
-    return {result.name: result.detail for result in results if not result.passed}
+    return {name: found.detail for name, found in verdicts.items() if not found.passed}
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_a_method_that_exits_while_it_is_checked_has_failed(when: str) -> None:
 
 
 def test_a_class_that_grows_nothing_passes_as_a_control_only() -> None:
-    (result,) = check("baselines.scratch:Scratch")
+    (result,) = check("baselines.scratch:Scratch").values()
     assert not result.passed
     assert "Scratch has no operators and grows nothing, which is for a control" in result.detail
     assert CHECKS["declarations"](subject("baselines.scratch:Scratch", role="control")).passed
@@ -143,7 +143,7 @@ def test_a_yaml_is_checked_with_its_arguments_and_those_of_the_command(tmp_path:
     ],
 )
 def test_a_declaration_without_sense_is_answered_in_one_line(broken: str, message: str) -> None:
-    (result,) = check(f"broken_methods:{broken}")
+    (result,) = check(f"broken_methods:{broken}").values()
     assert re.search(message, result.detail)
 
 

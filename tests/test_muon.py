@@ -178,7 +178,7 @@ class Silent(Muon):
 
 def test_an_optimizer_that_multiplies_more_than_it_declares_fails_the_contract() -> None:
     held = subject("baselines.stacking:Stacking", optimizer="test_muon:Silent")
-    (result,) = judge(held, ["training FLOPs"])
+    (result,) = judge(held, ["training FLOPs"]).values()
     assert not result.passed
     assert re.search(r"a step of the optimizer takes \d+ FLOPs, it declares 0", result.detail)
 

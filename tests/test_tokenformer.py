@@ -510,4 +510,4 @@ def test_an_unknown_argument_is_refused_with_what_is_allowed(arguments: dict[str
 @every_mode
 def test_the_other_activations_keep_the_contract(mode: str, theta: str) -> None:
     results = check("baselines.tokenformer:TokenFormerGrowth", {"mode": mode, "theta": theta})
-    assert {result.name: result.detail for result in results if not result.passed} == {}
+    assert {name: found.detail for name, found in results.items() if not found.passed} == {}

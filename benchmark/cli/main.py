@@ -214,11 +214,11 @@ def check(
 
     results = contract.check(method, parse(arguments or ()), optimizer)
     table = FittedTable(("", "check", "detail"), prose=("detail",))
-    for result in results:
-        mark = Text("passed", "green") if result.passed else Text("failed", "red")
-        table.add_row(mark, result.name, result.detail)
+    for name, verdict in results.items():
+        mark = Text("passed", "green") if verdict.passed else Text("failed", "red")
+        table.add_row(mark, name, verdict.detail)
     console().print(table)
-    raise typer.Exit(0 if all(result.passed for result in results) else 1)
+    raise typer.Exit(0 if all(verdict.passed for verdict in results.values()) else 1)
 
 
 @app.command()

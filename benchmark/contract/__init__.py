@@ -18,7 +18,6 @@ operator is only ever given `Resources`.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from benchmark.base.errors import ConfigError
@@ -28,11 +27,10 @@ from benchmark.contract.declarations import declarations
 from benchmark.contract.exactness import exactness
 from benchmark.contract.gradients import gradients, moments
 from benchmark.contract.isolation import (
-    global_randomness,
     optimizer_groups,
+    process_untouched,
     same_bits,
     small_untouched,
-    storage,
 )
 from benchmark.contract.learning import copies_separate, frozen_weights, no_dead_entries
 from benchmark.contract.prediction import causality
@@ -51,9 +49,8 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "copies separate": copies_separate,
     "frozen weights": frozen_weights,
     "small model untouched": small_untouched,
-    "no shared storage": storage,
     "same seed, same bits": same_bits,
-    "global randomness untouched": global_randomness,
+    "process untouched": process_untouched,
     "optimizer groups": optimizer_groups,
     "model FLOPs": model_flops,
     "growth FLOPs": growth_flops,
@@ -65,22 +62,9 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
 }
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """What became of one check."""
-
-    name: str
-    passed: bool
-    detail: str
-    """What was found, in one line."""
-
-    value: float | None
-    """The number that decided, if there is one."""
-
-
 def check(
     method: str, args: dict[str, Any] | None = None, optimizer: str = ""
-) -> list[CheckResult]:
+) -> dict[str, Verdict]:
     """Hold a method to the contract; this process becomes single-threaded and deterministic.
 
     Args:
@@ -90,7 +74,7 @@ def check(
         optimizer: what the method trains with, "package.module:Class"; empty for AdamW.
 
     Returns:
-        One result per entry of `CHECKS`, in order; a check that crashes, or exits, has failed. If
+        A verdict per entry of `CHECKS`, in order; a check that crashes, or exits, has failed. If
         what the method declares makes no sense, that is the only one.
 
     Raises:
@@ -112,20 +96,19 @@ def subject(
     return Subject(PluginConfig(target=target, args=args or {}), role, optimizer)
 
 
-def judge(subject: Subject, names: Iterable[str] = CHECKS) -> list[CheckResult]:
+def judge(subject: Subject, names: Iterable[str] = CHECKS) -> dict[str, Verdict]:
     """What became of these checks, in order, or of the first alone if it fails."""
     first, *rest = names
-    declared = _judge(first, subject)
-    return [declared, *(_judge(name, subject) for name in rest if declared.passed)]
+    declared = {first: _judge(first, subject)}
+    return declared | {name: _judge(name, subject) for name in rest if declared[first].passed}
 
 
-def _judge(name: str, subject: Subject) -> CheckResult:
+def _judge(name: str, subject: Subject) -> Verdict:
     try:
-        verdict = CHECKS[name](subject)
+        return CHECKS[name](subject)
     except KeyboardInterrupt:
         raise
     except SystemExit as error:
-        verdict = Verdict(False, f"the method exits (code {error.code}) instead of going on")
+        return Verdict(False, f"the method exits (code {error.code}) instead of going on")
     except BaseException as error:  # noqa: BLE001 - whatever a method raises is its failure
-        verdict = Verdict(False, " ".join(f"{type(error).__name__}: {error}".split()))
-    return CheckResult(name, verdict.passed, verdict.detail, verdict.value)
+        return Verdict(False, " ".join(f"{type(error).__name__}: {error}".split()))

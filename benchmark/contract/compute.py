@@ -63,10 +63,10 @@ def growth_flops(subject: Subject) -> Verdict:
         declared = subject.grow(model, large, moments=moments, batches=reader).flops
     counted = counter.get_total_flops()
     if not declared and reader.n_windows:
-        return Verdict(False, f"growth reads {reader.n_windows} windows, declares no FLOPs", 0.0)
+        return Verdict(False, f"growth reads {reader.n_windows} windows, declares no FLOPs")
     if declared and not math.isclose(declared, counted):
-        return Verdict(False, f"growth takes {counted} FLOPs and declares {declared:.0f}", declared)
-    return Verdict(True, f"{declared:.0f} declared, {reader.n_windows} windows read", declared)
+        return Verdict(False, f"growth takes {counted} FLOPs and declares {declared:.0f}")
+    return Verdict(True, f"{declared:.0f} declared, {reader.n_windows} windows read")
 
 
 @contextmanager

@@ -78,13 +78,13 @@ def _verdict(kept: dict[str, float], changed: dict[str, float], is_claimed: bool
     worst = max(kept, key=lambda name: kept[name])
     if kept[worst] > EXACT:
         detail = f"declared exact, but logits change by {kept[worst]:.1e}: {worst}"
-        return Verdict(False, detail, kept[worst])
+        return Verdict(False, detail)
     least = min(changed, key=lambda name: changed[name], default=None)
     if least is not None and changed[least] < DIFFERENT:
         detail = f"not declared exact, but logits change by only {changed[least]:.1e}: {least}"
-        return Verdict(False, detail, changed[least])
+        return Verdict(False, detail)
     if least is not None and not is_claimed:
-        return Verdict(True, f"logits change by {changed[least]:.1e} or more", changed[least])
+        return Verdict(True, f"logits change by {changed[least]:.1e} or more")
     detail = f"logits change by at most {kept[worst]:.1e} in {len(kept)} growths"
     limits = f", and by {changed[least]:.1e} or more where not declared exact" if least else ""
-    return Verdict(True, detail + limits, kept[worst])
+    return Verdict(True, detail + limits)

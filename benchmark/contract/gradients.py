@@ -36,7 +36,7 @@ def gradients(subject: Subject) -> Verdict:
         return Verdict(True, NOT_EXACT)
     worst, where = max((growth.gradient_error(), growth.label) for growth in growths)
     detail = f"pulled back, the large gradient is off by at most {worst:.1e}: {where}"
-    return Verdict(worst <= ROUNDING, detail, worst)
+    return Verdict(worst <= ROUNDING, detail)
 
 
 def moments(subject: Subject) -> Verdict:
@@ -55,10 +55,10 @@ def moments(subject: Subject) -> Verdict:
             worst[rule] = max(worst.get(rule, (0.0, growth.label)), (error, growth.label))
     for rule, (error, label) in worst.items():
         if not error <= ROUNDING:
-            return Verdict(False, f"{rule} off by {error:.1e}: {label}", error)
+            return Verdict(False, f"{rule} off by {error:.1e}: {label}")
     largest = max((error for error, _ in worst.values()), default=0.0)
     detail = f"{', '.join(worst)}: off by at most {largest:.1e}" if worst else NOT_EXACT
-    return Verdict(True, detail, largest)
+    return Verdict(True, detail)
 
 
 def _after_reset(subject: Subject) -> str | None:

@@ -12,7 +12,6 @@ from torch.autograd.graph import Node
 from benchmark.contract.subject import (
     Subject,
     Verdict,
-    describe,
     difference,
     first_moments,
     loss,
@@ -21,28 +20,19 @@ from benchmark.contract.subject import (
 from benchmark.growth.grow import Grown
 from benchmark.growth.operator import StatePolicy
 from benchmark.model.transformer import Transformer
+from benchmark.stage.process import ProcessState
 
 
 def small_untouched(subject: Subject) -> Verdict:
-    """The small model and its Adam state keep every bit, whatever becomes of the moments."""
+    """The small model and its Adam state keep every bit, and nothing grown is their memory."""
     small, large = subject.pairs[0]
     for policy in StatePolicy:
         model = subject.small(small)
         moments = first_moments(model)
         before = {name: tensor.clone() for name, tensor in tensors_of(model, moments).items()}
-        subject.grow(model, large, policy=policy, moments=moments)
+        grown = subject.grow(model, large, policy=policy, moments=moments)
         if name := difference(before, tensors_of(model, moments)):
             return Verdict(False, f"growth under {policy.value} changes {name} of the small model")
-    return Verdict(True, f"bit for bit, {describe(small, large)}")
-
-
-def storage(subject: Subject) -> Verdict:
-    """No tensor of the grown state lives in the small one's memory."""
-    small, large = subject.pairs[0]
-    for policy in StatePolicy:
-        model = subject.small(small)
-        moments = first_moments(model)
-        grown = subject.grow(model, large, policy=policy, moments=moments)
         old = {_address(tensor) for tensor in tensors_of(model, moments).values()}
         for name, tensor in _all_tensors(grown).items():
             if tensor.numel() and _address(tensor) in old:
@@ -61,16 +51,16 @@ def same_bits(subject: Subject) -> Verdict:
     return Verdict(True, first.label)
 
 
-def global_randomness(subject: Subject) -> Verdict:
-    """No random number comes from the global generators of torch, numpy or Python."""
+def process_untouched(subject: Subject) -> Verdict:
+    """Growing leaves global random generators, and other settings of its process, as they were."""
     for small, large in (subject.pairs[0], subject.pairs[-1]):
         model = subject.small(small)
-        _draw_globally()
-        before = _global_states()
-        subject.grow(model, large)
-        for name, state in _global_states().items():
-            if state != before[name]:
-                return Verdict(False, f"growth moves the global generator of {name}")
+        torch.rand(())  # or the generators might stand where growing leaves them
+        np.random.rand()  # noqa: NPY002 - the global one
+        random.random()
+        with ProcessState() as process:
+            subject.grow(model, large)
+            process.check(type(subject.baseline).__name__)
     return Verdict(True, "torch, numpy and Python")
 
 
@@ -109,18 +99,3 @@ def _all_tensors(grown: Grown) -> dict[str, Tensor]:
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _draw_globally() -> None:
-    """Move every global generator off a state that seeding it could lead back to."""
-    torch.rand(())
-    np.random.rand()  # noqa: NPY002 - the global one
-    random.random()
-
-
-def _global_states() -> dict[str, object]:
-    return {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002 - the global one
-        "Python": random.getstate(),
-    }

@@ -41,9 +41,9 @@ def no_dead_entries(subject: Subject) -> Verdict:
     count, allowed = sum(dead.values()), subject.baseline.leaves_dead_entries
     if not dead:
         detail = f"after {STEPS_TO_MOVE} steps every entry has moved"
-        return Verdict(not allowed, detail + (", unlike declared" if allowed else ""), 0.0)
+        return Verdict(not allowed, detail + (", unlike declared" if allowed else ""))
     detail = f"{count} entries have not moved after {STEPS_TO_MOVE} steps, such as in {min(dead)}"
-    return Verdict(allowed, detail + (", as declared" if allowed else ""), float(count))
+    return Verdict(allowed, detail + (", as declared" if allowed else ""))
 
 
 @lru_cache(maxsize=1)
@@ -76,11 +76,11 @@ def copies_separate(subject: Subject) -> Verdict:
     """
     found, allowed = distances(subject), subject.baseline.leaves_copies_equal
     if not found:
-        return Verdict(not allowed, "no coordinate is copied", None)
+        return Verdict(not allowed, "no coordinate is copied")
     least = min(found, key=lambda name: found[name])
     passed = (found[least] > SEPARATE) is not allowed
     detail = f"after {STEPS_TO_SEPARATE} steps the closest copies are {found[least]:.1e} apart"
-    return Verdict(passed, f"{detail}: {least}", found[least])
+    return Verdict(passed, f"{detail}: {least}")
 
 
 @lru_cache(maxsize=1)

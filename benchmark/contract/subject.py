@@ -49,7 +49,7 @@ class Verdict:
 
     passed: bool
     detail: str
-    value: float | None = None
+    """What was found, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
