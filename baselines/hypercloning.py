@@ -24,14 +24,21 @@ from typing_extensions import override
 from baselines.parts.copies import Copies
 from benchmark.base.errors import ConfigError
 from benchmark.baseline import Baseline
-from benchmark.growth import AxisMap, Resources, StatePolicy, Transfer, WidthTransfer
-from benchmark.model import ModelConfig, Transformer
+from benchmark.growth import AxisMap, StatePolicy, WidthTransfer
 from benchmark.training.optim import Rewarm
+
+
+class _Tiled(WidthTransfer):
+    @override
+    def repeated(self, name: str) -> dict[int, AxisMap]:
+        return super().repeated(name) if name.startswith("blocks.") else {}
 
 
 @dataclass(frozen=True)
 class NoisyTiles(Copies):
     """Tiles with noise that cancels over pairs of them, in the blocks alone."""
+
+    transfer = _Tiled
 
     @override
     def perturb(
@@ -49,16 +56,6 @@ class NoisyTiles(Copies):
             gains.add_(noise, alpha=scale)
             loses.sub_(noise, alpha=scale)
         return weight
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _Tiled.of(self, small, target, resources)
-
-
-class _Tiled(WidthTransfer):
-    @override
-    def repeated(self, name: str) -> dict[int, AxisMap]:
-        return super().repeated(name) if name.startswith("blocks.") else {}
 
 
 class HyperCloning(Baseline):

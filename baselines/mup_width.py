@@ -24,26 +24,12 @@ from typing_extensions import override
 from baselines.parts.copies import Copies
 from benchmark.base.errors import ConfigError
 from benchmark.baseline import Baseline
-from benchmark.growth import AxisMap, Resources, StatePolicy, Transfer, Weights, WidthTransfer
-from benchmark.model import Kind, ModelConfig, Transformer
-
-
-@dataclass(frozen=True)
-class NoisyCopies(Copies):
-    """Whole multiples of every width, beside `noise` times a new model's initial weights."""
-
-    @property
-    @override
-    def preserves_function(self) -> bool:  # type: ignore[override]
-        return self.noise == 0
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _Noisy.of(self, small, target, resources)
+from benchmark.growth import AxisMap, StatePolicy, Weights, WidthTransfer
+from benchmark.model import Kind
 
 
 class _Noisy(WidthTransfer):
-    operator: NoisyCopies
+    operator: "NoisyCopies"
 
     @override
     def repeated(self, name: str) -> dict[int, AxisMap]:
@@ -59,6 +45,18 @@ class _Noisy(WidthTransfer):
         if not self.needs_fresh(name):
             return weight
         return fresh[name].view_as(weight).mul_(self.operator.noise).add_(weight)
+
+
+@dataclass(frozen=True)
+class NoisyCopies(Copies):
+    """Whole multiples of every width, beside `noise` times a new model's initial weights."""
+
+    transfer = _Noisy
+
+    @property
+    @override
+    def preserves_function(self) -> bool:  # type: ignore[override]
+        return self.noise == 0
 
 
 class MupWidth(Baseline):

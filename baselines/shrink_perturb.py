@@ -26,39 +26,17 @@ from benchmark.base.errors import ConfigError
 from benchmark.baseline import Baseline
 from benchmark.growth import (
     AxisMap,
-    Resources,
     StatePolicy,
-    Transfer,
     Weights,
     WidthOperator,
     WidthTransfer,
 )
-from benchmark.model import Kind, ModelConfig, Transformer
+from benchmark.model import Kind
 from benchmark.training.optim import Rewarm
 
 
-@dataclass(frozen=True)
-class Perturbed(WidthOperator):
-    """The small model in a corner, shrunk, plus a fresh large one."""
-
-    shrink: float = 0.4
-    noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.shrink < math.inf and 0 < self.noise < math.inf):
-            raise ConfigError(f"shrink and noise must be above 0 and finite, got {self}")
-
-    @override
-    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(padded(old, new))
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _Sum.of(self, small, target, resources)
-
-
 class _Sum(WidthTransfer):
-    operator: Perturbed
+    operator: "Perturbed"
 
     @override
     def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
@@ -72,6 +50,24 @@ class _Sum(WidthTransfer):
     @override
     def needs_fresh(self, name: str) -> bool:
         return True
+
+
+@dataclass(frozen=True)
+class Perturbed(WidthOperator):
+    """The small model in a corner, shrunk, plus a fresh large one."""
+
+    transfer = _Sum
+
+    shrink: float = 0.4
+    noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.shrink < math.inf and 0 < self.noise < math.inf):
+            raise ConfigError(f"shrink and noise must be above 0 and finite, got {self}")
+
+    @override
+    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
+        return AxisMap.evenly(padded(old, new))
 
 
 class ShrinkPerturb(Baseline):

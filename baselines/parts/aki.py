@@ -15,31 +15,14 @@ from typing_extensions import override
 
 from baselines.parts.fpi import FPI
 from benchmark.base.errors import ConfigError
-from benchmark.growth import Resources, Transfer, Weights, WidthTransfer
-from benchmark.model import Kind, ModelConfig, Transformer
+from benchmark.growth import Weights, WidthTransfer
+from benchmark.model import Kind
 
 READINGS = ("literal", "hidden")
 
 
-@dataclass(frozen=True)
-class AKI(FPI):
-    """As FPI, with new units of the next layer."""
-
-    preserves_function = False
-    reading: str = "literal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reading not in READINGS:
-            raise ConfigError(f"reading must be one of {list(READINGS)}, got {self.reading!r}")
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _FromTheNextLayer.of(self, small, target, resources)
-
-
 class _FromTheNextLayer(WidthTransfer):
-    operator: AKI
+    operator: "AKI"
 
     @override
     def image(self, name: str, small: Weights) -> Tensor:
@@ -54,3 +37,17 @@ class _FromTheNextLayer(WidthTransfer):
                 n_new = image.shape[dim] - n_old
                 image.narrow(dim, n_old, n_new).copy_(other.narrow(dim, n_old, n_new))
         return image
+
+
+@dataclass(frozen=True)
+class AKI(FPI):
+    """As FPI, with new units of the next layer."""
+
+    preserves_function = False
+    transfer = _FromTheNextLayer
+    reading: str = "literal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reading not in READINGS:
+            raise ConfigError(f"reading must be one of {list(READINGS)}, got {self.reading!r}")

@@ -11,40 +11,16 @@ from typing_extensions import override
 from baselines.parts.copies import tiled
 from benchmark.growth import (
     AxisMap,
-    Resources,
-    Transfer,
     Weights,
     WidthOperator,
     WidthTransfer,
     add_split_noise,
 )
-from benchmark.model import Kind, ModelConfig, Transformer
-
-
-@dataclass(frozen=True)
-class SideBySide(WidthOperator):
-    """Copies that read none but themselves, until training connects them.
-
-    Args:
-        noise: of the readers, relative to their root mean square.
-        released: whether moments outside the diagonal blocks are zero under `SCALED`.
-    """
-
-    preserves_function = True
-    noise: float = 0.05
-    released: bool = False
-
-    @override
-    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(tiled(axis, old, new))
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _BlockDiagonal.of(self, small, target, resources)
+from benchmark.model import Kind
 
 
 class _BlockDiagonal(WidthTransfer):
-    operator: SideBySide
+    operator: "SideBySide"
 
     def _separate(self, name: str, tensor: Tensor, *, is_weight: bool) -> Tensor:
         """Leave to each copy, in place, what it reads of its own; of a weight, all shares of it.
@@ -75,3 +51,22 @@ class _BlockDiagonal(WidthTransfer):
         moment = super().moment(name, small, power)
         is_released = power > 0 and self.operator.released
         return self._separate(name, moment, is_weight=False) if is_released else moment
+
+
+@dataclass(frozen=True)
+class SideBySide(WidthOperator):
+    """Copies that read none but themselves, until training connects them.
+
+    Args:
+        noise: of the readers, relative to their root mean square.
+        released: whether moments outside the diagonal blocks are zero under `SCALED`.
+    """
+
+    preserves_function = True
+    transfer = _BlockDiagonal
+    noise: float = 0.05
+    released: bool = False
+
+    @override
+    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
+        return AxisMap.evenly(tiled(axis, old, new))

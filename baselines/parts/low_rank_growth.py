@@ -13,34 +13,12 @@ from benchmark.growth import (
     AxisMap,
     Fill,
     Moments,
-    Resources,
     Side,
-    Transfer,
     Weights,
     WidthOperator,
     WidthTransfer,
 )
-from benchmark.model import ModelConfig, Transformer
-
-
-@dataclass(frozen=True)
-class AddRank(WidthOperator):
-    """Rank that changes nothing yet; products instead of factors where those are no cheaper."""
-
-    grows = frozenset({"rank"})
-    preserves_function = True
-
-    @override
-    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        return AxisMap.evenly(padded(old, new))
-
-    @override
-    def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
-        return "zero"
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _RankTransfer.of(self, small, target, resources)
+from benchmark.model import ModelConfig
 
 
 class _RankTransfer(WidthTransfer):
@@ -92,6 +70,23 @@ class _RankTransfer(WidthTransfer):
     def is_new(self) -> Weights:
         new = super().is_new()
         return {n: mask | (n.removesuffix(".weight") in self.merged) for n, mask in new.items()}
+
+
+@dataclass(frozen=True)
+class AddRank(WidthOperator):
+    """Rank that changes nothing yet; products instead of factors where those are no cheaper."""
+
+    grows = frozenset({"rank"})
+    preserves_function = True
+    transfer = _RankTransfer
+
+    @override
+    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
+        return AxisMap.evenly(padded(old, new))
+
+    @override
+    def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
+        return "zero"
 
 
 def _product(write: Tensor, read: Tensor) -> Tensor:

@@ -19,14 +19,31 @@ from benchmark.base.errors import GrowthError
 from benchmark.growth import (
     AxisMap,
     Fill,
-    Resources,
     Side,
-    Transfer,
     Weights,
     WidthOperator,
     WidthTransfer,
 )
-from benchmark.model import ModelConfig, Transformer
+from benchmark.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class _TokenTransfer(WidthTransfer):
+    operator: "RandomTokens"
+
+    @override
+    def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
+        weight, axes = super().weight(name, small, fresh), self.axes[name]
+        if "n_token" not in axes.names:
+            return weight
+        n_old, n_new = self.small.size("n_token"), self.shell.config.size("n_token")
+        if axes.out[-1:] == ("n_token",):
+            keys = weight.reshape(
+                -1, n_new, math.prod(axes.shape(self.shell.config)[len(axes.out) :])
+            )
+            return self.operator.adapt(keys, n_old, "out", self.generator).view_as(weight)
+        values = weight.reshape(-1, n_new, 1)
+        return self.operator.adapt(values, n_old, "into", self.generator).view_as(weight)
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class RandomTokens(WidthOperator):
     """
 
     grows = frozenset({"n_token"})
+    transfer = _TokenTransfer
     fills: ClassVar[Mapping[Side, Fill]] = {"out": "fresh", "into": "fresh"}
     """What new keys ("out") and values ("into") hold."""
 
@@ -75,29 +93,6 @@ class RandomTokens(WidthOperator):
             random: source of randomness.
         """
         return tokens_GNI
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return _TokenTransfer.of(self, small, target, resources)
-
-
-@dataclass(frozen=True)
-class _TokenTransfer(WidthTransfer):
-    operator: RandomTokens
-
-    @override
-    def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
-        weight, axes = super().weight(name, small, fresh), self.axes[name]
-        if "n_token" not in axes.names:
-            return weight
-        n_old, n_new = self.small.size("n_token"), self.shell.config.size("n_token")
-        if axes.out[-1:] == ("n_token",):
-            keys = weight.reshape(
-                -1, n_new, math.prod(axes.shape(self.shell.config)[len(axes.out) :])
-            )
-            return self.operator.adapt(keys, n_old, "out", self.generator).view_as(weight)
-        values = weight.reshape(-1, n_new, 1)
-        return self.operator.adapt(values, n_old, "into", self.generator).view_as(weight)
 
 
 @dataclass(frozen=True)

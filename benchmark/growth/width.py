@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -19,71 +19,11 @@ Pick = Callable[[AxisMap], Tensor]
 Factor = Callable[[Side, AxisMap], Tensor | None]
 
 
-class WidthOperator(GrowthOperator):
-    """Grows named axes by repeating coordinates, or by adding ones without a source.
-
-    By default a coordinate without a source is zero on one side of each product and freshly
-    initialised on the other, so that it changes nothing and can still learn.
-    """
-
-    grows = frozenset({"d_model", "n_head", "d_ff"})
-
-    @abstractmethod
-    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
-        """Where the coordinates of a larger axis come from.
-
-        Args:
-            axis: its name, such as "d_model".
-            old: its length in the small model.
-            new: its length in the large one.
-            generator: source of randomness.
-
-        Raises:
-            GrowthError: this operator cannot grow the axis so.
-        """
-
-    def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
-        """What a linear map or a table holds along coordinates without a source.
-
-        Args:
-            axis: along which they are.
-            side: whether the tensor produces the axis ("out") or sums over it ("into").
-            small: sizes before growth.
-
-        Returns:
-            "zero", "fresh", or "mean": that over all coordinates with a source. Gains are fresh.
-        """
-        return "zero" if (axis == "d_model") == (side == "out") else "fresh"
-
-    def gain_scale(self, small: ModelConfig, large: ModelConfig) -> float:
-        """Factor on the gain of every norm over d_model; its square scales that norm's epsilon."""
-        return 1.0
-
-    def perturb(
-        self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
-    ) -> Tensor:
-        """Break the symmetry between copies in a linear map.
-
-        Args:
-            weight: grown map, unflattened; may be changed in place.
-            repeated: the contracted dimensions along which coordinates are repeated.
-            generator: source of randomness.
-
-        Returns:
-            The map, of the same shape.
-        """
-        return weight
-
-    @override
-    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
-        return WidthTransfer.of(self, small, target, resources)
-
-
 @dataclass(frozen=True)
 class WidthTransfer(Transfer):
     """What a `WidthOperator` does, tensor by tensor."""
 
-    operator: WidthOperator
+    operator: "WidthOperator"
     maps: dict[str, AxisMap]
     small: ModelConfig
     shell: Transformer
@@ -93,7 +33,11 @@ class WidthTransfer(Transfer):
 
     @classmethod
     def of(
-        cls, operator: WidthOperator, small: Transformer, target: ModelConfig, resources: Resources
+        cls,
+        operator: "WidthOperator",
+        small: Transformer,
+        target: ModelConfig,
+        resources: Resources,
     ) -> Self:
         """Make the random choices of growing `small` to `target`."""
         old, source = small.config, resources.generator
@@ -271,6 +215,69 @@ class WidthTransfer(Transfer):
                 new = new | along(axis_map.is_new, dim, new)
             grown[name] = new.expand(shape).reshape(like.shape)
         return grown
+
+
+class WidthOperator(GrowthOperator):
+    """Grows named axes by repeating coordinates, or by adding ones without a source.
+
+    By default a coordinate without a source is zero on one side of each product and freshly
+    initialised on the other, so that it changes nothing and can still learn.
+    """
+
+    grows = frozenset({"d_model", "n_head", "d_ff"})
+
+    transfer: ClassVar[type[WidthTransfer]] = WidthTransfer
+    """What is done tensor by tensor, where a rule is not of coordinates alone."""
+
+    @abstractmethod
+    def axis_map(self, axis: str, old: int, new: int, generator: torch.Generator) -> AxisMap:
+        """Where the coordinates of a larger axis come from.
+
+        Args:
+            axis: its name, such as "d_model".
+            old: its length in the small model.
+            new: its length in the large one.
+            generator: source of randomness.
+
+        Raises:
+            GrowthError: this operator cannot grow the axis so.
+        """
+
+    def fill(self, axis: str, side: Side, small: ModelConfig) -> Fill:
+        """What a linear map or a table holds along coordinates without a source.
+
+        Args:
+            axis: along which they are.
+            side: whether the tensor produces the axis ("out") or sums over it ("into").
+            small: sizes before growth.
+
+        Returns:
+            "zero", "fresh", or "mean": that over all coordinates with a source. Gains are fresh.
+        """
+        return "zero" if (axis == "d_model") == (side == "out") else "fresh"
+
+    def gain_scale(self, small: ModelConfig, large: ModelConfig) -> float:
+        """Factor on the gain of every norm over d_model; its square scales that norm's epsilon."""
+        return 1.0
+
+    def perturb(
+        self, weight: Tensor, repeated: dict[int, AxisMap], generator: torch.Generator
+    ) -> Tensor:
+        """Break the symmetry between copies in a linear map.
+
+        Args:
+            weight: grown map, unflattened; may be changed in place.
+            repeated: the contracted dimensions along which coordinates are repeated.
+            generator: source of randomness.
+
+        Returns:
+            The map, of the same shape.
+        """
+        return weight
+
+    @override
+    def prepare(self, small: Transformer, target: ModelConfig, resources: Resources) -> Transfer:
+        return self.transfer.of(self, small, target, resources)
 
 
 def _share_of_readers(side: Side, axis_map: AxisMap) -> Tensor | None:
