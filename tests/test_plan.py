@@ -15,7 +15,6 @@ import yaml
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.base.digest import SCIENCE
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
 from benchmark.data.corpora import CorpusConfig, Splits
@@ -558,11 +557,6 @@ def test_refuses_a_run_that_cannot_be_what_it_says(make: Callable[[], Run], mess
     """Among them: no step left in the decay, growth after the last step, two within one step."""
     with pytest.raises(ConfigError, match=message):
         make()
-
-
-def test_the_code_that_decides_results_exists() -> None:
-    harness = Path(__file__).parent.parent / "benchmark"
-    assert [n for n in SCIENCE if not (harness / f"{n.replace('.', '/')}.py").is_file()] == []
 
 
 def test_a_step_costs_what_its_tokens_cost() -> None:

@@ -20,38 +20,18 @@ from functools import cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from benchmark.base.paths import ROOT
 from benchmark.base.source import normalised
 
-SCIENCE = (
-    "base.seeding",
-    "data.stream",
-    "growth.axis_map",
-    "growth.depth",
-    "growth.grow",
-    "growth.noise",
-    "growth.operator",
-    "growth.width",
-    "model.compiled",
-    "model.cost",
-    "model.kernels",
-    "model.transformer",
-    "stage.batches",
-    "stage.execute",
-    "stage.fitting",
-    "stage.meter",
-    "stage.process",
-    "stage.recorder",
-    "stage.stage",
-    "training.baseline",
-    "training.evaluate",
-    "training.lightning",
-    "training.loop",
-    "training.optim",
-)
-"""Modules of the harness whose code determines what a stage computes."""
+SCIENCE = ("growth", "model", "stage", "training")
+"""Rooms of the harness whose code, with that of two modules, determines what a stage computes."""
 
 _HARNESS = "benchmark"
-_SCIENCE = frozenset(f"{_HARNESS}.{name}" for name in SCIENCE)
+_SCIENCE = {f"{_HARNESS}.base.seeding", f"{_HARNESS}.data.stream"} | {
+    f"{_HARNESS}.{room}.{file.stem}"
+    for room in SCIENCE
+    for file in (ROOT / _HARNESS / room).glob("[!_]*.py")
+}
 _COVERED = _SCIENCE | {_HARNESS}  # the package itself only points at its parts
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = {"site-packages", "dist-packages"}
