@@ -19,7 +19,7 @@ import helpers.sums as h
 from helpers import SCALE
 from ours.parts import widen
 from benchmark.training.baseline import Baseline
-from benchmark.growth import schedule
+from benchmark.records import events
 import json
 
 
@@ -119,7 +119,7 @@ def test_a_module_of_the_harness_that_is_no_science_counts_where_it_is_imported(
     tmp_path: Path, original: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "same")
-    monkeypatch.setattr(digest, "_COVERED", digest._COVERED | {"benchmark.growth.schedule"})
+    monkeypatch.setattr(digest, "_COVERED", digest._COVERED | {"benchmark.records.events"})
     assert digest_of(tmp_path / "same", "ours.method", "Method") != original
 
 
@@ -162,7 +162,7 @@ from ours.parts import (
     widen,  # wider
 )
 
-from benchmark.growth import schedule
+from benchmark.records import events
 from benchmark.training.baseline import Baseline
 
 

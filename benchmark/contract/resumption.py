@@ -33,8 +33,8 @@ def resumption(subject: Subject) -> Verdict:
             return Verdict(False, f"a loaded model has other logits: {whole.label}")
         moments = subject.train(loaded, range(N_STEPS // 2, N_STEPS), rewarm)
         ends = tensors_of(whole.model, whole_moments), tensors_of(loaded.model, moments)
-        name = "" if whole_moments.step == moments.step else "the step count"
-        if name := name or difference(*ends):
+        is_same = whole_moments.step == moments.step
+        if name := difference(*ends) if is_same else "the step count":
             detail = f"{name} differs from training without a stop: {whole.label}"
             return Verdict(False, detail)
     return Verdict(True, f"bit for bit after {N_STEPS} steps")
