@@ -16,6 +16,7 @@ from filelock import FileLock
 from rich.console import Console
 from tiny_suite import prepare
 
+from benchmark.cli import listing
 from benchmark.cli.display import Display
 from benchmark.cli.main import main
 from benchmark.data.corpora import load
@@ -178,7 +179,7 @@ def test_without_a_terminal_every_run_is_a_line_and_the_verdicts_follow(outcome:
     assert lines[1].startswith("0 of 5 runs were finished before; 0.0 % of ")
     ended = [line for line in lines if " of 5: " in line]
     assert [line.split()[0] for line in ended] == ["1", "2", "3", "4", "5"]
-    assert any("scratch seed 0 done at " in line and "bpb" in line for line in ended)
+    assert any("scratch seed 0 done at " in line and "val bpb " in line for line in ended)
     header = next(i for i, line in enumerate(lines) if "test bpb" in line)
     assert {line.split()[0] for line in lines[header + 1 : -1]} == {
         "scratch", "scratch_small", "mine", "raises", "explodes",
@@ -302,6 +303,34 @@ def test_a_plan_shows_the_matrix_the_sharing_and_what_is_trained(
     assert totals[1].startswith("charged ")
     assert "executed " in totals[1]
     assert totals[2].startswith("predicted time for the ")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_plan_tells_what_is_unspent_and_which_verdicts_will_be_withheld() -> None:
+    def doubts(*settings: str) -> list[str]:
+        session = Session(load_suite("tiny.yaml", settings))
+        return list(listing.doubts(session, listing.outlooks_of(session)))
+
+    needed = ["scratch", "scratch_small", "restart_only", "untrained_source"]
+    enough = ["protocol.rungs=[1.0]", "workload.target.n_layer=4", "hull=[{n_layer: 2}]"]
+    (unspent,) = doubts(f"methods=[{','.join(needed)},stacking]", *enough)
+    assert re.fullmatch(r"unspent, as a step is whole: at most .+ % of a budget \(.+\)", unspent)
+    assert doubts()[1:] == [
+        "there will be no verdict without scratch_small, scratch at C*/4 and scratch at C*/2",
+        "without restart_only, untrained_source and its source size alone not called better: "
+        "stacking",
+    ]
+
+
+@pytest.mark.slow
+def test_results_are_named_by_their_suite_or_by_their_folder(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained == Path.cwd()
+    for command in (["show"], ["report", "--check"], ["audit"], ["compare", "tiny.yaml"]):
+        by_folder = growbench(capsys, *command, "results/local/tiny")
+        assert growbench(capsys, *command, "tiny.yaml") == by_folder
+        assert growbench(capsys, *command, "tiny") == by_folder
 
 
 @pytest.mark.slow
@@ -441,7 +470,9 @@ MISTAKES = {
     ),
     "results below a file": (["run", "tiny.yaml", "run.results=letters.txt/x"], "run.results"),
     "cache below a file": (["run", "tiny.yaml", "run.cache=letters.txt/x"], "run.cache"),
-    "report of nothing": (["report", "nowhere"], "nowhere/suite.yaml: cannot be read"),
+    "report of nothing": (["report", "no/where"], "no/where/suite.yaml: cannot be read"),
+    "report of an unknown suite": (["report", "tyny.yaml"], "no suite file tyny.yaml"),
+    "report before a run": (["show", "tiny.yaml"], "growbench run tiny.yaml makes some"),
     "check of nothing": (["check", "nowhere:Method"], "cannot import 'nowhere:Method'"),
     "check of something else": (["check", "pathlib:Path"], "pathlib:Path is not a Baseline"),
 }  # fmt: skip

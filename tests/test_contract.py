@@ -50,6 +50,7 @@ TRAINING = (
 )
 """Checks in which a model is trained: what another optimizer could change."""
 
+SCHEDULE = "schedule: {{target: 'benchmark.schedule:AtFractions', args: {{at: [{}]}}}}\n"
 YAML = "name: exits\ntarget: broken_methods:Exits\nargs: {when: growing}\n"
 
 
@@ -125,10 +126,18 @@ def test_a_class_that_grows_nothing_passes_as_a_control_only() -> None:
 
 def test_a_yaml_is_checked_with_its_arguments_and_those_of_the_command(tmp_path: Path) -> None:
     path = tmp_path / "exits.yaml"
-    path.write_text(YAML + "ladder: {shrink: {n_layer: 2}, n_growths: 1}\n")
+    grows = YAML + "ladder: {shrink: {n_layer: 2}, n_growths: 1}\n"
+    path.write_text(grows + SCHEDULE.format(0.5))
     assert "exits (code 0)" in failed(check(str(path)))["declarations"]
     with pytest.raises(ConfigError, match="Exits has no 'what'"):
         check(str(path), {"what": "training"})
+    for schedule, words in {
+        SCHEDULE.format(1.5): r"got \[1\.5\]",
+        "": "schedule is missing",
+    }.items():
+        path.write_text(grows + schedule)
+        with pytest.raises(ConfigError, match=rf"^method\.exits\..*{words}"):
+            check(str(path))
     path.write_text(YAML)
     with pytest.raises(ConfigError, match=r"ladder.n_growths is 0, and what has role method must"):
         check(str(path))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.base.errors import ConfigError
@@ -32,13 +33,16 @@ def growbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.slow
 def test_the_commands_of_the_readme_work_in_an_empty_folder(tmp_path: Path) -> None:
     found = commands()
-    assert [command[0] for command in found] == ["new", "new", "check", "run"]
-    for command in found:
-        small = ["protocol.seeds=[0]", "protocol.budget_flops=2e9", "run.workers=1"]
+    kinds = ["new", "new", "check", "run", "run", "run", "compare"]
+    assert [command[0] for command in found] == kinds
+    letters = np.random.default_rng(0).integers(97, 123, 800_000, np.uint8)
+    (tmp_path / "my.txt").write_bytes(letters.tobytes())
+    small = ["protocol.seeds=[0]", "protocol.budget_flops=2e9", "run.workers=1"]
+    for command in [*found, ["audit", "mine"], ["report", "mine", "--check"]]:
         done = growbench(tmp_path, *command, *(small if command[0] == "run" else ()))
         assert done.returncode == 0, done.stdout + done.stderr
-    (results,) = (tmp_path / "results/local").iterdir()
-    shown = growbench(tmp_path, "show", str(results)).stdout
+    assert {path.name for path in (tmp_path / "results/local").iterdir()} == {"mine", "own"}
+    shown = growbench(tmp_path, "show", "mine").stdout
     assert "mirror" in shown
     assert all(len(line) <= 160 for line in shown.splitlines())
 

@@ -86,7 +86,7 @@ class Display(ExitStack):
 
     def table(self, at_work: Sequence[Track], tracks: Sequence[Track]) -> FittedTable:
         """A row for each stage at work, under the name of one of the runs that wait for it."""
-        names = ("method", "seed", "with", "progress", "", "bpb", "tokens/s", "FLOPs")
+        names = ("method", "seed", "with", "progress", "", "val bpb", "tokens/s", "FLOPs")
         table = FittedTable(names, spare=("FLOPs", "progress", "with"))
         for track in at_work:
             assert track.tick is not None
@@ -125,4 +125,4 @@ def _sentence(track: Track) -> str:
     text += f" at {formats.flops(track.position.flops)} FLOPs"
     if track.bpb is None or not math.isfinite(track.bpb):
         return text
-    return f"{text}, {formats.bpb(track.bpb)} bpb"
+    return f"{text}, val bpb {formats.bpb(track.bpb)}"

@@ -1,6 +1,8 @@
 """Tables of what there is, and of what a suite would do, for a person at a terminal."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
@@ -24,10 +26,10 @@ from benchmark.plan.spec import Done, StageSpec
 from benchmark.plan.suite import compute
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
+from benchmark.report.controls import REQUIRED, SAME_BUDGET, SCRATCH, SCRATCH_SMALL
 from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
-from benchmark.training.baseline import Baseline
 
 MISSING = formats.DASH
 
@@ -39,7 +41,8 @@ def methods() -> FittedTable:
         names, prose=("grows", "paper", "summary"), spare=("paper", "exact", "role", "grows")
     )
     for method in map(load_method, available("method")):
-        baseline = _baseline(method)
+        plugin = PluginConfig(target=method.target, args=method.args)
+        baseline = build_method(plugin, f"method.{method.name}")
         is_exact = "yes" if baseline.preserves_function else "no"
         table.add_row(
             method.name,
@@ -156,13 +159,51 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
     for name, method in methods.items():
         if found := own_schedule(method):
             yield f"own schedule: {name}: {found}"
-    if with_time:
+    if with_time and left:
         seconds = duration(outlooks, Probe(session.device).seconds, session.workers)
         yield (
             f"predicted time for the {formats.plural(len(left), 'stage')} left: "
             f"{formats.seconds(seconds)} with "
             f"{formats.plural(session.workers, 'worker')}, and the seconds these take to start"
         )
+
+
+def doubts(session: Session, outlooks: Sequence[Outlook]) -> Iterator[str]:
+    """What runs leave of their budgets, and which verdicts the report will withhold, and why."""
+    ends = [(outlook.stages[-1][1], outlook.run) for outlook in outlooks]
+    shares = [(1 - end.end.flops / run.budget, run.method.name) for end, run in ends
+              if end.status == "done"]  # fmt: skip
+    most, method = max(shares, default=(0.0, ""))
+    if most > 0:
+        yield f"unspent, as a step is whole: at most {formats.percent(most)} of a budget ({method})"
+    runs = {run.method.name: run for run in session.runs if run.method.role != tuning.ROLE}
+    fixed = {
+        name: run.sizes[0].sizes()
+        for name, run in runs.items()
+        if run.method.role in ("control", "hull") and not run.n_growths and name not in REQUIRED
+    }
+    if missing := list(_missing(session, fixed)):
+        yield f"there will be no verdict without {formats.listed(missing)}"
+    lacking = defaultdict[str, list[str]](list)
+    for name, run in runs.items():
+        lacks = [other for other in (*REQUIRED, *run.method.controls) if other not in runs]
+        lacks += [] if run.sizes[0].sizes() in fixed.values() else ["its source size alone"]
+        if run.method.role == "method" and lacks:
+            lacking[formats.listed(lacks)].append(name)
+    for needed, names in lacking.items():
+        yield f"without {needed} not called better: {formats.listed(names)}"
+
+
+def _missing(session: Session, fixed: Collection[str]) -> Iterator[str]:
+    """Controls without which there is no verdict."""
+    if SCRATCH not in fixed:
+        yield SCRATCH
+    if not any(name.startswith(SCRATCH_SMALL) for name in fixed):
+        yield SCRATCH_SMALL
+    annealed = [1.0, *(run.method.budget for run in session.runs if run.method.role == "rung")]
+    for rung in session.suite.protocol.rungs:
+        if not any(math.isclose(rung, budget, rel_tol=SAME_BUDGET) for budget in annealed):
+            yield f"{SCRATCH} at {formats.fraction(rung)}"
 
 
 def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:
@@ -239,8 +280,3 @@ def _changes(stages: Done) -> Iterator[str]:
 def _n_params(spec: StageSpec) -> int:
     model_class = import_class(spec.model_class, Transformer, "model_class")
     return sum(p.numel() for p in model_class.shell(ModelConfig(**spec.model)).parameters())
-
-
-def _baseline(method: MethodConfig) -> Baseline:
-    plugin = PluginConfig(target=method.target, args=method.args)
-    return build_method(plugin, f"method.{method.name}")

@@ -38,6 +38,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change."),
 ]
+ResultsName = Annotated[
+    str, typer.Argument(metavar="RESULTS", help="A folder such as results/cpu, or a suite's name.")
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option("--method", help="A method to add: a name in configs/method, or a YAML file."),
@@ -92,6 +95,7 @@ def plan(
     out.print(listing.matrix(session, outlooks))
     lines = list(listing.totals(session, outlooks, with_time=probe and elsewhere is None))
     lines += [] if elsewhere is None else listing.on_machine(session, outlooks, elsewhere)
+    lines += listing.doubts(session, outlooks)
     for line in lines:
         out.print(line, soft_wrap=not out.is_terminal)
 
@@ -132,7 +136,7 @@ def run(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+    results: ResultsName,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; fail if a file is out of date.")
     ] = False,
@@ -140,22 +144,23 @@ def report(
     """Render the report of a results folder from its records."""
     from benchmark.report import files
 
+    folder = _folder(results)
     if not check:
-        files.write(results)
-        typer.echo(results / "report.md")
-    elif stale := files.check(results):
+        files.write(folder)
+        typer.echo(folder / "report.md")
+    elif stale := files.check(folder):
         typer.echo(f"growbench: not what the records give: {', '.join(map(str, stale))}", err=True)
         raise typer.Exit(1)
 
 
 @app.command()
 def show(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+    results: ResultsName,
 ) -> None:
     """Print the verdicts of a report: difference to scratch, 95 % interval, verdict."""
     from benchmark.cli.verdicts import verdicts
 
-    console().print(verdicts(results))
+    console().print(verdicts(_folder(results)))
 
 
 @app.command()
@@ -172,23 +177,16 @@ def new(
 
 @app.command()
 def publish(
-    results: Annotated[
-        str, typer.Argument(metavar="SUITE", help="A suite, or a folder such as results/local/cpu.")
-    ],
+    results: ResultsName,
     to: Annotated[Path, typer.Option(help="Where published results are.")] = Path("results"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite results of another version or plan.")
     ] = False,
 ) -> None:
     """Check a finished suite, and copy records, report, tables and figures to results/SUITE."""
-    from benchmark.plan.config import load_suite
     from benchmark.session.publish import publish
 
-    folder = Path(results)
-    if not folder.is_dir():
-        suite = load_suite(results)
-        folder = Path(suite.run.results).expanduser() / suite.name
-    for line in publish(folder, to, replace=replace):
+    for line in publish(_folder(results), to, replace=replace):
         typer.echo(line)
 
 
@@ -223,13 +221,13 @@ def check(
 
 @app.command()
 def audit(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Such as results/cpu.")],
+    results: ResultsName,
 ) -> None:
     """Recompute every number of a results folder from its records; exit code 1 on a fault."""
     from benchmark import audit
 
     colours = {"passed": "green", "note": "yellow", "failed": "red"}
-    findings = audit.audit(results)
+    findings = audit.audit(_folder(results))
     table = FittedTable(("", "check", "detail"), prose=("detail",))
     for finding in findings:
         mark = Text(finding.status, colours[finding.status])
@@ -240,12 +238,12 @@ def audit(
 
 @app.command("compare")
 def compare_(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Results to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Results to judge.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Results to compare with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Results to judge.")],
     factor: Annotated[float, typer.Option(help="Tolerated ratio of mean bpb, B to A.")] = 1.0,
     threshold: Annotated[float, typer.Option(help="Tolerated difference in bpb.")] = 0.0,
 ) -> None:
-    """Compare two results folders of one suite; exit code 1 if a method is worse in B.
+    """Compare two results, folders or suites' names; exit code 1 if a method is worse in B.
 
     Differences are B minus A in test bpb, paired by seed, with 95 % intervals; ~ is not
     significant.
@@ -253,7 +251,7 @@ def compare_(
     from benchmark.report import formats
     from benchmark.report.compare import compare_folders
 
-    changes = compare_folders(a, b, factor=factor, threshold=threshold)
+    changes = compare_folders(_folder(a), _folder(b), factor=factor, threshold=threshold)
     names = ("", "method", "seeds", "A", "B", "B - A")
     table = FittedTable(names, spare=("seeds", "A", "B"))
     for change in changes.methods:
@@ -309,8 +307,35 @@ def _write_report(out: Console, results: Path) -> None:
     out.print(str(results / "report.md"), soft_wrap=True)
 
 
+def _folder(results: str) -> Path:
+    """The results folder at that path, or of that suite: one's own, or else the published one.
+
+    Raises:
+        ConfigError: there is no such suite.
+        RecordError: it has no results.
+    """
+    path = Path(results).expanduser()
+    usual = (path, Path("results/local") / path, Path("results") / path)
+    if found := next(filter(Path.is_dir, usual), None):
+        return found
+    if path.parent != Path() and path.suffix != ".yaml":
+        return path
+    suite = _load(results)  # in other places than the default ones, and only this waits for torch
+    for place in (suite.run.results, suite.run.published):
+        if (folder := Path(place).expanduser() / suite.name).is_dir():
+            return folder
+    raise RecordError(
+        f"suite {suite.name} has results neither in run.results={suite.run.results} nor in "
+        f"run.published={suite.run.published}; growbench run {results} makes some"
+    )
+
+
 def _load(
-    name: str, overrides: list[str] | None, added: list[str] | None, *, again: bool = False
+    name: str,
+    overrides: list[str] | None = None,
+    added: list[str] | None = None,
+    *,
+    again: bool = False,
 ) -> "SuiteConfig":
     from dataclasses import replace
 

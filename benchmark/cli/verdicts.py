@@ -1,14 +1,13 @@
 """The comparison at C* as a table for a terminal, from the tables of a report; without torch."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from benchmark.base.errors import RecordError
 from benchmark.cli.terminal import FittedTable
 from benchmark.report import formats
+from benchmark.report.frames import rows
 
 
 def verdicts(results: Path) -> FittedTable:
@@ -26,24 +25,20 @@ def verdicts(results: Path) -> FittedTable:
     names = ("method", "minus scratch", "verdict", "test bpb", "minus best fixed", "role",
              "parameters", "FLOPs", "time")  # fmt: skip
     table = FittedTable(names, prose=("verdict",), spare=names[:2:-1])
-    for row in summary.to_dict("records"):
+    for row in rows(summary):
         word, than = (
             str(row[k]) if isinstance(row.get(k), str) else "" for k in ("verdict", "worse_than")
         )
         word = formats.verdict(word, row["n"], than)
         table.add_row(
             str(row["method"]),
-            _difference(row, "vs_scratch"),
+            formats.gap(row, "vs_scratch"),
             word if row["status"] == "done" else str(row["status"]),
             formats.bpb(row["test_bpb"]),
-            _difference(row, "vs_best_fixed"),
+            formats.gap(row, "vs_best_fixed"),
             str(row["role"]),
             formats.count(row["n_params"]),
             formats.flops(row["flops"]),
             formats.seconds(row["seconds"]),
         )
     return table
-
-
-def _difference(row: Mapping[Any, Any], name: str) -> str:
-    return formats.difference(row[name], row[f"{name}_low"], row[f"{name}_high"])

@@ -38,6 +38,7 @@ from benchmark.contract.resumption import resumption
 from benchmark.contract.subject import Subject, Verdict
 from benchmark.contract.training import evaluation, shared_training, training_flops
 from benchmark.plan.config import load_method
+from benchmark.plan.guard import build_schedule
 from benchmark.stage.process import prepare_process
 
 CHECKS: dict[str, Callable[[Subject], Verdict]] = {
@@ -78,13 +79,15 @@ def check(
         what the method declares makes no sense, that is the only one.
 
     Raises:
-        ConfigError: there is no such method, or it does not take the arguments.
+        ConfigError: there is no such method, it does not take the arguments, or its file asks for
+            growths at times that cannot be.
     """
     if ":" in method and not method.endswith((".yaml", ".yml")):
         return judge(subject(method, args, optimizer=optimizer))
     config = load_method(method)
     if config.role == "method" and not config.ladder.n_growths:
         raise ConfigError(f"{method}: ladder.n_growths is 0, and what has role method must grow")
+    build_schedule(config, f"method.{config.name}")
     return judge(subject(config.target, {**config.args, **(args or {})}, config.role, optimizer))
 
 

@@ -10,10 +10,11 @@ from itertools import pairwise
 import torch
 
 from benchmark.base.errors import ConfigError, GrowthError, SizeError
-from benchmark.base.plugins import PluginConfig, build
+from benchmark.base.plugins import PluginConfig, build, failures
 from benchmark.growth.depth import DepthOperator
 from benchmark.growth.grow import check_reach, enlargements
 from benchmark.growth.operator import GrowthOperator
+from benchmark.growth.schedule import GrowthSchedule, check_times
 from benchmark.growth.width import WidthOperator
 from benchmark.model.transformer import ModelConfig
 from benchmark.plan.config import MethodConfig
@@ -40,6 +41,25 @@ def build_method(plugin: PluginConfig, where: str) -> Baseline:
             f"{where}.target: __init__ of {plugin.target} must call super().__init__()"
         )
     return baseline
+
+
+def build_schedule(method: MethodConfig, where: str) -> GrowthSchedule | None:
+    """When a method grows; None for one that never does.
+
+    Raises:
+        ConfigError: it cannot be made, or does not fit the number of growths.
+    """
+    n_growths = method.ladder.n_growths
+    if n_growths == 0:
+        if method.schedule is not None:
+            raise ConfigError(f"{where}.schedule is set, but {where}.ladder.n_growths is 0")
+        return None
+    if method.schedule is None:
+        raise ConfigError(f"{where}.schedule is missing: when does it grow?")
+    schedule = build(method.schedule, GrowthSchedule, f"{where}.schedule")
+    with failures(f"{where}.schedule"):
+        check_times(schedule.times(n_growths), n_growths)
+    return schedule
 
 
 def check_training_is_shared(baseline: Baseline, where: str) -> None:

@@ -162,6 +162,8 @@ def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
 
     It is given each leaf's number in place of the leaf: `${...}` and `???` are text to us.
     """
+    if len(layers) == 1:
+        return layers[0][1]
     leaves = list[object]()
 
     def numbered(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says

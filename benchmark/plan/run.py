@@ -12,16 +12,21 @@ from typing import Any
 
 from benchmark.base.digest import code, science
 from benchmark.base.errors import BenchmarkError, ConfigError, MethodError
-from benchmark.base.plugins import PluginConfig, build, class_path, failures
+from benchmark.base.plugins import PluginConfig, class_path
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.operator import StatePolicy
-from benchmark.growth.schedule import GrowthSchedule, Progress, check_times
+from benchmark.growth.schedule import Progress
 from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig
-from benchmark.plan.guard import build_method, check_training_is_shared, sizes_of
+from benchmark.plan.guard import (
+    build_method,
+    build_schedule,
+    check_training_is_shared,
+    sizes_of,
+)
 from benchmark.plan.own_schedule import OwnStage, check_stages, train_bytes
 from benchmark.plan.spec import (
     RELEASES,
@@ -52,7 +57,7 @@ class Run:
         self.baseline = build_method(plugin, where)
         check_training_is_shared(self.baseline, where)
         self.sizes = sizes_of(suite.workload.target, method, self.baseline)
-        self.schedule = self._schedule(where)
+        self.schedule = build_schedule(method, where)
         self.budget = method.budget * suite.protocol.budget_flops
         self.policy = self._policy(where)
         self.rewarm = method.rewarm or self.baseline.rewarm
@@ -87,18 +92,6 @@ class Run:
             after.grows_from is not None and end.end.flops > times[after.n_grown - 1] * self.budget
             for (_, end), (after, _) in pairwise(stages)
         )
-
-    def _schedule(self, where: str) -> GrowthSchedule | None:
-        if self.n_growths == 0:
-            if self.method.schedule is not None:
-                raise ConfigError(f"{where}.schedule is set, but {where}.ladder.n_growths is 0")
-            return None
-        if self.method.schedule is None:
-            raise ConfigError(f"{where}.schedule is missing: when does it grow?")
-        schedule = build(self.method.schedule, GrowthSchedule, f"{where}.schedule")
-        with failures(f"{where}.schedule"):
-            check_times(schedule.times(self.n_growths), self.n_growths)
-        return schedule
 
     def _policy(self, where: str) -> StatePolicy:
         if self.method.state_policy is None:

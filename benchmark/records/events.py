@@ -20,6 +20,9 @@ STOPPED = ("failed", "timeout", "out of memory", "diverged")
 """Ends of a run that came before its budget's, the most urgent to look at first."""
 
 FINISHED = ("done", *STOPPED)
+ABSENT = ("missing", "unfinished")
+"""A run of this status has no result yet; every other status is one."""
+
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 Event = dict[str, Any]

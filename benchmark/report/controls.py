@@ -6,13 +6,19 @@ concerns one method alone (no run of its source size, a seed that a control lost
 the word "better": the other words could not become more favourable if it were there.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from benchmark.records.events import ABSENT
 from benchmark.report.formats import fraction, listed
-from benchmark.report.frames import ABSENT, Frames, Row
+
+if TYPE_CHECKING:  # `growbench plan` needs names from here, and does not wait for pandas
+    import pandas as pd
+
+    from benchmark.report.frames import Frames, Row
 
 SCRATCH = "scratch"
 SCRATCH_SMALL = "scratch_small"

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.report.frames import ABSENT, Frames
+from benchmark.records.events import ABSENT
+from benchmark.report.frames import Frames
 from benchmark.report.statistics import t_limit
 
 DIGITS = 9

@@ -6,8 +6,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.report.statistics import MIN_SEEDS_SIGNIFICANT
-
 DASH = "\N{EM DASH}"
 INFINITY = "\N{INFINITY}"
 SAME = 0.01
@@ -68,6 +66,10 @@ def verdict(word: str, n: int, worse_than: str = "") -> str:
         n: seeds.
         worse_than: the control that a method is worse than, if it is to be named.
     """
+    from benchmark.report.statistics import (  # noqa: PLC0415 - with scipy, no need of lists
+        MIN_SEEDS_SIGNIFICANT,
+    )
+
     is_unadjusted = word in ("better", "worse") and n < MIN_SEEDS_SIGNIFICANT
     control = f" than {worse_than}" if worse_than and word.endswith("worse") else ""
     return f"{word}{control}" + f" (n = {n}, unadjusted)" * is_unadjusted

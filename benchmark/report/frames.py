@@ -12,12 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import Event, flatten
+from benchmark.records.events import ABSENT, Event, flatten
 from benchmark.records.folder import RunRecord, Suite
 from benchmark.report.statistics import cost_to_target
-
-ABSENT = ("missing", "unfinished")
-"""A run of this status has no result yet; every other status is one."""
 
 Row = dict[str, Any]
 Curve = dict[str, NDArray[np.float64]]

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from benchmark.records.events import ABSENT
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.factors import cells
-from benchmark.report.frames import ABSENT, Row, rows
+from benchmark.report.frames import Row, rows
 from benchmark.report.statistics import MIN_SEEDS, deviation, mean_interval
 
 MOST_NAMED = 5

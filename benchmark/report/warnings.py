@@ -3,11 +3,12 @@
 import pandas as pd
 
 from benchmark.records.card import own_schedule
+from benchmark.records.events import ABSENT
 from benchmark.records.lock import TESTS
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
-from benchmark.report.frames import ABSENT, rows
+from benchmark.report.frames import rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
 from benchmark.report.prose import code
 

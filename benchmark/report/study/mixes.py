@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from benchmark.records.events import ABSENT
 from benchmark.report.factors import main_effects, shares
-from benchmark.report.frames import ABSENT, Frames, Row
+from benchmark.report.frames import Frames, Row
 
 
 def mixes(frames: Frames) -> tuple[pd.DataFrame, pd.DataFrame]:
