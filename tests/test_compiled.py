@@ -44,6 +44,16 @@ def _forgotten() -> object:
 
 
 @pytest.mark.slow
+def test_logits_in_parts_are_one_graph_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = Transformer(OTHER, generator=generator()), text(OTHER)
+    plain = torch.autograd.grad(mean_nats(model, batch), list(model.parameters()))
+    monkeypatch.setattr("benchmark.model.transformer.LARGE", 2)
+    step = torch.compile(mean_nats, dynamic=False, fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(step(model, batch), list(model.parameters()))
+    assert max(map(gap, plain, found)) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "config"), ARCHITECTURES, ids=lambda x: getattr(x, "__name__", ""))
 def test_every_architecture_is_one_graph_with_the_gradients_of_the_plain_step(
     cls: type[Transformer], config: ModelConfig

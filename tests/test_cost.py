@@ -17,6 +17,7 @@ from benchmark.model.cost import (
     training_flops_per_token,
 )
 from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.training.baseline import mean_nats
 
 
 def counted(model: Transformer, *, backward: bool) -> float:
@@ -35,6 +36,19 @@ def test_the_unmasked_formula_is_what_torch_counts(config: ModelConfig) -> None:
     model = Transformer(config)
     assert counted(model, backward=False) == forward_flops_per_token(model, causal=False)
     assert counted(model, backward=True) == training_flops_per_token(model, causal=False)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_in_parts_cost_what_is_charged_and_nothing_is_computed_twice(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.model.transformer.LARGE", 2)
+    model = Transformer(replace(TINY, tied=tied)).double()
+    window = text(model.config)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        mean_nats(model, window).backward()
+    charged = training_flops_per_token(model, causal=False) * window[:, :-1].numel()
+    assert counter.get_total_flops() == charged
 
 
 @pytest.mark.parametrize("changes", [{"n_head": 5}, {"d_ff": 3}, {"seq_len": 31}, {"n_layer": 1}])

@@ -10,7 +10,7 @@ from tiny import TINY, every_variant, generator, trained_like
 from torch import Tensor
 from typing_extensions import override
 
-from benchmark.data.tokens import byte_counts
+from benchmark.data.tokens import BYTES as BYTE_TOKENS
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.evaluate import Score, score
 
@@ -134,9 +134,10 @@ def test_bits_are_counted_per_byte_whatever_tokens_stand_for() -> None:
     assert found.blocks(100) == ([10], [10.0])
 
 
-def test_models_read_bytes_so_each_token_is_one() -> None:
+def test_a_byte_is_a_token_of_one() -> None:
     ids = torch.tensor([0, 10, 255], dtype=torch.uint8)
-    assert byte_counts(ids).tolist() == [1, 1, 1]
+    assert BYTE_TOKENS.byte_counts(ids).tolist() == [1, 1, 1]
+    assert torch.equal(BYTE_TOKENS.first(ids, 2), ids[:2])
 
 
 @pytest.mark.parametrize("training", [True, False])

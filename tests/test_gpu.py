@@ -168,6 +168,20 @@ def test_every_method_is_on_the_gpu_as_a_whole_and_learns_there_what_it_learns_h
     assert there.losses == pytest.approx(here.losses, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["scratch", "msg", "llama_pro_frozen"])
+def test_with_logits_in_parts_a_method_learns_the_same_on_either_device(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(run_of(name), CPU)
+    monkeypatch.setattr("benchmark.model.transformer.LARGE", 256)
+    here = train(run_of(name), CPU)
+    with pretend_gpu() as device:
+        there = train(run_of(name), device)
+        assert strays(there) == []
+    assert here.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert there.losses == pytest.approx(here.losses, rel=1e-4)
+
+
 # What the pretended GPU notices
 
 

@@ -34,7 +34,6 @@ from benchmark.base.errors import ConfigError, RecordError
 from benchmark.base.seeding import stream_seed
 from benchmark.cli.main import main
 from benchmark.data.stream import ByteStream
-from benchmark.data.tokens import byte_counts
 from benchmark.growth.operator import StatePolicy
 from benchmark.model.cost import Position, training_flops_per_token
 from benchmark.model.transformer import ModelConfig, Transformer
@@ -175,7 +174,7 @@ def test_d8_a_score_is_a_mean_over_bytes_not_over_parts() -> None:
     """Elsewhere documents counted alike whatever their length, with the wrong sign."""
     short, long = torch.full((10,), 2.0).double(), torch.full((990,), 1.0).double()
     text = torch.cat([short, long])
-    whole = Score(text, byte_counts(text))
+    whole = Score(text, torch.ones(1000, dtype=torch.int64))
     assert whole.bits_per_byte == pytest.approx(1010 / 1000 / math.log(2), rel=1e-12)
     sizes, nats = whole.blocks(300)
     assert sizes == [300, 300, 300, 100]
@@ -186,7 +185,7 @@ def test_d8_a_score_is_a_mean_over_bytes_not_over_parts() -> None:
 def test_d9_a_sum_does_not_depend_on_how_a_text_is_cut() -> None:
     """Elsewhere nats were added up in float32, and lost a digit per factor of ten in length."""
     nats = torch.rand(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = Score(nats, byte_counts(nats))
+    whole = Score(nats, torch.ones(len(nats), dtype=torch.int64))
     found = [math.fsum(whole.blocks(size)[1]) for size in (1_000_000, 1000, 7)]
     assert found == pytest.approx([found[0]] * 3, rel=1e-12)
     assert abs(float(nats.float().cumsum(0)[-1]) - found[0]) > 1e-6  # the defect would show

@@ -1,13 +1,18 @@
 """The fast operations compute what PyTorch's own compute, forward and backward."""
 
+from collections.abc import Callable
+from itertools import accumulate
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from benchmark.base.seeding import generator
 from benchmark.model.kernels import (
     attention,
+    chunked_cross_entropy,
     cross_entropy,
     grouped_linear,
     linear,
@@ -182,3 +187,66 @@ def test_cross_entropy_passes_finite_differences_and_bears_large_logits() -> Non
     logits = draw(2, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda logits: cross_entropy(logits, targets), logits)
     assert cross_entropy(torch.tensor([[900.0, 0.0]]), torch.tensor([1])) == 900.0
+
+
+# A large vocabulary
+
+GPT2 = 50_257
+
+
+def peak(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> int:
+    """The most bytes that a loss of 1024 tokens and its gradients have allocated at once."""
+    x, weight, targets = draw(1024, 16), draw(GPT2, 16), torch.arange(1024)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        loss(x, weight, targets).backward()
+    assert profiled.profiler is not None
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+@pytest.mark.slow
+def test_in_parts_a_large_vocabulary_takes_less_than_a_quarter_of_the_memory() -> None:
+    whole = peak(lambda x, weight, targets: cross_entropy(linear(x, weight), targets))
+    assert whole > 1024 * GPT2 * 4 * 2  # logits and their gradient
+    assert peak(chunked_cross_entropy) < whole / 4
+
+
+@pytest.mark.parametrize("n_rows", [5, 16, 37])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+def test_in_parts_the_loss_and_its_gradients_are_the_same(
+    n_rows: int, dtype: torch.dtype, most: float
+) -> None:
+    """As in float64: sums over the vocabulary in float32 are 6e-5 from it in PyTorch's products."""
+    x, weight = draw(n_rows, 6, dtype=dtype), draw(GPT2, 6, dtype=dtype)
+    targets = torch.randint(GPT2, (n_rows,), generator=generator(1))
+    found = gradients(chunked_cross_entropy(x, weight, targets), x, weight)
+    x, weight = (tensor.detach().double().requires_grad_() for tensor in (x, weight))
+    wanted = gradients(F.cross_entropy(F.linear(x, weight), targets), x, weight)
+    assert all(distance(*pair) < most for pair in zip(found, wanted, strict=True))
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """Relative to what is wanted."""
+    return float((found - wanted).detach().norm() / wanted.detach().norm())
+
+
+def test_in_parts_only_the_gradients_that_are_asked_for_are_there_and_once() -> None:
+    x, weight, targets = draw(20, 6), draw(30, 6), torch.arange(20)
+    (wanted,) = torch.autograd.grad(F.cross_entropy(x @ weight.t(), targets), weight)
+    loss = chunked_cross_entropy(x.detach(), weight, targets)
+    (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    assert chunked_cross_entropy(x.detach(), weight.detach(), targets).grad_fn is None
+
+
+def test_in_parts_the_loss_is_float32_in_every_precision() -> None:
+    x, weight, targets = draw(40, 6), draw(3000, 6), torch.arange(40)
+    plain = gradients(F.cross_entropy(F.linear(x, weight), targets), x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = chunked_cross_entropy(x, weight, targets)
+    found = gradients(loss, x, weight)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert ours.dtype == torch.float32
+        assert distance(ours, theirs) < 1e-2

@@ -132,7 +132,7 @@ def test_impossible_sizes_are_refused_by_name(name: str) -> None:
 
 def test_text_shorter_than_a_window_is_refused() -> None:
     stream(5)
-    with pytest.raises(DataError, match=r"4 bytes.*seq_len=4 needs 5"):
+    with pytest.raises(DataError, match=r"4 tokens.*seq_len=4 needs 5"):
         stream(4)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.errors import ConfigError
 from benchmark.data.synthetic import MarkovSource
 
 SOURCE = MarkovSource()
@@ -59,12 +59,19 @@ def test_the_text_has_the_entropy_it_says_and_needs_the_whole_context() -> None:
     assert conditional_entropy(text, 0) > rate + 2
 
 
+def bits_per_byte(source: MarkovSource, text: Tensor) -> float:
+    """Mean -log2 p of each byte of a text under a chain of order 2, after the first two."""
+    symbols = text.long() - ord("a")
+    contexts = symbols[:-2] * source.n_symbols + symbols[1:-1]
+    return float(-source.probabilities[contexts, symbols[2:]].log2().mean())
+
+
 def test_the_oracle_scores_the_rate_and_other_text_scores_worse() -> None:
     text, rate = as_tensor(SOURCE.sample(SIZE)), SOURCE.entropy_rate_bits()
-    assert SOURCE.bits_per_byte(text) == pytest.approx(rate, abs=0.01)
+    assert bits_per_byte(SOURCE, text) == pytest.approx(rate, abs=0.01)
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(0))
-    assert SOURCE.bits_per_byte(text[order]) > rate + 2
-    assert MarkovSource(seed=1).bits_per_byte(text) > rate + 2
+    assert bits_per_byte(SOURCE, text[order]) > rate + 2
+    assert bits_per_byte(MarkovSource(seed=1), text) > rate + 2
 
 
 def test_context_frequencies_are_the_stationary_distribution() -> None:
@@ -78,11 +85,6 @@ def test_the_text_is_a_function_of_the_seed_and_grows_at_its_end() -> None:
     assert SOURCE.sample(1000) == MarkovSource().sample(2000)[:1000]
     assert len(SOURCE.sample(1000)) == 1000
     assert SOURCE.sample(1000) != MarkovSource(seed=1).sample(1000)
-
-
-def test_foreign_text_is_refused() -> None:
-    with pytest.raises(DataError, match="cannot have written"):
-        SOURCE.bits_per_byte(as_tensor(b"abc, def"))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_suite import prepare
 
-from benchmark.data import tripwires as module
 from benchmark.data.corpora import CorpusConfig, Splits
-from benchmark.data.tripwires import WINDOW, Bytes, fingerprints, overlaps, tripwires
+from benchmark.data.tokens import Bytes
+from benchmark.data.tripwires import WINDOW, fingerprints, overlaps, tripwires
 from benchmark.plan.config import load_corpus, load_suite
 from benchmark.session.session import Session
 
@@ -22,7 +22,7 @@ def random_text(n: int, seed: int) -> Bytes:
 
 
 def overlap(train: Bytes, held_out: Bytes) -> dict[str, float]:
-    return overlaps(train, {"val": held_out})["val"]
+    return overlaps([train], {"val": held_out})["val"]
 
 
 def as_bytes(text: bytes) -> Bytes:
@@ -55,14 +55,13 @@ def test_random_text_has_nothing_in_common_and_neither_has_too_short_a_passage()
     }  # fmt: skip
 
 
-def test_training_text_is_read_across_the_borders_of_its_pieces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_training_text_is_read_across_the_borders_of_its_pieces() -> None:
     train, held_out = random_text(5_000, 0), random_text(2_000, 1)
     held_out[500:700] = train[950:1_150]
     whole = overlap(train, held_out)
-    monkeypatch.setattr(module, "PIECE", 333)
-    assert overlap(train, held_out) == whole
+    for n in (1, 50, 333):
+        pieces = [train[i : i + n] for i in range(0, len(train), n)]
+        assert overlaps(pieces, {"val": held_out})["val"] == whole
     assert whole["windows_in_train"] == 200 - WINDOW + 1
 
 

@@ -182,9 +182,9 @@ def epochs(evidence: Evidence) -> Iterator[Remark]:
         yield Remark("suite.yaml: protocol.allow_repeats is true", is_fault=False)
         return
     for run in evidence.ran:
-        read, has = run.events[-1].get("tokens", 0), run.train_bytes
+        read, has = run.events[-1].get("tokens", 0), run.train_tokens
         if read > has:
-            yield Remark(f"{log_of(run)}: read {read:,} bytes of a text of {has:,}: repeats data")
+            yield Remark(f"{log_of(run)}: read {read:,} tokens of a text of {has:,}: repeats data")
 
 
 def _same(a: float, b: float) -> bool:

@@ -24,10 +24,10 @@ from benchmark.base.paths import ROOT
 from benchmark.base.source import normalised
 
 SCIENCE = ("growth", "model", "stage", "training")
-"""Rooms of the harness whose code, with that of two modules, determines what a stage computes."""
+"""Rooms of the harness whose code, with that of three modules, determines what a stage computes."""
 
 _HARNESS = "benchmark"
-_SCIENCE = {f"{_HARNESS}.base.seeding", f"{_HARNESS}.data.stream"} | {
+_SCIENCE = {f"{_HARNESS}.{name}" for name in ("base.seeding", "data.stream", "data.tokens")} | {
     f"{_HARNESS}.{room}.{file.stem}"
     for room in SCIENCE
     for file in (ROOT / _HARNESS / room).glob("[!_]*.py")

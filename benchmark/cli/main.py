@@ -1,4 +1,4 @@
-"""The command line: list, plan, run, report, new, publish, check, methods, audit and compare.
+"""The command line; `growbench --help` lists its commands.
 
 A user's mistake is one line on stderr and exit code 2. Commands import what they need themselves:
 help and reports do not wait for torch.
@@ -173,6 +173,25 @@ def new(
 
     for path in write(kind, name, Path.cwd()):
         typer.echo(path.name)
+
+
+@app.command()
+def tokenize(
+    text: Annotated[Path, typer.Argument(metavar="FILE", help="A text in UTF-8.")],
+    tokenizer: Annotated[
+        Path, typer.Option(help="JSON of `tokenizers`, or tiktoken's ranks (cut as GPT-2 does).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path(),
+    val_start: Annotated[float, typer.Option(help="Byte, or share of the text.")] = 0.9,
+    test_start: Annotated[float, typer.Option(help="Byte, or share of the text.")] = 0.95,
+) -> None:
+    """Make a corpus of tokens from a text: FILE_tokens.bin and its manifest FILE_tokens.yaml."""
+    from benchmark.data.corpora import Splits
+    from benchmark.data.tokenize import tokenize
+
+    splits = Splits(val_start=val_start, test_start=test_start)
+    manifest, size = tokenize(text, tokenizer, out, splits)
+    typer.echo(f"workload.corpus={manifest} workload.target.vocab_size={size}")
 
 
 @app.command()

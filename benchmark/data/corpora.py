@@ -1,7 +1,11 @@
-"""Corpora: a manifest in, checked and memory-mapped bytes out; text is never decoded.
+"""Corpora: a manifest in, checked and memory-mapped bytes or tokens out; text is never decoded.
 
 The text of a corpus is prepared once, as `<cache>/<name>/<sha256>.bin`, and hashed by every process
 that loads it (about a second per gigabyte): a damaged or foreign file never reaches a run.
+
+Tokens are little-endian numbers one after the other, as nanoGPT's prepare.py writes them; a header
+as llm.c writes it (256 int32: what the file is, its version, how many tokens follow) is known by
+its first number, which is no token of any vocabulary, and checked.
 """
 
 import hashlib
@@ -12,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,14 +29,21 @@ from benchmark.data.archive import require_text, unpacked
 from benchmark.data.download import fetch
 from benchmark.data.sources import packaged
 from benchmark.data.synthetic import MarkovSource
+from benchmark.data.tokens import BYTES, Vocabulary, read_vocabulary
 
 _NEEDS = {
     "package": ("packages", "include", "size", "sha256"),
     "download": ("url", "size", "sha256"),
     "file": ("path",),
     "synthetic": ("markov", "size"),
+    "tokens": ("path", "dtype", "vocabulary", "tokenizer"),
 }
+UNSET = "???"
+"""What a manifest to be copied has in place of a path."""
+
 _MIN_SPLIT = 2  # a byte of context and a byte to predict
+_LLMC = {20240520: "uint16", 20240801: "uint32"}  # what the first number of a header says
+_LLMC_BYTES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +51,13 @@ class Splits:
     """Training text comes first, then validation, then test, up to the end."""
 
     val_start: int | float
-    """First byte of validation: an offset, or below 1 a fraction of the size."""
+    """First byte, or token, of validation: an offset, or below 1 a fraction of the size."""
 
     test_start: int | float
-    """First byte of test, likewise."""
+    """First one of test, likewise."""
 
     def offsets(self, size: int) -> tuple[int, int]:
-        """First bytes of validation and test in a text of `size` bytes.
+        """Where validation and test begin in a text of `size` bytes or tokens.
 
         Raises:
             DataError: a split would be too short to score one prediction.
@@ -57,7 +69,8 @@ class Splits:
         if min(lengths) < _MIN_SPLIT:
             raise DataError(
                 f"corpus.splits (val_start={self.val_start}, test_start={self.test_start}) cuts "
-                f"{size} bytes into train, val, test of {lengths}; each needs {_MIN_SPLIT}"
+                f"{size} bytes, or tokens, into train, val, test of {lengths}; each needs "
+                f"{_MIN_SPLIT}"
             )
         return val, test
 
@@ -68,7 +81,8 @@ class CorpusConfig:
 
     name: str
     kind: str
-    """package (files of installed distributions), download, file or synthetic."""
+    """package (files of installed distributions), download, file, synthetic, or tokens (a file of
+    token numbers)."""
 
     source: str
     """Where the text comes from, in words."""
@@ -77,10 +91,10 @@ class CorpusConfig:
     splits: Splits
 
     size: int = 0
-    """Bytes of the whole text; 0 (any size) is for `file` only."""
+    """Bytes of the whole text or file; 0 (any size) is for `file` and `tokens` only."""
 
     sha256: str = ""
-    """Of the whole text; may be empty (not checked) for `file` and `synthetic` only."""
+    """Of the same; may be empty (not checked) for `file`, `tokens` and `synthetic` only."""
 
     packages: dict[str, str] = field(default_factory=dict)
     """Installed distributions and the release that each must have."""
@@ -102,6 +116,18 @@ class CorpusConfig:
 
     markov: MarkovSource | None = None
 
+    dtype: Literal["", "uint16", "uint32"] = ""
+    """Of tokens in the file."""
+
+    vocabulary: int = 0
+    """How many tokens there are: their numbers are below it."""
+
+    tokenizer: str = ""
+    """A local file that tells the bytes of tokens (`benchmark.data.tokens`)."""
+
+    special: list[int] = field(default_factory=list)
+    """Tokens that stand for no text and that `tokenizer` lacks, such as the end of a document."""
+
     def __post_init__(self) -> None:
         if self.kind not in _NEEDS:
             raise ConfigError(f"corpus.kind must be one of {', '.join(_NEEDS)}; got {self.kind!r}")
@@ -114,20 +140,43 @@ class CorpusConfig:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """The bytes of a corpus, uint8 (N,) each.
+    """The bytes of a corpus, uint8 (N,) each, or its tokens, uint16 or uint32.
 
     Each split is a private memory map of its own: nothing that holds training text leads to others.
     """
 
     name: str
     sha256: str
+    """Of the text; where it is tokens, of the file's SHA-256 and of the bytes of all tokens."""
+
     path: Path
     signature: tuple[int, ...]
     """What the system said of the file before it was hashed."""
 
+    vocabulary: Vocabulary
+    """What a token stands for."""
+
     train: Tensor = field(repr=False)
     val: Tensor = field(repr=False)
     test: Tensor = field(repr=False)
+
+    def lengths(self) -> dict[str, int]:
+        """Bytes of each split, by name; and `train_tokens`, where tokens are not bytes.
+
+        Raises:
+            DataError: there is a token of which nothing tells the bytes.
+        """
+        splits = {name: getattr(self, name) for name in ("train", "val", "test")}
+        for split in splits.values():
+            self.vocabulary.check(split, display_path(self.path))
+        lengths = {name: self.vocabulary.n_bytes(split) for name, split in splits.items()}
+        return lengths | ({} if self.vocabulary is BYTES else {"train_tokens": len(self.train)})
+
+    def largest(self) -> tuple[int, str]:
+        """The largest byte that occurs, or the largest token that may, and which of them it is."""
+        if self.vocabulary is not BYTES:
+            return self.vocabulary.size - 1, "token"
+        return max(int(split.max()) for split in (self.train, self.val, self.test)), "byte"
 
     def check(self) -> None:
         """Check that the text is still that which was hashed; it is read from the file all along.
@@ -157,7 +206,12 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
         DataError: the corpus is missing, unreachable, damaged, too short, or another release.
     """
     try:
-        if config.kind == "file":
+        if config.kind in {"file", "tokens"}:
+            if config.path == UNSET:
+                raise ConfigError(
+                    f"corpus {config.name}: which file? set corpus.path in its manifest, or "
+                    "workload.corpus.path=FILE on the command line"
+                )
             path, whose = Path(config.path).expanduser(), "corpus.path"
             require_text(path, whose)
         else:
@@ -166,10 +220,51 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
         digest = _checked(path, config, f"{display_path(path)} ({whose})")
     except OSError as error:
         raise DataError(f"cannot read or prepare corpus {config.name}: {error}") from error
-    size = path.stat().st_size
+    vocabulary, dtype, start = BYTES, np.dtype(np.uint8), 0
+    if config.kind == "tokens":
+        vocabulary, dtype = _vocabulary(config), np.dtype(config.dtype)
+        start = _header(path, config)
+        digest = hashlib.sha256(
+            f"{digest} {sorted(vocabulary.tokens.items())}".encode()
+        ).hexdigest()
+    size = (signature[0] - start) // dtype.itemsize
     val, test = config.splits.offsets(size)
-    parts = [_mapped(path, *ends) for ends in pairwise((0, val, test, size))]
-    return Corpus(config.name, digest, path, signature, *parts)
+    places = [start + at * dtype.itemsize for at in (0, val, test, size)]
+    parts = [_mapped(path, dtype, *ends) for ends in pairwise(places)]
+    return Corpus(config.name, digest, path, signature, vocabulary, *parts)
+
+
+def _vocabulary(config: CorpusConfig) -> Vocabulary:
+    """What the tokenizer's file and the manifest say together."""
+    tokens = read_vocabulary(Path(config.tokenizer).expanduser())
+    if (largest := max(tokens, default=0)) >= config.vocabulary:
+        raise DataError(
+            f"corpus.vocabulary is {config.vocabulary}, but {config.tokenizer} (corpus.tokenizer) "
+            f"has a token {largest}"
+        )
+    return Vocabulary(dict.fromkeys(config.special, b"") | tokens, config.vocabulary)
+
+
+def _header(path: Path, config: CorpusConfig) -> int:
+    """Bytes before the first token.
+
+    Raises:
+        DataError: the file has another length than it says, or tokens of another type.
+    """
+    where, n_bytes = f"{display_path(path)} (corpus.path)", path.stat().st_size
+    words = np.fromfile(path, "<i4", 3)
+    has_header = len(words) == 3 and int(words[0]) in _LLMC  # noqa: PLR2004
+    dtype = _LLMC[int(words[0])] if has_header else config.dtype
+    if dtype != config.dtype:
+        raise DataError(f"{where}: its header says {dtype}, corpus.dtype is {config.dtype}")
+    n_tokens, rest = divmod(n_bytes - has_header * _LLMC_BYTES, np.dtype(dtype).itemsize)
+    if rest:
+        raise DataError(f"{where}: {n_bytes} bytes are no whole number of {dtype} tokens")
+    if dtype == "uint16" and not np.fromfile(path, "<u2", 1024)[1::2].any():
+        raise DataError(f"{where}: every other token is 0; is corpus.dtype uint32?")
+    if has_header and n_tokens != words[2]:
+        raise DataError(f"{where}: its header says {words[2]} tokens, the file has {n_tokens}")
+    return has_header * _LLMC_BYTES
 
 
 def _signature(path: Path) -> tuple[int, ...]:
@@ -185,10 +280,10 @@ def _sha256(path: Path, _: tuple[int, ...]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mapped(path: Path, start: int, end: int) -> Tensor:
+def _mapped(path: Path, dtype: np.dtype[Any], start: int, end: int) -> Tensor:
     """Bytes of a file from `start` up to `end`; writing to them leaves the file alone."""
-    part = np.memmap(path, dtype=np.uint8, mode="c", offset=start, shape=(end - start,))
-    return torch.from_numpy(part)
+    shape = ((end - start) // dtype.itemsize,)
+    return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c", offset=start, shape=shape))
 
 
 def _checked(path: Path, config: CorpusConfig, what: str) -> str:

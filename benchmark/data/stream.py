@@ -1,7 +1,7 @@
 """Batches as a pure function of (seed, stream, cursor), and the windows of the evaluator.
 
-Text is cut into windows of T = seq_len targets: window k reads bytes k T ... k T + T - 1 and
-predicts bytes k T + 1 ... k T + T, so no byte is a target twice. The cursor counts windows, never
+Text is cut into windows of T = seq_len targets: window k reads tokens k T ... k T + T - 1 and
+predicts tokens k T + 1 ... k T + T, so none is a target twice. The cursor counts windows, never
 batches: a run that changes its batch size goes on exactly where it stopped.
 """
 
@@ -23,12 +23,12 @@ class ByteStream(Dataset[Tensor]):
     """Training text in random order: item `step` is that step's batch, int64 (B, T + 1).
 
     Each window is read at most once per epoch; every epoch has its own permutation. At most T
-    bytes at the end of the text fill no window and are never read. There is no length: pass
+    tokens at the end of the text fill no window and are never read. There is no length: pass
     `sampler=range(n_steps)` to a DataLoader.
     """
 
     text: Tensor = field(repr=False)
-    """Training split, uint8 (N,); only read, so it may be memory-mapped."""
+    """Training split, bytes or tokens (N,); only read, so it may be memory-mapped."""
 
     seq_len: int
     batch_size: int
@@ -47,7 +47,7 @@ class ByteStream(Dataset[Tensor]):
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         if len(self.text) <= self.seq_len:
             raise DataError(
-                f"the training split has {len(self.text)} bytes; one window of "
+                f"the training split has {len(self.text)} tokens; one window of "
                 f"seq_len={self.seq_len} needs {self.seq_len + 1}"
             )
 
@@ -58,18 +58,18 @@ class ByteStream(Dataset[Tensor]):
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Bytes that one epoch predicts."""
+        """Tokens that one epoch predicts."""
         return self.n_windows * self.seq_len
 
     def require(self, n_tokens: int) -> None:
-        """Check that a run may read `n_tokens` bytes, counted from cursor 0.
+        """Check that a run may read `n_tokens`, counted from cursor 0.
 
         Raises:
             DataError: that is more than one epoch, and repeats are not allowed.
         """
         if n_tokens > self.tokens_per_epoch and not self.allow_repeats:
             raise DataError(
-                f"the budget asks for {n_tokens:,} training bytes, one epoch has "
+                f"the budget asks for {n_tokens:,} training tokens, one epoch has "
                 f"{self.tokens_per_epoch:,}: take a larger corpus, a smaller budget, or set "
                 "protocol.allow_repeats to true"
             )
@@ -112,13 +112,14 @@ class ByteStream(Dataset[Tensor]):
 
 
 def evaluation_windows(split: Tensor, seq_len: int, batch_size: int) -> Iterator[Tensor]:
-    """Consecutive windows of `split` in which every byte but the first is a target exactly once.
+    """Consecutive windows of `split` in which every token but the first is a target exactly once.
 
-    The first byte has no context; the evaluator charges it ln 256 nats, so that the bytes scored
-    are `len(split)` for any T and B. Window k starts at byte k T, as in `ByteStream`.
+    The first has no context; the evaluator charges it the logarithm of the vocabulary's size, so
+    that the tokens scored are `len(split)` for any T and B. Window k starts at token k T, as in
+    `ByteStream`.
 
     Args:
-        split: held-out text, uint8 (N,).
+        split: held-out text, bytes or tokens (N,).
         seq_len: targets per window, T.
         batch_size: windows per batch, B; the sum of the nats must not depend on it.
 

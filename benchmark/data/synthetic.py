@@ -16,7 +16,7 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from benchmark.base.errors import ConfigError, DataError
+from benchmark.base.errors import ConfigError
 from benchmark.base.seeding import generator
 
 _FIRST = ord("a")  # symbols are consecutive byte values from here
@@ -84,19 +84,6 @@ class MarkovSource:
         """Bits per byte of a perfect predictor: sum over contexts of pi(c) H(next | c)."""
         entropy_C = torch.special.entr(self.probabilities).sum(1) / math.log(2)
         return float(self.stationary() @ entropy_C)
-
-    def bits_per_byte(self, text: Tensor) -> float:
-        """Mean -log2 p of each byte of `text`, uint8 (N,), after the first `order` ones.
-
-        Raises:
-            DataError: the source cannot have written `text`, or it is no longer than `order`.
-        """
-        symbols = text.long() - _FIRST
-        if len(text) <= self.order or not ((symbols >= 0) & (symbols < self.n_symbols)).all():
-            raise DataError(f"{len(text)} bytes that {self} cannot have written")
-        powers = self.n_symbols ** torch.arange(self.order - 1, -1, -1)
-        contexts = symbols.unfold(0, self.order, 1)[:-1] @ powers
-        return float(-self.probabilities[contexts, symbols[self.order :]].log2().mean())
 
     def sample(self, size: int) -> bytes:
         """The first `size` bytes of the text; a longer text begins with the shorter one."""

@@ -1,13 +1,14 @@
 """How much of the held-out text stands word for word in the training text.
 
 Held-out text that a model has read in training is scored from memory. Every window of `WINDOW`
-bytes of the held-out text is looked for at every offset of the training text, none is sampled;
+bytes of the held-out text is looked for at every offset of the training text, none is sampled (of
+tokens, in the text that they stand for);
 markup repeats in tens of bytes, copied prose in hundreds. Windows are compared by 64-bit
 fingerprints: two that differ have the same one once in 2 ** 64 pairs.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.data.corpora import Corpus, CorpusConfig, load
+from benchmark.data.tokens import Bytes
 from benchmark.records.events import atomic_write_text
 
 SCHEMA = 2
 WINDOW = 128
 WORD = 8
 PIECE = 1 << 18
-"""Bytes of training text read at a time: what is made of them stays in a processor's cache."""
+"""Tokens of training text read at a time: what is made of them stays in a processor's cache."""
 
-Bytes = npt.NDArray[np.uint8]
 Prints = npt.NDArray[np.uint64]
 
 _MIX, _FIRST, _SECOND = (
@@ -44,7 +45,7 @@ def tripwires(config: CorpusConfig, cache: Path) -> dict[str, Any]:
         "schema": SCHEMA,
         "corpus": corpus.name,
         "sha256": corpus.sha256,
-        "train_bytes": len(corpus.train),
+        "train_bytes": corpus.vocabulary.n_bytes(corpus.train),
         "entropy_rate_bits": rate,
         "window": WINDOW,
         **_overlaps(corpus, cache / corpus.name),
@@ -53,20 +54,22 @@ def tripwires(config: CorpusConfig, cache: Path) -> dict[str, Any]:
 
 def _overlaps(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """What each held-out split shares with training, as JSON has it."""
-    splits = {"val": corpus.val.numpy(), "test": corpus.test.numpy()}
-    sizes = "-".join(str(len(text)) for text in (corpus.train, corpus.val, corpus.test))
-    path = folder / f"{corpus.sha256}-{sizes}.overlap{SCHEMA}.json"
+    sizes = [str(len(text)) for text in (corpus.train, corpus.val, corpus.test)]
+    path = folder / f"{corpus.sha256}-{'-'.join(sizes)}.overlap{SCHEMA}.json"
+    decode = corpus.vocabulary.decode
     if not path.is_file():
-        atomic_write_text(path, json.dumps(overlaps(corpus.train.numpy(), splits)))
+        splits = {"val": decode(corpus.val), "test": decode(corpus.test)}
+        found = overlaps(map(decode, corpus.train.split(PIECE)), splits)
+        atomic_write_text(path, json.dumps(found))
     stored: dict[str, Any] = json.loads(path.read_bytes())
     return stored
 
 
-def overlaps(train: Bytes, splits: Mapping[str, Bytes]) -> dict[str, dict[str, float]]:
+def overlaps(train: Iterable[Bytes], splits: Mapping[str, Bytes]) -> dict[str, dict[str, float]]:
     """Windows of held-out texts, at every offset, that stand in the training text.
 
     Args:
-        train: uint8 (N,).
+        train: pieces of it, uint8 (N,) each, in order.
         splits: held-out texts by name, uint8 (M,) each.
 
     Returns:
@@ -86,15 +89,18 @@ def overlaps(train: Bytes, splits: Mapping[str, Bytes]) -> dict[str, dict[str, f
     }
 
 
-def _common(train: Bytes, known: Prints) -> Prints:
+def _common(train: Iterable[Bytes], known: Prints) -> Prints:
     """Those of the known fingerprints, ascending, that some window of the training text has."""
     n_bits = len(known).bit_length() + 4
     shift = np.uint64(64 - n_bits)
     may_be = np.zeros(1 << n_bits, dtype=bool)  # by first bits: nine windows in ten need no search
     may_be[known >> shift] = True
     is_found = np.zeros(len(known), dtype=bool)
-    for start in range(0, len(train), PIECE):
-        prints = fingerprints(train[start : start + PIECE + WINDOW - 1])
+    before = np.empty(0, dtype=np.uint8)
+    for piece in train:
+        text = np.concatenate([before, piece])
+        before = text[-(WINDOW - 1) :]  # where windows begin that end in the next piece
+        prints = fingerprints(text)
         prints = prints[may_be[prints >> shift]]
         at = np.searchsorted(known, prints)
         is_found[at[known.take(at, mode="clip") == prints]] = True

@@ -88,7 +88,7 @@ class Position:
     """Training windows read, the cursor of the data stream."""
 
     tokens: int = 0
-    """Bytes predicted in training."""
+    """Tokens predicted in training, each a byte unless the corpus is of others."""
 
     flops: float = 0.0
     seconds: float = 0.0

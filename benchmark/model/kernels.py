@@ -7,6 +7,8 @@ ones. Cross-entropy: one pass back instead of three. ADR 0018 has what each is w
 measures the step with them. Elsewhere than on a CPU, and in what `torch.compile` makes code of,
 PyTorch's own are used.
 
+On every device the logits of a large vocabulary are made, and used up, a part at a time (ADR 0044).
+
 Shape suffixes: B batch, T time, H n_head, K d_head, Q queries of a head and its key.
 """
 
@@ -18,6 +20,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from typing_extensions import override
+
+N_CHUNKS = 16
+"""Parts in which the logits of a large vocabulary are made."""
 
 
 def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[str, str]:
@@ -144,6 +149,24 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
 
 
+def chunked_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats of the targets under the logits `x @ weight.T`, of which few exist at a time.
+
+    Each of `N_CHUNKS` parts of the rows has its logits and both their gradients computed at once,
+    so nothing is computed twice: it costs what `linear` and `cross_entropy` cost. Gradients of
+    gradients are not available.
+
+    Args:
+        x: features, (M, n_in).
+        weight: of the head, (V, n_in).
+        targets: int64 (M,).
+
+    Returns:
+        A number, at least of float32 in any precision.
+    """
+    return _ChunkedCrossEntropy.apply(x, weight, targets)  # type: ignore[no-untyped-call]
+
+
 def _is_plain_cpu(x: Tensor) -> bool:
     is_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return is_cpu and not is_compiling()
@@ -246,3 +269,36 @@ class _CrossEntropy(torch.autograd.Function):
         error = logits.softmax(-1)
         error.scatter_add_(1, targets[:, None], error.new_full((len(error), 1), -1.0))
         return error.mul_(grad / len(error)), None
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        for rows, labels, grad_rows in zip(
+            x.chunk(N_CHUNKS), targets.chunk(N_CHUNKS), grad_x.chunk(N_CHUNKS), strict=True
+        ):
+            logits = linear(rows, weight)
+            dtype, error = logits.dtype, logits.to(total.dtype)
+            del logits
+            log_total = error.logsumexp(-1, keepdim=True)
+            total += (log_total - error.gather(1, labels[:, None])).sum()
+            error.sub_(log_total).exp_().div_(len(x))
+            error.scatter_add_(1, labels[:, None], error.new_full((len(rows), 1), -1 / len(x)))
+            error = error.to(dtype)
+            if needs_x:
+                grad_rows.copy_(linear(error, weight.t()))
+            if needs_weight:
+                grad_weight += error.t() @ rows
+        ctx.save_for_backward(grad_x, grad_weight)
+        return total / len(x)
+
+    @staticmethod
+    @once_differentiable
+    @override
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_x, grad_weight = ctx.saved_tensors
+        return grad_x.mul_(grad), grad_weight.mul_(grad), None

@@ -33,6 +33,9 @@ from benchmark.model.kernels import attention, linear, rms_norm
 MULTIPLE = re.compile(r"((?P<factor>\d+(\.\d+)?) ?\* ?)?(?P<of>[a-z_]+)")
 """A size that is a multiple of another one."""
 
+LARGE = 4096
+"""Vocabulary from which on a loss takes the logits in parts (`large_head`, ADR 0044)."""
+
 CHOICES = {
     "norm": ("rmsnorm", "layernorm"),
     "positions": ("rotary", "learned"),
@@ -41,23 +44,18 @@ CHOICES = {
 
 
 class FixedAxis(str):
-    """Name of a parameter axis that no method grows, with its length.
-
-    Along it lie so many linear maps of their own: by default one at each entry, as for query, key
-    and value.
-    """
+    """Name of a parameter axis that no method grows, with its length."""
 
     length: int
-    n_maps: int
 
-    def __new__(cls, name: str, length: int, n_maps: int = 0) -> Self:
+    def __new__(cls, name: str, length: int) -> Self:
         """The name, which is what the axis is compared by."""
         axis = super().__new__(cls, name)
-        axis.length, axis.n_maps = length, n_maps or length
+        axis.length = length
         return axis
 
-    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
-        return str(self), self.length, self.n_maps
+    def __getnewargs__(self) -> tuple[str, int]:  # type: ignore[override]
+        return str(self), self.length
 
 
 GATE_UP, QK = FixedAxis("gate_up", 2), FixedAxis("qk", 2)
@@ -511,14 +509,32 @@ class Transformer(nn.Module):
         """Where the weights are."""
         return self.embed.weight.device
 
-    @override
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def features(self, ids_BT: Tensor) -> Tensor:
+        """What the head reads, (B, T, D)."""
         x_BTD: Tensor = self.embed(ids_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions.weight[: ids_BT.shape[1]]
         for block in self.running():
             x_BTD = block(x_BTD, self.rotation)
-        x_BTD = self.norm_head(x_BTD)
+        return self.norm_head(x_BTD)
+
+    @override
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTD = self.features(ids_BT)
         if self.head is None:
             return linear(x_BTD, self.embed.weight)
         return self.head(x_BTD)
+
+    @property
+    def large_head(self) -> Tensor | None:
+        """Weight (V, D) of a head whose logits are better not made all at once, `LARGE` or more.
+
+        None also where a subclass makes its logits in a way of its own.
+        """
+        is_plain = type(self).forward is Transformer.forward and type(self.head) in _PLAIN_HEADS
+        if self.config.vocab_size < LARGE or not is_plain:
+            return None
+        return self.embed.weight if self.head is None else self.head.get_parameter("weight")
+
+
+_PLAIN_HEADS = (Linear, type(None))

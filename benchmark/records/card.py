@@ -73,7 +73,8 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _data(record: RunRecord) -> dict[str, Any]:
     first, tokens = _last(record, "run"), _last(record, "end").get("tokens")
-    train = record.train_bytes
+    train = record.train_tokens
+    epochs = tokens / train if tokens is not None and train else None
     return {
         "corpus": first.get("corpus"),
         "sha256": first.get("corpus_sha256"),
@@ -81,8 +82,8 @@ def _data(record: RunRecord) -> dict[str, Any]:
         "val_bytes": first.get("val_bytes"),
         "test_bytes": first.get("test_bytes"),
         "tokens": tokens,
-        "bytes": tokens,  # one token is one byte
-        "epochs": tokens / train if tokens is not None and train else None,
+        "bytes": None if epochs is None else round(epochs * record.train_bytes),
+        "epochs": epochs,
         "batch_size": _setting(record, "workload", "batch_size"),
         "seq_len": _setting(record, "workload", "target", "seq_len"),
         "repeats_allowed": _setting(record, "protocol", "allow_repeats"),

@@ -96,6 +96,11 @@ class RunRecord:
         first = self.events[0] if self.events else {}
         return int(first.get("train_bytes", 0)) + int(first.get("own_train_bytes", 0))
 
+    @property
+    def train_tokens(self) -> int:
+        """The same in tokens, each of which is a byte unless the corpus says otherwise."""
+        return int(self.events[0].get("train_tokens", self.train_bytes)) if self.events else 0
+
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
         """The provenance without the names of the stages."""

@@ -202,7 +202,7 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
 def _epochs(run: RunRecord, tokens: int) -> float:
     """The most passes over any text that a run read: the suite's, or one of a stage of its own."""
     own = [stage["corpus"] for stage in run.config.get("method", {}).get("stages") or ()]
-    has = {"": run.events[0]["train_bytes"]}
+    has = {"": run.events[0].get("train_tokens") or run.events[0]["train_bytes"]}
     read: dict[str, float] = {}
     ends = [0, *(event["tokens"] for event in run.of("growth")), tokens]
     for (start, end), corpus in zip_longest(pairwise(ends), own[: len(ends) - 1]):

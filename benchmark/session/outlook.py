@@ -89,7 +89,7 @@ def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float
 
 
 def stage_seconds(spec: StageSpec, n_steps: int, step: float) -> float:
-    """Seconds of a stage of `n_steps` training steps; scoring a byte is a third of training on it.
+    """Seconds of a stage of `n_steps` training steps; scoring a token is a third of training on it.
 
     Args:
         spec: the stage.
@@ -99,7 +99,8 @@ def stage_seconds(spec: StageSpec, n_steps: int, step: float) -> float:
     n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
     n_final = sum(int(spec.data[split]) for split in spec.splits)
     n_trained = spec.batch_size * int(spec.model["seq_len"])
-    return step * (n_steps + (n_curve + n_final) / n_trained / 3)
+    per_byte = spec.data.get("train_tokens", spec.data["train"]) / spec.data["train"]
+    return step * (n_steps + (n_curve + n_final) * per_byte / n_trained / 3)
 
 
 class Probe:

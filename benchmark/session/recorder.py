@@ -34,7 +34,7 @@ class Recorder:
 
     suite: SuiteConfig
     data: Mapping[str, Any]
-    """Name, SHA-256 and bytes of each split of the corpus."""
+    """Name, SHA-256 and lengths of the corpus (`Corpus.lengths`)."""
 
     results: Path
     cache: Path
@@ -102,6 +102,7 @@ class Recorder:
             train_bytes=self.data["train"],
             val_bytes=self.data["val"],
             test_bytes=self.data["test"],
+            **{key: self.data[key] for key in ("train_tokens",) if key in self.data},
             own_train_bytes=sum(map(train_bytes, run.own_corpora)),
             corpus=self.data["corpus"],
             corpus_sha256=self.data["sha256"],

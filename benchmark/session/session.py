@@ -46,8 +46,8 @@ class Session:
         if suite.run.compile:
             require_compiler()
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
-        splits = {name: len(getattr(self.corpus, name)) for name in ("train", "val", "test")}
-        self.data = {"corpus": self.corpus.name, "sha256": self.corpus.sha256, **splits}
+        named = {"corpus": self.corpus.name, "sha256": self.corpus.sha256}
+        self.data = named | self.corpus.lengths()
         stream = ByteStream(
             text=self.corpus.train,
             seq_len=suite.workload.target.seq_len,
@@ -65,15 +65,19 @@ class Session:
         return Recorder(suite=self.suite, data=self.data, results=self.results, cache=self.cache)
 
     def _check_alphabet(self, runs: list[Run]) -> None:
-        """Refuse a vocabulary without some byte of the corpus."""
-        splits = (self.corpus.train, self.corpus.val, self.corpus.test)
-        largest = max(int(split.max()) for split in splits)
-        if any(run.own_corpora for run in runs):
+        """Refuse a vocabulary without some byte or token of the corpus."""
+        largest, what = self.corpus.largest()
+        if own := [corpus for run in runs for corpus in run.own_corpora]:
+            if "tokens" in {self.suite.workload.corpus.kind, *(corpus.kind for corpus in own)}:
+                raise ConfigError(
+                    f"stages.corpus {own[0].name}: where a method reads a text of its own, all "
+                    "corpora must be of bytes, got kind tokens"
+                )
             largest = 255  # a corpus of a method's own may have any byte
         smallest = min(sizes.vocab_size for run in runs for sizes in run.sizes)
         if smallest <= largest:
             raise ConfigError(
-                f"workload.target.vocab_size must be above {largest}, the largest byte of corpus "
+                f"workload.target.vocab_size must be above {largest}, the largest {what} of corpus "
                 f"{self.corpus.name}; got {smallest}"
             )
 

@@ -43,12 +43,13 @@ class Recorder:
 
     def score_curve(self, model: Transformer, position: Position) -> Score:
         """Held-out score on the slice that curves are drawn from."""
-        split = self.corpus.val[: self.spec.measure["curve_bytes"]]
+        n_bytes = int(self.spec.measure["curve_bytes"])
+        split = self.corpus.vocabulary.first(self.corpus.val, n_bytes)
         return self._score(model, split, position)
 
     def _score(self, model: Transformer, text: Tensor, position: Position) -> Score:
         """Held-out score; where memory is short, in smaller batches from here on."""
-        result = score(model, text, self.eval_batch_size)
+        result = score(model, text, self.eval_batch_size, self.corpus.vocabulary)
         if result.batch_size != self.eval_batch_size:
             self.eval_batch_size = result.batch_size
             self._record_shortage("evaluation", position, n_windows=result.batch_size)

@@ -18,7 +18,7 @@ from benchmark.base.errors import GrowthError
 from benchmark.growth.grow import grown_sizes
 from benchmark.growth.operator import GrowthOperator, Moments, StatePolicy, Weights
 from benchmark.model.compiled import compiled
-from benchmark.model.kernels import cross_entropy
+from benchmark.model.kernels import chunked_cross_entropy, cross_entropy
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.optim import (
@@ -75,8 +75,10 @@ class Fit:
 
 def mean_nats(model: Transformer, batch: Tensor) -> Tensor:
     """Loss of a batch of token ids (B, T + 1): nats per predicted one."""
-    logits = model(batch[:, :-1])
-    return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    ids, targets = batch[:, :-1], batch[:, 1:].flatten()
+    if (head := model.large_head) is not None:
+        return chunked_cross_entropy(model.features(ids).flatten(0, 1), head, targets)
+    return cross_entropy(model(ids).flatten(0, 1), targets)
 
 
 class Baseline(nn.Module, ABC):

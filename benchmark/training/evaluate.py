@@ -7,6 +7,7 @@ protocol), and divided by the bytes that the tokens stand for.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.data.stream import evaluation_windows
-from benchmark.data.tokens import byte_counts
+from benchmark.data.tokens import BYTES, Vocabulary
+from benchmark.model.kernels import N_CHUNKS, linear
 from benchmark.model.transformer import Transformer
 from benchmark.training.shortage import first_that_fits, halvings
 
@@ -58,31 +60,45 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: Transformer, split: Tensor, batch_size: int) -> Score:
+def score(
+    model: Transformer, split: Tensor, batch_size: int, vocabulary: Vocabulary = BYTES
+) -> Score:
     """Nats of every token of a split.
 
     Args:
         model: whose evaluation mode is left as it was.
-        split: token ids, uint8 (n_tokens,).
+        split: token ids (n_tokens,) of any integer type.
         batch_size: windows at once, which changes only the speed; where memory runs out it is
             halved, down to one window.
+        vocabulary: what tokens stand for.
 
     Raises:
         MemoryError: there is none for a single window.
     """
     was_training = model.training
     model.eval()
-    result = first_that_fits(halvings(batch_size), lambda n: _score(model, split, n))
+    nats, n_windows = first_that_fits(halvings(batch_size), lambda n: _nats(model, split, n))
     model.train(was_training)
-    return result
+    return Score(nats, vocabulary.byte_counts(split), n_windows)
 
 
-def _score(model: Transformer, split: Tensor, batch_size: int) -> Score:
+def _nats(model: Transformer, split: Tensor, batch_size: int) -> tuple[Tensor, int]:
     first = math.log(model.config.vocab_size)
     pieces = [torch.full((1,), first, dtype=torch.float64, device="cpu")]
     for window in evaluation_windows(split, model.config.seq_len, batch_size):
         ids = window.to(model.device)
-        logits = model(ids[:, :-1]).flatten(0, 1)
-        nats = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
-        pieces.append(nats.double().cpu())
-    return Score(torch.cat(pieces), byte_counts(split), batch_size)
+        targets = ids[:, 1:].flatten()
+        for logits in _logits(model, ids[:, :-1]):
+            labels, targets = targets.tensor_split([len(logits)])
+            nats = F.cross_entropy(logits, labels, reduction="none")
+            pieces.append(nats.double().cpu())
+    return torch.cat(pieces), batch_size
+
+
+def _logits(model: Transformer, ids: Tensor) -> Iterator[Tensor]:
+    """Rows of logits for ids (B, T), in order: those of a large vocabulary in parts."""
+    if (head := model.large_head) is None:
+        yield model(ids).flatten(0, 1)
+        return
+    for rows in model.features(ids).flatten(0, 1).chunk(N_CHUNKS):
+        yield linear(rows, head)
