@@ -33,40 +33,17 @@ def row(found: Analysis, table: str, method: str) -> Row:
     return next(row for row in rows(found.tables[table]) if row["method"] == method)
 
 
-def curve(u: float) -> float:
-    """The planted bpb of scratch, annealed at u C*."""
-    return float(1.5 + u**-0.25)
-
-
-def test_with_its_source_as_sunk_cost_a_method_meets_scratch_at_what_it_pays(
-    tmp_path: Path,
-) -> None:
+def test_with_its_source_as_sunk_cost_a_method_pays_what_came_after(tmp_path: Path) -> None:
     late = Planted(name="late", sizes=(toy.SMALL, toy.TARGET), grows_at=(0.5,))
-    found = row(analysis(tmp_path, *CONTROLS, late), "modes", "late")
-    assert found["source_share"] == found["paid_share"] == 0.5
-    assert found["scratch_bpb"] == pytest.approx(curve(0.5))
-    assert found["difference"] == pytest.approx(curve(1.0) - curve(0.5))
+    found = row(analysis(tmp_path, *CONTROLS, late), "conventions", "late")
+    assert found["ours"] == pytest.approx(1)
+    assert found["source_free"] == pytest.approx(2)
 
 
 def test_a_source_that_only_trains_on_has_the_advantage_of_sunk_cost_too(tmp_path: Path) -> None:
     found = analysis(tmp_path, *SUITE)
-    assert row(found, "modes", "restart_only")["difference"] < 0
-    assert "`restart_only` has the same advantage without growing" in page(found)
-
-
-def test_between_annealed_budgets_scratch_is_read_log_linearly(tmp_path: Path) -> None:
-    found = row(analysis(tmp_path, *SUITE), "modes", "fast")
-    share = math.log(0.75 / 0.5) / math.log(2)
-    assert found["paid_share"] == 0.75
-    assert found["scratch_bpb"] == pytest.approx(curve(0.5) * (1 - share) + curve(1.0) * share)
-
-
-def test_below_the_smallest_annealed_budget_nothing_is_extrapolated(tmp_path: Path) -> None:
-    later = Planted(name="later", sizes=(toy.SMALL, toy.TARGET), grows_at=(0.8,))
-    found = analysis(tmp_path, *CONTROLS, later)
-    assert row(found, "modes", "later")["paid_share"] == pytest.approx(0.2)
-    assert math.isnan(row(found, "modes", "later")["difference"])
-    assert found.words["later"] == "no evidence"
+    assert row(found, "conventions", "restart_only")["source_free"] > 1.3
+    assert "What a convention gives for nothing: `restart_only` does not grow" in page(found)
 
 
 def trials(losses: tuple[float, ...], method: Planted) -> tuple[Planted, ...]:
@@ -101,7 +78,7 @@ def test_tuning_is_listed_with_its_cost_and_its_scores(tmp_path: Path) -> None:
 
 def test_trials_are_in_no_other_table(tmp_path: Path) -> None:
     found = analysis(tmp_path, *tuned_suite())
-    for name in ("summary", "comparisons", "speed_ups", "modes", "what_differs"):
+    for name in ("summary", "comparisons", "speed_ups", "conventions", "what_differs"):
         assert not found.tables[name].method.str.contains("#").any(), name
     before = analysis(tmp_path / "untuned", *SUITE)
     charged = [a.tables["shared_compute"].flops[0] for a in (before, found)]

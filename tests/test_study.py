@@ -18,10 +18,11 @@ from trained_suite import train
 from benchmark.base.paths import ROOT
 from benchmark.records.folder import load_suite
 from benchmark.report.analysis import Analysis, analyse_folder
+from benchmark.report.conventions import crossing_of_nothing
 from benchmark.report.frames import rows
+from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.statistics import t_limit
-from benchmark.report.study import conventions, regime, rounding, trend
-from benchmark.report.study.gains import speed_up, worth_of_doubling
+from benchmark.report.study import regime, rounding, trend
 from benchmark.report.study.mixes import mixes
 from tools.findings import LADDER, findings
 
@@ -94,7 +95,7 @@ def test_conventions_are_worked_out_by_hand(tmp_path: Path) -> None:
     own = Planted(name="own", role="control", offset=-0.05)
     method = replace(GROWN, offset=0.02, controls=("own",))
     found = analyse_folder(write_records(tmp_path, (*CONTROLS, own, method)))
-    (row,) = rows(conventions.conventions(found))
+    (row,) = rows(found.tables["conventions"].query("method == 'tokenformer'"))
     alone = 2 ** (-0.02 / (2**0.25 - 1))
     assert row["no_control"] == row["one_seed"] == pytest.approx(alone)
     assert row["source_free"] == pytest.approx(alone / 0.75)
@@ -111,7 +112,7 @@ def test_conventions_are_worked_out_by_hand(tmp_path: Path) -> None:
 def test_scratch_itself_is_faster_than_scratch_that_is_read_before_its_end(tmp_path: Path) -> None:
     kinds = [tuple(replace(m, unannealed=x) for m in SUITE) for x in (0.0, 0.2)]
     fair, unfair = (
-        conventions.crossing_of_nothing(analyse_folder(write_records(tmp_path / str(i), k)).frames)
+        crossing_of_nothing(analyse_folder(write_records(tmp_path / str(i), k)).frames)
         for i, k in enumerate(kinds)
     )
     assert fair == pytest.approx(1, abs=0.01)

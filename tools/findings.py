@@ -23,11 +23,12 @@ from benchmark.report.formats import Columns
 from benchmark.report.frames import Row, rows
 from benchmark.report.plots import main_effects, styled
 from benchmark.report.prose import n_seeds, what_matters
+from benchmark.report.sections import COUNTED, by_convention
 from benchmark.report.study import (
-    conventions,
     mixes,
     pictures,
     regime,
+    repeats,
     rounding,
     trend,
 )
@@ -222,10 +223,10 @@ def _figures_of_the_paper(study: Study) -> list[str]:
     if not study.has(name):
         return [study.planned(name)]
     analysis = study.get(name)
-    table, lowest = conventions.as_shown(analysis), conventions.lowest_held_out(analysis.frames)
+    table, lowest = repeats.as_shown(analysis), repeats.lowest_held_out(analysis.frames)
     repeated = [row for row in rows(table) if row["epochs"] > 1]
     deepest = min(repeated or rows(table), key=lambda row: float(row["train_bpb"]))
-    losses = conventions.training_loss(analysis.frames)
+    losses = repeats.training_loss(analysis.frames)
     curve = Drawing(analysis).curves[deepest["method"]]
     return [
         "**The paper's figures, as it made them and by this protocol.** Models trained on one text "
@@ -244,24 +245,18 @@ def _figures_of_the_paper(study: Study) -> list[str]:
 def of_conventions(study: Study) -> list[str]:
     """What each way of counting is worth on the same runs."""
     name = next((name for name in HEADLINE if study.has(name)), None)
-    if name is None:
+    if name is None or "conventions" not in study.get(name).tables:
         return [study.planned(HEADLINE[0])]
-    analysis = study.get(name)
-    table = conventions.conventions(analysis)
-    nothing = conventions.crossing_of_nothing(analysis.frames)
-    said = f"""Reading scratch before it is annealed gives {formats.number(nothing)}x to scratch \
-itself, annealed at half of C*. """
-    readings = (f"*{conventions.CONVENTIONS[key]}*: {text}"
-                for key, text in conventions.READING.items())  # fmt: skip
+    table = study.get(name).tables["conventions"]
     cited = {(row["published"], row["convention"], row["source"]): row["method"]
              for row in rows(table)[::-1] if row["source"]}  # fmt: skip
+    columns = {**COUNTED, "method": _linked(name), "published": ("published", str)}
+    *explained, _ = by_convention(study.get(name))
     return [
-        (said if math.isfinite(nothing) else "")
-        + "A speed-up is the compute that scratch, annealed, needs for the loss a method ends "
-        f"with, over what the method spent. {'; '.join(readings)}.",
+        *explained,
         study.picture("conventions", "Speed-up of every method by each convention", table,
                       pictures.conventions),
-        _table(rows(table), {"method": _linked(name), **_CONVENTIONS}),
+        _table(rows(table), columns),
         "\n".join(f"- `{method}`, published: {claim}, {convention} ({source})."
                   for (claim, convention, source), method in cited.items()),
         "Training loss on repeated text is a convention, too: see the figures of the paper above.",
@@ -351,23 +346,8 @@ def _linked(suite: str) -> formats.Column:
     return "method", lambda method: f"[`{method}`]({suite}/report.md#runs)"
 
 
-def _interval(name: str, show: Callable[[float], str]) -> formats.Column:
-    def text(row: Row) -> str:
-        ends = [row[f"{name}{end}"] for end in ("_low", "_high")]
-        limits = "" if math.isnan(ends[0]) else f" [{show(ends[0])}, {show(ends[1])}]"
-        return f"{show(row[name])}{limits}"
-
-    return "", text
-
-
 def _gap(name: str) -> formats.Column:
     return "", lambda row: formats.gap(row, name)
-
-
-def _times(value: float) -> str:
-    if math.isnan(value):
-        return formats.DASH
-    return f"{value:.2f}x" if math.isfinite(value) else "not reached"
 
 
 def _and(words: Iterable[str]) -> str:
@@ -394,11 +374,6 @@ _SHOWN: Columns = {
     "minus no growth": _gap("vs_ungrown"),
     "minus scratch": _gap(f"vs_{SCRATCH}"),
 }
-_CONVENTIONS: Columns = {
-    **{name: (key, _times) for key, name in conventions.CONVENTIONS.items() if key != "ours"},
-    "ours": _interval("ours", _times),
-    "published": ("published", str),
-}
 _SLOPES: Columns = {
     "method": ("method", formats.code),
     "rungs": ("rungs", str),
@@ -406,7 +381,7 @@ _SLOPES: Columns = {
         "",
         lambda row: formats.difference(row["slope"], row["low"], row["high"]),
     ),
-    "speed-up per decade, times": _interval("factor", _times),
+    "speed-up per decade, times": ("", lambda row: formats.within(row, "factor", formats.times)),
 }
 _HULL: Columns = {
     "suite": ("suite", lambda name: f"[{name}]({name}/report.md#runs)"),

@@ -1,27 +1,19 @@
-"""What growing saves: compute to equal loss, and the same with the source as sunk cost.
+"""What growing saves: compute to equal loss, read off curves.
 
-Verdicts charge all training (mode A). Mode B answers the owner of a trained small model, to whom
-its training is sunk cost: the method pays only what came after its first growth began, and meets a
-scratch run that is annealed at those FLOPs. Between the budgets at which scratch was annealed, its
-loss is read off a line over log FLOPs, never beyond them. What a source is worth that trains on and
-never grows shows in the row of `restart_only`.
+Verdicts, and this, charge all training, the source's included; `conventions` shows what other ways
+of counting would say.
 """
 
 import math
 
-import numpy as np
 import pandas as pd
 
-from benchmark.report.controls import RESTART_ONLY, SCRATCH
+from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import Frames, Row
 from benchmark.report.statistics import cost_to_target, mean_interval, speed_up
 
 _SPEED_UP = ["method", "role", "reference", "budget", "loss", "n", "n_reached", "cost", "speed_up",
              "low", "high", "saving"]  # fmt: skip
-_MODES = ["method", "n", "source_share", "paid_share", "test_bpb", "scratch_bpb", "difference",
-          "low", "high"]  # fmt: skip
-
-Annealed = dict[int, tuple[list[float], list[float]]]
 
 
 def speed_ups(frames: Frames) -> pd.DataFrame:
@@ -69,59 +61,3 @@ def _cost(frames: Frames, run: Row, loss: float) -> float:
         return math.inf
     curve = frames.curves[run["run_id"]]
     return cost_to_target(curve["flops"].tolist(), curve["bpb"].tolist(), loss)
-
-
-def modes(frames: Frames) -> pd.DataFrame:
-    """Each growing method minus scratch at what it paid itself, by seed, on the test split."""
-    annealed = annealed_scratch(frames)
-    growths = frames.growths[frames.growths.growth == 1].set_index("run_id").start_flops
-    grown = {*frames.methods("method"), RESTART_ONLY}
-    found = [
-        _mode(method, runs, growths[runs.run_id], annealed)
-        for method in frames.methods()
-        if method in grown and len(runs := _grown(frames, method, growths)) and annealed
-    ]
-    return pd.DataFrame(found, columns=_MODES)
-
-
-def _grown(frames: Frames, method: str, growths: pd.Series) -> pd.DataFrame:
-    runs = frames.results(method)
-    return runs[runs.run_id.isin(growths.index)]
-
-
-def _mode(method: str, runs: pd.DataFrame, source: pd.Series, annealed: Annealed) -> Row:
-    budgets, spent = runs.budget_flops.to_numpy(), source.to_numpy()
-    paid = zip(runs.seed, budgets - spent, strict=True)
-    scratch = [_scratch(annealed, seed, flops) for seed, flops in paid]
-    gaps = [ours - theirs for ours, theirs in zip(runs.test_bpb, scratch, strict=True)]
-    gap = mean_interval([] if any(map(math.isnan, scratch)) else gaps)
-    return {
-        "method": method,
-        "n": len(runs),
-        "source_share": float((spent / budgets).mean()),
-        "paid_share": float((1 - spent / budgets).mean()),
-        "test_bpb": mean_interval(list(runs.test_bpb)).value,
-        "scratch_bpb": mean_interval(scratch).value,
-        "difference": gap.value,
-        "low": gap.low,
-        "high": gap.high,
-    }
-
-
-def _scratch(annealed: Annealed, seed: int, flops: float) -> float:
-    """Test bpb of scratch annealed at some compute; nan outside of what was trained."""
-    budgets, bpb = annealed.get(seed, ([], []))
-    if not budgets or not budgets[0] <= flops <= budgets[-1]:
-        return math.nan
-    return float(np.interp(math.log(flops), list(map(math.log, budgets)), bpb))
-
-
-def annealed_scratch(frames: Frames) -> Annealed:
-    """Budgets and test bpb of the annealed scratch runs of each seed, smallest budget first."""
-    of_scratch = (frames.runs.role == "rung") | (frames.runs.method == SCRATCH)
-    runs = frames.runs[of_scratch & (frames.runs.status == "done")]
-    by_seed = runs.sort_values("budget_flops", kind="stable").groupby("seed")
-    return {
-        int(str(seed)): (found.budget_flops.tolist(), found.test_bpb.tolist())
-        for seed, found in by_seed
-    }

@@ -7,8 +7,9 @@ import pandas as pd
 
 from benchmark.records.folder import Suite, load_suite
 from benchmark.report import factors, tables, tuning
-from benchmark.report.accounts import modes, speed_ups
+from benchmark.report.accounts import speed_ups
 from benchmark.report.controls import Controls, controls, withheld
+from benchmark.report.conventions import conventions
 from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
 from benchmark.report.plan import Registration, registration
@@ -87,7 +88,6 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
     by_method = {
         "comparisons": compared,
         "speed_ups": faster,
-        "modes": modes(data),
         "growth_events": tables.growth_events(data),
     }
     of_suite = {
@@ -106,22 +106,26 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
         overlap=shared_text,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
-        | {name: table for name, table in _of_some(data, found, plan).items() if len(table)}
+        | _of_some(data, found, compared, plan)
         | of_suite
         | records,
     )
 
 
-def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
-    """Tables that only some suites have; empty in the others."""
+def _of_some(
+    data: Frames, found: Controls, compared: pd.DataFrame, plan: Registration
+) -> dict[str, pd.DataFrame]:
+    """Tables that only some suites have."""
     tried, crossed = tuning.trials(data, found), factors.design(data)
-    return {
+    tables = {
+        "conventions": conventions(data, compared),
         "tuning": tuning.tuning(data, found, tried),
         "tuning_trials": tried,
         "main_effects": factors.main_effects(crossed),
         "effect_shares": factors.shares(crossed),
         "amendments": plan.amendments(),
     }
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

@@ -58,6 +58,17 @@ def speed_up(row: Mapping[str, Any]) -> str:
     return f"{value:.2f}x{interval}"
 
 
+def times(value: float) -> str:
+    """1.30x; nan is a dash, infinity a loss that was never reached."""
+    return DASH if math.isnan(value) else f"{value:.2f}x" if value < math.inf else "not reached"
+
+
+def within(row: Mapping[str, Any], name: str, show: Callable[[float], str]) -> str:
+    """A value of a row, with its interval if there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return show(row[name]) + ("" if math.isnan(low) else f" [{show(low)}, {show(high)}]")
+
+
 def verdict(word: str, n: int, worse_than: str = "") -> str:
     """A verdict, with what a reader has to know of one from so few seeds.
 

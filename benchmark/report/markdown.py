@@ -11,7 +11,8 @@ from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT
 from benchmark.report.warnings import tripwires
 
 AMENDED = "\N{DOUBLE DAGGER}"
-SHOWN_FIRST = ("method", f"minus {SCRATCH}", f"minus {BEST_FIXED}", "verdict")
+SHOWN_FIRST = ("method", f"minus {SCRATCH}", f"minus {BEST_FIXED}", "verdict",
+               f"speed-up over {SCRATCH}")  # fmt: skip
 """Columns of the verdict table that a markdown page starts with; further tables have the rest."""
 
 
@@ -76,6 +77,9 @@ def reading(analysis: Analysis) -> str:
   variance is mostly luck, so it is shrunk towards what all rows have in common (Smyth 2004).
 - **{BEST_FIXED}**: the fixed size that does best at the whole budget on the *validation* split,
   here {code([fixed.best_fixed or "none"])}, among {code(fixed.fixed)}.
+- **speed-up over {SCRATCH}**: its compute over the method's, to the loss that {SCRATCH} of the same
+  seed ends with, where every seed got there; never extrapolated. It leans low, as the method is
+  read where its curve, not annealed yet, crosses that loss; below, both ends are annealed.
 - **Verdict**: *better* is an interval below zero against {controls_of_all(analysis)},
   and against every control that the method names as its own; *worse* one above zero against any;
   otherwise there is *no evidence*.

@@ -7,6 +7,7 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import RESTART_ONLY, SCRATCH
+from benchmark.report.conventions import CONVENTIONS, READING, crossing_of_nothing
 from benchmark.report.formats import (
     Columns,
     bpb,
@@ -52,11 +53,10 @@ _COSTS: Columns = {
     "time": ("seconds", seconds),
     "memory": ("peak_memory_bytes", memory),
 }
-_MODES: Columns = {
+COUNTED: Columns = {
     "method": ("method", code),
-    "pays, of C*": ("paid_share", percent),
-    f"{SCRATCH} there": ("scratch_bpb", bpb),
-    f"minus {SCRATCH} there": ("", gap),
+    **{name: (key, formats.times) for key, name in CONVENTIONS.items() if key != "ours"},
+    "ours": ("", lambda row: formats.within(row, "ours", formats.times)),
 }
 _GROWTH: Columns = {
     "method": ("method", code),
@@ -155,36 +155,19 @@ def costs(analysis: Analysis) -> list[str]:
     ]
 
 
-def modes(analysis: Analysis) -> list[str]:
-    """With the source as sunk cost."""
+def by_convention(analysis: Analysis) -> list[str]:
+    """The same runs as other papers count theirs, and as this one does."""
+    table = analysis.tables.get("conventions")
+    if table is None:
+        return []
+    readings = "; ".join(f"*{CONVENTIONS[key]}*: {text}" for key, text in READING.items())
+    nothing = crossing_of_nothing(analysis.frames)
     return [
-        "Verdicts charge the source model (from nothing, mode A). This table does not (mode B): "
-        "for the owner of a trained source, who pays only what comes after the first growth "
-        f"began, a method meets a {SCRATCH} run annealed at that price, read off a line over log "
-        f"FLOPs between {SCRATCH}'s annealed budgets and never beyond them (a dash). Loss curves "
-        "bend up, so the line flatters a method whose price is between budgets. "
-        f"`{RESTART_ONLY}` has the same advantage without growing: a growth is worth something to "
-        "the owner if it ends below that row.",
-        _by_group(analysis, analysis.tables["modes"], _MODES),
-    ]
-
-
-def speed_ups(analysis: Analysis) -> list[str]:
-    """Speed-ups at each loss that annealed scratch runs ended with."""
-    table = analysis.tables["speed_ups"]
-    shown = [
-        {"method": code(name)}
-        | {f"at {formats.fraction(row['budget'])}": formats.speed_up(row) for row in group}
-        for name, group in grouped(table).items()
-    ]
-    return [
-        f"S = compute of {SCRATCH} / compute of the method to reach the loss that {SCRATCH} of the "
-        "same seed ends with, annealed at that budget; geometric mean over seeds, 95 % interval, "
-        "given where every seed reached it. Log-linear between evaluations, never extrapolated. "
-        f"S leans low: {SCRATCH} is read at the end of an annealed curve, a method where its own "
-        "curve, not annealed yet, crosses that loss; at C* the crossing lies in the steep last "
-        "part of the decay, so S is close to 1 even if final losses are far apart.",
-        formats.table(shown, groups=_groups(analysis, grouped(table))),
+        f"A speed-up is the compute that {SCRATCH}, annealed, needs for the loss a method ends "
+        f"with, over what the method spent: {readings}.",
+        f"What a convention gives for nothing: `{RESTART_ONLY}` does not grow, and {SCRATCH} "
+        f"annealed at C*/2 is {number(nothing)} times as fast as its own curve on the way to C*.",
+        _by_group(analysis, table, COUNTED),
     ]
 
 
@@ -332,9 +315,8 @@ Section = Callable[[Analysis], list[str]]
 
 SECTIONS: dict[str, Section] = {
     "Differences, and how sure they are": differences,
-    "Speed-up at equal loss": speed_ups,
     "What each row reached and cost": costs,
-    "Who pays for the source": modes,
+    "Speed-up, as others count and as we do": by_convention,
     "Growth": growth_events,
     "Which choices matter": factors,
     "Tuning": tuning,

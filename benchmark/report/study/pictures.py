@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmark.report import formats
 from benchmark.report.controls import BEST_FIXED
+from benchmark.report.conventions import CONVENTIONS
 from benchmark.report.drawing import (
     COLOURS,
     DASHES,
@@ -25,7 +26,6 @@ from benchmark.report.drawing import (
     margin_for,
 )
 from benchmark.report.frames import rows
-from benchmark.report.study.conventions import CONVENTIONS
 from benchmark.report.study.regime import AGAINST, sizes
 
 MARKERS = "osD^vPX<>"

@@ -10,9 +10,9 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.frames import Row, grouped, rows
+from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.prose import fixed_sizes
 from benchmark.report.statistics import Estimate, t_limit
-from benchmark.report.study.gains import speed_up, worth_of_doubling
 
 _TREND = ["suite", "budget_flops", "n_params", "method", "n", "difference", "low", "high",
           "degrees", "vs_best_fixed", "speed_up", "speed_up_low", "speed_up_high",

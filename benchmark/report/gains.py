@@ -7,8 +7,10 @@ Loss against log compute bends up, so a gain is understated and a loss looks sma
 
 import math
 
-from benchmark.report.accounts import annealed_scratch
+from benchmark.report.controls import SCRATCH
 from benchmark.report.frames import Frames
+
+Annealed = dict[int, tuple[list[float], list[float]]]
 
 
 def worth_of_doubling(frames: Frames) -> float:
@@ -30,3 +32,14 @@ def speed_up(difference: float, worth: float) -> float:
         worth: bpb that scratch gains by a doubling of compute.
     """
     return 2 ** (-difference / worth)
+
+
+def annealed_scratch(frames: Frames) -> Annealed:
+    """Budgets and test bpb of the annealed scratch runs of each seed, smallest budget first."""
+    of_scratch = (frames.runs.role == "rung") | (frames.runs.method == SCRATCH)
+    runs = frames.runs[of_scratch & (frames.runs.status == "done")]
+    by_seed = runs.sort_values("budget_flops", kind="stable").groupby("seed")
+    return {
+        int(str(seed)): (found.budget_flops.tolist(), found.test_bpb.tolist())
+        for seed, found in by_seed
+    }

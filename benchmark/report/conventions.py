@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.report.analysis import Analysis
-from benchmark.report.controls import SCRATCH
+from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.formats import DASH
 from benchmark.report.frames import Frames, Row, grouped, rows
+from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.statistics import cost_to_target
-from benchmark.report.study.gains import speed_up, worth_of_doubling
-from benchmark.report.verdicts import paired
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,20 @@ _COLUMNS = ["suite", "method", "n", *CONVENTIONS, "ours_low", "ours_high", "ours
             "published", "convention", "source", "run_ids"]  # fmt: skip
 
 
-def conventions(analysis: Analysis) -> pd.DataFrame:
+def conventions(frames: Frames, compared: pd.DataFrame) -> pd.DataFrame:
     """A row for every method: its speed-up over scratch by each convention, and as published.
 
-    nan where the suite cannot tell, infinite where scratch never reached the loss.
+    `restart_only` is among them: what it gains, a convention gives for nothing. None if the suite
+    cannot tell what a doubling of compute is worth; infinite where scratch never got as low.
     """
-    worth = worth_of_doubling(analysis.frames)
-    table = analysis.tables["comparisons"]
+    worth = worth_of_doubling(frames)
+    shown = compared[(compared.role == "method") | (compared.method == RESTART_ONLY)]
     found = [
-        _row(analysis, method, own, worth)
-        for method, own in grouped(table[table.role == "method"]).items()
-        if any(row["control"] == SCRATCH for row in own)
+        _row(frames, method, own, worth)
+        for method, own in grouped(shown).items()
+        if method in set(frames.growths.method) and any(r["control"] == SCRATCH for r in own)
     ]
-    return pd.DataFrame(found, columns=_COLUMNS)
+    return pd.DataFrame(found if worth > 0 else [], columns=_COLUMNS)
 
 
 def crossing_of_nothing(frames: Frames) -> float:
@@ -101,8 +100,7 @@ def crossing_of_nothing(frames: Frames) -> float:
     return _crossing(frames, rows(halves))
 
 
-def _row(analysis: Analysis, method: str, compared: list[Row], worth: float) -> Row:
-    frames = analysis.frames
+def _row(frames: Frames, method: str, compared: list[Row], worth: float) -> Row:
     own = next(row for row in compared if row["control"] == SCRATCH)
     hardest = max(compared, key=lambda row: row["difference"])
     means = frames.results(method)[["flops", "tokens"]].mean()
@@ -142,56 +140,3 @@ def _crossing(frames: Frames, runs: Iterable[Row]) -> float:
             at = cost_to_target(curve["flops"].tolist(), curve["bpb"].tolist(), run["curve_bpb"])
             ratios.append(at / run["flops"])
     return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
-
-
-CONTINUED = ("continued", "repeated")
-"""First words of the methods that go on with another text, read once or again and again."""
-
-
-def training_loss(frames: Frames) -> pd.DataFrame:
-    """Training loss of every run against tokens, bpb: what a paper's curve of it shows."""
-    events = [
-        {"method": run.method, "seed": run.seed, "tokens": event["tokens"], "stage": event["stage"],
-         "bpb": event["loss"] / math.log(2)}
-        for run in frames.suite.runs
-        for event in run.of("train")
-    ]  # fmt: skip
-    return pd.DataFrame(events, columns=["method", "seed", "tokens", "stage", "bpb"])
-
-
-def as_shown(analysis: Analysis) -> pd.DataFrame:
-    """What figures of continued training show, beside what held-out text and controls say.
-
-    Each method's training loss at its end (mean of the last records), the same text's held-out
-    bpb, and the differences in held-out bpb to the weak baseline of the paper (`net2net_corner`),
-    to going on without growth, and to scratch.
-    """
-    frames, found = analysis.frames, []
-    lost = training_loss(frames).groupby("method")
-    for method in frames.methods():
-        prefix = method.partition("_")[0]
-        if prefix not in CONTINUED or method not in frames.validation:
-            continue
-        per_seed = lost.get_group(method).groupby("seed").bpb
-        row = {
-            "method": method,
-            "n": len(frames.results(method)),
-            "epochs": frames.of(method).epochs.max(),
-            "train_bpb": float(per_seed.apply(lambda bpb: bpb.tail(3).mean()).mean()),
-            "test_bpb": float(frames.results(method).test_bpb.mean()),
-            "run_ids": " ".join(frames.of(method).run_id),
-        }
-        for name, control in (("corner", f"{prefix}_corner"), ("ungrown", f"{prefix}_ungrown"),
-                              (SCRATCH, SCRATCH)):  # fmt: skip
-            is_known = control != method and control in frames.validation
-            gap = paired(frames, method, control).difference if is_known else None
-            ends = (gap.value, gap.low, gap.high) if gap else (math.nan,) * 3
-            keys = (f"vs_{name}", f"vs_{name}_low", f"vs_{name}_high")
-            row |= dict(zip(keys, ends, strict=True))
-        found.append(row)
-    return pd.DataFrame(found)
-
-
-def lowest_held_out(frames: Frames) -> float:
-    """The lowest test bpb that any run of the suite ends with."""
-    return float(frames.runs.test_bpb.min())
