@@ -250,7 +250,7 @@ def of_conventions(study: Study) -> list[str]:
     table = study.get(name).tables["conventions"]
     cited = {(row["published"], row["convention"], row["source"]): row["method"]
              for row in rows(table)[::-1] if row["source"]}  # fmt: skip
-    columns = {**COUNTED, "method": _linked(name), "published": ("published", str)}
+    columns: Columns = {**COUNTED, "method": _linked(name), "published": ("published", str)}
     *explained, _ = by_convention(study.get(name))
     return [
         *explained,
