@@ -45,11 +45,11 @@ setup: .venv/.ready ## Make .venv with what running needs, pinned (once; two min
 	@$(PIP) --no-deps -r requirements-dev.lock
 	@touch $@
 
-bench: setup ## Train every method, write the report; SUITE=cpu|enwik8|..., ARGS='key=value ...'
+bench: setup ## Train every method, write the report; SUITE=cpu|gpu|..., ARGS='key=value ...'
 	@suite=$(SUITE); \
 	if [ "$$suite" = auto ]; then \
 	    cuda=$$($(BIN)/python -c 'import torch; print(torch.cuda.is_available())'); \
-	    if [ "$$cuda" = True ]; then suite=enwik8; else suite=cpu; fi; \
+	    if [ "$$cuda" = True ]; then suite=gpu; else suite=cpu; fi; \
 	    if [ $$suite = cpu ] && [ -e $(GPU) ]; then \
 	        echo "bench: there is a GPU ($(GPU)), but PyTorch cannot use it (see nvidia-smi for the" \
 	            "driver); to train on the CPU all the same: make bench SUITE=cpu" >&2; \

@@ -8,6 +8,7 @@ import pytest
 import tiny_suite
 import torch
 from tiny import TINY, gap, generator, text
+from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor
 
 from baselines.parts.low_rank import LowRankTransformer
@@ -17,6 +18,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.model import compiled
 from benchmark.model.kernels import rotate
 from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.plan.config import is_compiled
 from benchmark.plan.spec import StageResult
 from benchmark.records.events import read_events
 from benchmark.stage.checkpoint import StageStore
@@ -96,10 +98,15 @@ def test_a_compiled_run_comes_to_the_losses_of_the_plain_one_and_says_what_it_to
     assert not {spec.id for spec, _ in made} & {spec.id for spec, _ in plain}
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(context.cache / "compiled")
     assert any((context.cache / "compiled").iterdir())
+    spent = list[float]()
     for spec, result in made:
         events = read_events(StageStore(context.cache).folder(spec.id) / "events.jsonl")
         (compilation,) = (e for e in events if e["kind"] == "compilation")
-        assert 0 < compilation["compile_seconds"] < result.end.seconds
+        spent.append(compilation["compile_seconds"])
+        assert spent[-1] < result.end.seconds
+    assert spent[0] > 0
+    assert sum(spec.parent is not None for spec, _ in made) > 0
+    assert max(spent[1:]) < 0.01 * spent[0]  # the same model: nothing is compiled again
 
 
 def bpb(result: StageResult) -> float:
@@ -112,7 +119,14 @@ def test_a_machine_without_a_compiler_is_told_so(
 ) -> None:
     monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
     with pytest.raises(ConfigError, match=r"run.compile needs a C\+\+ compiler"):
-        compiled.require_compiler()
+        compiled.require_compiler("cpu")
+
+
+def test_a_gpu_without_triton_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "find_spec", lambda _: None)
+    compiled.require_compiler("cpu")
+    with pytest.raises(ConfigError, match=r"run.compile needs Triton.*set run.compile=false"):
+        compiled.require_compiler("cuda")
 
 
 def test_code_is_kept_where_the_environment_says_if_it_does(
@@ -120,5 +134,42 @@ def test_code_is_kept_where_the_environment_says_if_it_does(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    compiled.keep_code(tmp_path)
+    compiled.keep_code(tmp_path, "cuda")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_a_gpu_has_several_processes_that_compile_and_a_cpu_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    monkeypatch.setattr(inductor, "compile_threads", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    compiled.keep_code(tmp_path, "cuda")
+    assert inductor.compile_threads == compiled.MOST_THREADS
+    compiled.keep_code(tmp_path, "cpu")
+    assert inductor.compile_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
+)
+def test_steps_are_compiled_on_gpus_unless_a_suite_says_otherwise(
+    asked: bool | None, device: str, expected: bool
+) -> None:
+    assert is_compiled(asked, device) is expected
+
+
+def test_a_number_of_a_model_is_a_constant_of_its_graph_whichever_model_came_first() -> None:
+    counter = CompileCounter()
+    compiled.compiled(scaled)  # for its settings
+    step = torch.compile(scaled, backend=counter, dynamic=False)
+    for factor in (1e-5, 2e-5, 3e-5, 2e-5):
+        assert step(torch.ones(2), factor)[0] == factor
+    assert counter.frame_count == 3
+
+
+def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """Something to compile."""
+    return x * factor

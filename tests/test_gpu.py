@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from baselines.parts.copies import Copies
 from baselines.zero_width import ZeroPad
+from benchmark.base.errors import ConfigError
 from benchmark.growth.axis_map import AxisMap
 from benchmark.growth.grow import grow
 from benchmark.growth.operator import Moments, Resources, Transfer, Weights
@@ -30,7 +31,7 @@ from benchmark.stage.context import Context
 from benchmark.training import loop
 from benchmark.training.baseline import Baseline, Fit, Plain
 from benchmark.training.loop import make_fabric
-from benchmark.training.optim import OptimizerConfig, RateCurve, moments_of
+from benchmark.training.optim import RateCurve, gradient_powers, moments_of
 
 CPU = torch.device("cpu")
 BATCH_SIZE, STEPS = 2, 2
@@ -50,7 +51,8 @@ def train(run: Run, device: torch.device) -> Trained:
     config = run.sizes[0]
     source = run.baseline.source_class or run.baseline.model_class
     model = source(config, generator=generator()).to(device)
-    moments, is_new = Moments.zeros(model), Weights()
+    powers = gradient_powers(run.protocol.optimizer)
+    moments, is_new = Moments.zeros(model, powers), Weights()
     losses, tensors = list[float](), dict[str, Tensor]()
     for n_grown, target in enumerate(run.sizes):
         if n_grown > 0:
@@ -77,7 +79,7 @@ def fit(
         moments=moments,
         is_new=is_new,
         frozen=frozen,
-        optimizer=OptimizerConfig(),
+        optimizer=run.protocol.optimizer,
         rate=RateCurve(peak=1e-3, warmup_flops=1.0, decay=None),
         rewarm=replace(run.rewarm, start=0.5) if is_new else None,
         budget_flops=30.0,  # so that the masks of MSG are half open, then open
@@ -130,12 +132,25 @@ def tensors_of(method: Baseline, moments: Moments) -> Iterator[tuple[str, Tensor
 
 
 def named_moments(moments: Moments) -> Iterator[tuple[str, Tensor]]:
-    yield from (("first moment " + name, moment) for name, moment in moments.exp_avg.items())
-    yield from (("second moment " + name, moment) for name, moment in moments.exp_avg_sq.items())
+    for kind, named in moments.tensors.items():
+        yield from ((f"{kind} {name}", moment) for name, moment in named.items())
 
 
-def run_of(name: str) -> Run:
-    return Run(load_suite("smoke", ["run.device=cpu"]), load_method(name), seed=0, data=DATA)
+def run_of(name: str, *settings: str) -> Run:
+    suite = load_suite("smoke", ["run.device=cpu", *settings])
+    return Run(suite, load_method(name), seed=0, data=DATA)
+
+
+MUON = "protocol.optimizer.target=benchmark.training.muon:Muon"
+GROUPED = ("workload.target.n_query=2", "workload.target.qk_norm=true")
+
+
+def muon_run_of(name: str) -> Run:
+    """With Muon, and with grouped and normalised queries unless the architecture refuses them."""
+    try:
+        return run_of(name, MUON, *GROUPED)
+    except ConfigError:
+        return run_of(name, MUON)
 
 
 def strays(trained: Trained) -> list[str]:
@@ -155,6 +170,12 @@ def methods() -> Iterator[ParameterSet | str]:
     for name, target in tiny_suite.distinct_methods().items():
         yield pytest.param(name, marks=pytest.mark.slow) if target in seen else name
         seen.add(target)
+
+
+def one_of_each_class() -> list[str]:
+    """The first configured method of every class."""
+    found = tiny_suite.distinct_methods()
+    return [*{target: name for name, target in reversed(found.items())}.values()]
 
 
 @pytest.mark.parametrize("name", list(methods()))
@@ -179,6 +200,16 @@ def test_with_logits_in_parts_a_method_learns_the_same_on_either_device(
         there = train(run_of(name), device)
         assert strays(there) == []
     assert here.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert there.losses == pytest.approx(here.losses, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", one_of_each_class())
+def test_so_it_is_with_muon_and_with_queries_in_groups(name: str) -> None:
+    here = train(muon_run_of(name), CPU)
+    with pretend_gpu() as device:
+        there = train(muon_run_of(name), device)
+        assert strays(there) == []
     assert there.losses == pytest.approx(here.losses, rel=1e-4)
 
 
@@ -252,7 +283,7 @@ def test_moments_that_stay_on_the_cpu_are_noticed() -> None:
     run = run_of("zero_width")
     run.baseline.operators = (CpuMoments(),)
     with pretend_gpu() as device:
-        assert "1: grown first moment embed.weight" in strays(train(run, device))
+        assert "1: grown exp_avg embed.weight" in strays(train(run, device))
 
 
 def test_a_mask_that_stays_on_the_cpu_is_noticed() -> None:

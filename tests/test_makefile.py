@@ -31,6 +31,11 @@ def test_without_a_gpu_bench_runs_suite_cpu(tools: Path) -> None:
     assert bench(tools, f"GPU={tools}/absent").stdout == "run cpu\n"
 
 
+def test_with_cuda_bench_runs_suite_gpu(tools: Path) -> None:
+    (tools / "python").write_text("#!/bin/sh\necho True\n")
+    assert bench(tools, f"GPU={tools}/python").stdout == "run gpu\n"
+
+
 def test_a_gpu_that_pytorch_cannot_use_stops_bench(tools: Path) -> None:
     done = bench(tools, f"GPU={tools}/python")
     assert (done.returncode, done.stdout) == (2, "")

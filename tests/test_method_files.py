@@ -60,9 +60,13 @@ def test_every_method_can_run_in_every_suite(suite: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suite", "n_bytes"), [("enwik8", 90_000_000), ("enwik9", 990_000_000)])
+@pytest.mark.parametrize(
+    ("suite", "n_bytes"),
+    [("enwik8", 90_000_000), *((name, 990_000_000) for name in ("enwik9", "gpu", "gpu_large"))],
+)
 def test_no_method_of_a_suite_reads_its_corpus_twice(suite: str, n_bytes: int) -> None:
     config = load_suite(suite)
+    assert config.workload.target.n_layer >= 8
     read = {name: run_of(name, suite).predicted()[-1][1].end.tokens for name in config.methods}
     assert {
         name: n for name, n in read.items() if n > n_bytes - config.workload.target.seq_len

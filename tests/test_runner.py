@@ -41,10 +41,10 @@ from benchmark.plan.config import (
     WorkloadConfig,
 )
 from benchmark.plan.run import Run
-from benchmark.plan.spec import StageResult, StageSpec
+from benchmark.plan.spec import USABLE, StageResult, StageSpec
 from benchmark.records.events import Event, read_events
 from benchmark.stage import meter, recorder
-from benchmark.stage.checkpoint import StageStore, load_state, save_state
+from benchmark.stage.checkpoint import StageStore, load_state, save_state, write_packed
 from benchmark.stage.context import Context, Tick
 from benchmark.stage.execute import execute
 from benchmark.training import memory
@@ -671,15 +671,72 @@ def test_a_save_that_takes_long_is_not_made_often(
     spec = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY)).next_stage([])
     assert spec is not None
 
-    def slow(_: Path, __: object) -> None:
+    def slow(*_: object) -> None:
         started = time.perf_counter()
-        time.sleep(0.02)
+        time.sleep(0.01)
         saves.append(started)
 
-    monkeypatch.setattr(meter, "save_state", slow)
+    monkeypatch.setattr(meter, "write_packed", slow)
     execute(spec, replace(context, checkpoint_seconds=1e-6, on_tick=lambda _: time.sleep(0.05)))
     assert len(saves) >= 2
-    assert all(later - earlier > 0.4 for earlier, later in pairwise(saves))
+    assert all(later - earlier > 0.2 for earlier, later in pairwise(saves))
+
+
+def test_training_goes_on_while_a_state_is_written_and_ends_when_it_is(
+    corpus: CorpusConfig, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States are written by another thread, of the weights as they were; one at a time."""
+    spec = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY)).next_stage([])
+    assert spec is not None
+    n_ticks, found = [0], list[int]()
+
+    def slow(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+        before, start = {name: t.clone() for name, t in tensors.items()}, n_ticks[0]
+        end = time.monotonic() + 0.5  # of the last state nobody takes a step
+        while n_ticks[0] < start + 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
+        found.append(n_ticks[0] - start)
+        write_packed(path, tensors, metadata)
+
+    def tick(_: Tick) -> None:
+        n_ticks[0] += 1
+
+    monkeypatch.setattr(meter, "write_packed", slow)
+    monkeypatch.setattr(meter, "TICK_SECONDS", 0.0)
+    plain = execute(spec, replace(context, cache=context.cache / "plain"))
+    end = execute(spec, replace(context, checkpoint_seconds=1e-6, on_tick=tick))
+    assert max(found) >= 2
+    assert end.points == plain.points
+
+
+def test_a_state_that_cannot_be_written_fails_the_stage(
+    corpus: CorpusConfig, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY)).next_stage([])
+    assert spec is not None
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(meter, "write_packed", fail)
+    with pytest.raises(OSError, match="no space left"):
+        execute(spec, replace(context, checkpoint_seconds=1e-6))
+
+
+def test_a_batch_that_cannot_fit_on_the_gpu_is_cut_before_it_is_tried(
+    corpus: CorpusConfig, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the GPU has, shared by as many stages as share it, not by what happens to be free."""
+    spec = run_of(corpus, "Fixed", at=(), protocol=protocol(**BUSY)).next_stage([])
+    assert spec is not None
+    room = 1.01 * spec.step_bytes(2) / USABLE
+    monkeypatch.setattr("benchmark.stage.execute.device_bytes", lambda _: 3 * room)
+    done = [(spec, execute(spec, replace(context, n_sharing=3)))]
+    (cut,) = of_kind("micro_batch", done, context)
+    assert (cut["n_micro"], cut["n_windows"]) == (2, spec.batch_size // 2)
+    (made,) = of_kind("provenance", done, context)
+    assert made["made_with"]["stages_per_gpu"] == 3
 
 
 def test_every_process_that_had_a_part_in_a_stage_says_what_it_computed_with(

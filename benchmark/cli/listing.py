@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from benchmark.base.plugins import PluginConfig, import_class
+from benchmark.base.plugins import PluginConfig
 from benchmark.cli.terminal import FittedTable
-from benchmark.model.transformer import ModelConfig, Transformer
+from benchmark.model.transformer import ModelConfig
 from benchmark.plan import tuning
 from benchmark.plan.config import (
     MethodConfig,
@@ -22,7 +22,7 @@ from benchmark.plan.factors import design
 from benchmark.plan.guard import build_method
 from benchmark.plan.reading import read
 from benchmark.plan.run import Run
-from benchmark.plan.spec import Done, StageSpec
+from benchmark.plan.spec import Done
 from benchmark.plan.suite import compute
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
@@ -94,16 +94,20 @@ def machines() -> FittedTable:
     return table
 
 
-def matrix(session: Session, outlooks: Sequence[Outlook]) -> FittedTable:
+def matrix(
+    session: Session, outlooks: Sequence[Outlook], machine: Machine | None = None
+) -> FittedTable:
     """One row per method of a suite: what its runs would spend, and what is trained already.
 
-    All trials of a method are one row; FLOPs, bytes and epochs are those of one run.
+    All trials of a method are one row; FLOPs, bytes and epochs are those of one run. With a
+    machine, the memory that each stage takes there, and in how many micro-batches if it is short.
     """
-    names = ("method", "role", "seeds", "tuned", "sizes that change", "parameters", "FLOPs",
-             "bytes read", "epochs", "trained before")  # fmt: skip
+    names = ("method", "role", "seeds", "tuned", "sizes that change", "parameters",
+             *(() if machine is None else ("memory",)), "FLOPs", "bytes read", "epochs",
+             "trained before")  # fmt: skip
     table = FittedTable(
         names,
-        prose=("seeds", "tuned", "sizes that change", "parameters"),
+        prose=("seeds", "tuned", "sizes that change", "parameters", "memory"),
         spare=("tuned", "epochs", "bytes read", "role", "seeds", "parameters", "FLOPs"),
     )
     for name, group in groupby(outlooks, key=lambda outlook: _row_of(outlook.run.method)):
@@ -119,7 +123,8 @@ def matrix(session: Session, outlooks: Sequence[Outlook]) -> FittedTable:
             " ".join(dict.fromkeys(str(outlook.run.seed) for outlook in seeds)),
             _tuned(run.method),
             "; ".join(_changes(seeds[0].stages)) or MISSING,
-            " ".join(dict.fromkeys(formats.count(_n_params(spec)) for spec, _ in seeds[0].stages)),
+            " ".join(dict.fromkeys(formats.count(spec.n_params) for spec, _ in seeds[0].stages)),
+            *_memory(seeds[0].stages, machine),
             formats.flops(end.flops),
             formats.count(end.tokens),
             formats.number(end.tokens / len(session.corpus.train)),
@@ -206,13 +211,14 @@ def _missing(session: Session, fixed: Collection[str]) -> Iterator[str]:
             yield f"{SCRATCH} at {formats.fraction(rung)}"
 
 
-def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:
+def on_machine(precision: str, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:
     """What the stages that are left would take and cost on a machine, and what that assumes."""
     config = machine.config
     left = {spec.id: (spec, steps) for outlook in outlooks for spec, steps in outlook.left()}
-    seconds = duration(outlooks, machine.seconds, config.workers)
+    models = {(spec.model_class, str(spec.model), spec.frozen) for spec, _ in left.values()}
+    compiling = len(models) * config.compile_seconds if machine.compiles else 0.0
+    seconds = duration(outlooks, machine.seconds, config.workers) + compiling
     flops = sum(spec.step_flops * steps for spec, steps in left.values())
-    precision = session.suite.protocol.precision
     rate, hours = machine.peak(precision), seconds / 3600
     reached = flops / (rate * config.workers * seconds) if seconds else 0.0
     yield (
@@ -220,12 +226,26 @@ def on_machine(session: Session, outlooks: Sequence[Outlook], machine: Machine) 
         f"{formats.seconds(seconds)}, {hours * config.dollars_per_hour:,.2f} dollars at "
         f"{config.dollars_per_hour:g} an hour ({config.price})"
     )
-    yield (
-        f"{config.basis}: steps reach {formats.percent(config.utilisation)} of "
-        f"{formats.flops(rate)} FLOP/s at {precision}, or take {1e3 * config.layer_seconds:g} ms "
-        f"a block if that is more; a stage starts and ends in {config.stage_seconds:g} s; all in "
-        f"all {formats.percent(reached)} of the peak"
+    kind, widths = machine.kind, {int(spec.model["d_model"]) for spec, _ in left.values()}
+    shares = ", ".join(
+        f"{formats.percent(machine.utilisation(d))} at d_model {d}" for d in sorted(widths)
     )
+    yield (
+        f"{config.basis}: {kind} steps reach {shares} of {formats.flops(rate)} FLOP/s at "
+        f"{precision}, or take {1e3 * config.layer_seconds:g} ms a block if that is more; a stage "
+        f"starts and ends in {config.stage_seconds:g} s"
+        + (f", compiling {formats.plural(len(models), 'model')} takes {formats.seconds(compiling)}"
+           if compiling else "")
+        + f"; all in all {formats.percent(reached)} of the peak"
+    )  # fmt: skip
+
+
+def _memory(stages: Done, machine: Machine | None) -> Iterator[str]:
+    """A cell with what the steps of a run take there, if there is a machine."""
+    if machine is not None:
+        needs = [machine.needs(spec) for spec, _ in stages]
+        cells = (formats.memory(n) + f" in {cut} parts" * (cut > 1) for n, cut in needs)
+        yield ", ".join(dict.fromkeys(cells))
 
 
 def _charged(what: str, runs: Sequence[Run]) -> str:
@@ -275,8 +295,3 @@ def _changes(stages: Done) -> Iterator[str]:
             at = formats.percent(start / spec.budget_flops)
             yield f"{', '.join(sizes) or 'no size'} at {at}"
         start = result.end.flops
-
-
-def _n_params(spec: StageSpec) -> int:
-    model_class = import_class(spec.model_class, Transformer, "model_class")
-    return sum(p.numel() for p in model_class.shell(ModelConfig(**spec.model)).parameters())

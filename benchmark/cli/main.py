@@ -20,6 +20,7 @@ from benchmark.cli.terminal import FittedTable, accept_every_character, console
 
 if TYPE_CHECKING:
     from benchmark.plan.config import SuiteConfig
+    from benchmark.session.doctor import Finding
 
 INTERRUPTED = 130
 
@@ -84,20 +85,64 @@ def plan(
 ) -> None:
     """Show what a suite would train and what it costs; train nothing."""
     from benchmark.cli import listing
-    from benchmark.plan.config import load_machine
-    from benchmark.session.outlook import Machine
+    from benchmark.session.outlook import machine_of
     from benchmark.session.session import Session
 
-    elsewhere = None if machine is None else Machine(load_machine(machine))
-    session = Session(_load(suite, overrides, method))
+    config = _load(suite, overrides, method)
+    elsewhere = None if machine is None else machine_of(machine, config)
+    session = Session(config)
     out = console()
     outlooks = listing.outlooks_of(session)
-    out.print(listing.matrix(session, outlooks))
+    out.print(listing.matrix(session, outlooks, elsewhere))
     lines = list(listing.totals(session, outlooks, with_time=probe and elsewhere is None))
-    lines += [] if elsewhere is None else listing.on_machine(session, outlooks, elsewhere)
+    if elsewhere is not None:
+        lines += listing.on_machine(config.protocol.precision, outlooks, elsewhere)
     lines += listing.doubts(session, outlooks)
     for line in lines:
         out.print(line, soft_wrap=not out.is_terminal)
+
+
+@app.command()
+def doctor(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="What to train; gpu with CUDA, else cpu.")
+    ] = "",
+    overrides: Overrides = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write a machine file for plan --machine.")
+    ] = None,
+) -> None:
+    """Look whether this machine can train a suite, and measure how fast; exit code 1 if not.
+
+    Takes 20 steps of the suite's target and of its narrowest model; downloads nothing.
+    """
+    import torch
+
+    from benchmark.cli.listing import on_machine
+    from benchmark.session.doctor import Doctor, write_machine
+    from benchmark.session.outlook import Machine, Outlook
+
+    config = _load(suite or ("gpu" if torch.cuda.is_available() else "cpu"), overrides, None)
+    found = Doctor(config)
+    failed = [_tell(finding) for finding in found.examine()].count("failed")
+    if failed:
+        raise typer.Exit(1)
+    machine = found.measure("measured" if write is None else write.stem)
+    for finding in found.speeds(machine):
+        _tell(finding)
+    outlooks = [Outlook(run, run.predicted(), 0) for run in found.runs]
+    machine_here = Machine(machine, found.compiles)
+    line = next(on_machine(config.protocol.precision, outlooks, machine_here))
+    typer.echo(f"suite {config.name} {line}")
+    if write is not None:
+        write_machine(machine, write)
+        typer.echo(f"wrote {write}: growbench plan {config.name} --machine {write}")
+
+
+def _tell(finding: "Finding") -> str:
+    """Show a finding as soon as it is known; its status."""
+    typer.echo(f"{finding.status:<7}{finding.name:<9}{finding.detail}")
+    return finding.status
 
 
 @app.command()

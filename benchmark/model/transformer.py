@@ -514,8 +514,11 @@ class Transformer(nn.Module):
         x_BTD: Tensor = self.embed(ids_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions.weight[: ids_BT.shape[1]]
+        rotation_Tk2 = self.rotation
+        if rotation_Tk2 is not None:  # once for all blocks
+            rotation_Tk2 = rotation_Tk2.to(torch.promote_types(x_BTD.dtype, torch.float32))
         for block in self.running():
-            x_BTD = block(x_BTD, self.rotation)
+            x_BTD = block(x_BTD, rotation_Tk2)
         return self.norm_head(x_BTD)
 
     @override

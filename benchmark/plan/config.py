@@ -21,6 +21,12 @@ from benchmark.plan.own_schedule import OwnStage
 from benchmark.plan.reading import Mapped, filled, parse, read
 from benchmark.training.optim import LearningRateConfig, OptimizerConfig, Rewarm
 
+
+def is_compiled(asked: bool | None, device: str) -> bool:
+    """Whether training steps are compiled: as `run.compile` says, or else on GPUs."""
+    return device == "cuda" if asked is None else asked
+
+
 ROLES = ("control", "rung", "hull", "method")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -192,9 +198,9 @@ class ExecutionConfig:
     cluster of this machine alone."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = False
-    """Whether training steps run through `torch.compile`. It takes a C++ compiler, and a minute for
-    each new model; what was compiled is kept in CACHE/compiled."""
+    compile: bool | None = None
+    """Whether training steps run through `torch.compile`; null means on GPUs. It takes a C++
+    compiler, and up to a minute for each new model; what was compiled is kept in CACHE/compiled."""
 
     checkpoint_seconds: NotNegative = 60.0
     """Least time between two saves of an unfinished stage, also 20 times what a save takes; 0 saves
@@ -217,20 +223,27 @@ class MachineConfig:
 
     name: str
     summary: str
+    device: Literal["cpu", "cuda"]
     workers: Size
     """Stages at once: GPUs, or cores."""
+
+    memory_gigabytes: Positive
+    """Of one GPU, or a core's share."""
 
     peak: dict[str, Positive]
     """Dense FLOP/s of one GPU or core, by precision."""
 
-    utilisation: Share
-    """Share of the peak that steps are taken to reach which are large enough."""
+    utilisation: dict[str, dict[str, Share]]
+    """Share of the peak that training steps reach, "eager" and "compiled", by d_model."""
 
     layer_seconds: NotNegative
     """Least time of a block's part in a training step, however little it computes."""
 
     stage_seconds: NotNegative
     """To start and to end a stage."""
+
+    compile_seconds: NotNegative = 0.0
+    """To compile one model, which every worker does."""
 
     basis: str
     """Where the figures above come from: assumed, or measured on what."""
@@ -240,6 +253,14 @@ class MachineConfig:
 
     price: str
     """Whose price that is."""
+
+    def __post_init__(self) -> None:
+        for kind, table in self.utilisation.items():
+            if kind not in ("eager", "compiled") or not table or not all(map(str.isdigit, table)):
+                raise ConfigError(
+                    f"utilisation of machine {self.name} must be of eager or compiled, shares by "
+                    f"d_model such as {{128: 0.06}}; got {kind}: {table}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from benchmark.model.cost import Position, affordable_steps
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
-from benchmark.plan.config import MethodConfig, SuiteConfig
+from benchmark.plan.config import MethodConfig, SuiteConfig, is_compiled
 from benchmark.plan.guard import (
     build_method,
     build_schedule,
@@ -211,7 +211,7 @@ class Run:
             },
             "allow_repeats": protocol.allow_repeats,
             "precision": protocol.precision,
-            "is_compiled": self.suite.run.compile,
+            "is_compiled": is_compiled(self.suite.run.compile, self.device),
         }
 
     def predicted(self, finished: Done = ()) -> list[tuple[StageSpec, StageResult]]:

@@ -23,10 +23,15 @@ from benchmark.model.cost import Position, training_flops_per_token
 from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.training.baseline import Baseline
+from benchmark.training.memory import step_bytes
 from benchmark.training.optim import OptimizerConfig, optimizer_flops
+from benchmark.training.shortage import micro_batches
 
 RELEASES = {"torch": str(torch.__version__), "pytorch-lightning": version("pytorch-lightning")}
 """What does the arithmetic here."""
+
+USABLE = 0.9
+"""Share of a GPU's memory that a step may be planned to fill; libraries take some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,21 @@ class StageSpec:
     @property
     def _optimizer(self) -> OptimizerConfig:
         return OptimizerConfig(**self.optimizer)
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of its model."""
+        return sum(parameter.numel() for parameter in self._shell.parameters())
+
+    def step_bytes(self, n_micro: int = 1) -> int:
+        """Estimate of what a step takes on a GPU, its batch in so many micro-batches."""
+        n_tokens = self.batch_size // n_micro * self._shell.config.seq_len
+        return step_bytes(self._shell, n_tokens, is_half=self.precision == "bf16-mixed")
+
+    def micro_batches(self, n_bytes: float) -> int:
+        """The fewest micro-batches of which so much memory is taken to hold one at a time."""
+        numbers = list(micro_batches(self.batch_size))
+        return next((n for n in numbers if self.step_bytes(n) <= USABLE * n_bytes), numbers[-1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,8 @@ def tripwires(analysis: Analysis) -> list[str]:
         f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
     }
     found = [warning for warning, affected in warnings.items() if len(affected)]
-    others = (*_dropped(analysis), *_copied(analysis), *_tuned(analysis), *_own(analysis),
-              *_registered(analysis))  # fmt: skip
+    others = (*_shared(analysis), *_dropped(analysis), *_copied(analysis), *_tuned(analysis),
+              *_own(analysis), *_registered(analysis))  # fmt: skip
     return [*found, *others]
 
 
@@ -44,6 +44,14 @@ def _controls(analysis: Analysis) -> set[str]:
     methods = analysis.frames.methods("method")
     used = [held_against(analysis.frames, analysis.controls, m).values() for m in methods]
     return {control for controls in used for control in controls}
+
+
+def _shared(analysis: Analysis) -> list[str]:
+    """Runs whose stages had no GPU of their own."""
+    runs = analysis.frames.suite.runs
+    most = max((made.get("stages_per_gpu", 1) for r in runs for made in r.environments), default=1)
+    text = "**Shared GPUs:** seconds are those of stages that ran side by side, up to"
+    return [f"{text} {most} on each GPU."] if most > 1 else []
 
 
 def _dropped(analysis: Analysis) -> list[str]:

@@ -3,34 +3,44 @@
 `Probe` times a step of every model before anything runs, on a CPU in CPU time: what else keeps the
 machine busy now need not do so later. What a method computes between its stages, and the start of
 processes, are left out. `Machine` is for a machine that is not there: a step takes the time of its
-arithmetic at an assumed share of the machine's peak or, if that is longer, the time to launch the
-operations of its blocks, for which small models wait on a large GPU.
+arithmetic at a share of the machine's peak that rises with d_model or, if that is longer, the time
+to launch the operations of its blocks. Scoring is in float32 whatever the products of training are:
+it takes a forward pass as there, and float32 products on top.
 """
 
+import math
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import import_class
+from benchmark.growth.operator import Moments
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
-from benchmark.plan.config import MachineConfig
+from benchmark.plan.config import MachineConfig, SuiteConfig, is_compiled, load_machine
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.process import wait_for
-from benchmark.training.baseline import mean_nats
+from benchmark.training.baseline import Fit, Plain
 from benchmark.training.memory import keep_freed_memory
+from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
 from benchmark.training.shortage import first_that_fits, halvings
+
+T = TypeVar("T")
 
 STEPS = 2
 """Of which the first only warms up."""
 
 MOST_TOKENS = 2**15
+MOST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,19 +98,12 @@ def predict(paths: Iterable[Sequence[tuple[str, float]]], workers: int) -> float
     return max(sum(distinct.values()) / workers, longest)
 
 
-def stage_seconds(spec: StageSpec, n_steps: int, step: float) -> float:
-    """Seconds of a stage of `n_steps` training steps; scoring a token is a third of training on it.
-
-    Args:
-        spec: the stage.
-        n_steps: its training steps.
-        step: seconds of one of them.
-    """
+def scored_steps(spec: StageSpec) -> float:
+    """Training steps that read as many tokens as the stage scores."""
     n_curve = (len(spec.marks) + 1) * int(spec.measure["curve_bytes"])
     n_final = sum(int(spec.data[split]) for split in spec.splits)
-    n_trained = spec.batch_size * int(spec.model["seq_len"])
     per_byte = spec.data.get("train_tokens", spec.data["train"]) / spec.data["train"]
-    return step * (n_steps + (n_curve + n_final) * per_byte / n_trained / 3)
+    return (n_curve + n_final) * per_byte / (spec.batch_size * int(spec.model["seq_len"]))
 
 
 class Probe:
@@ -113,11 +116,11 @@ class Probe:
         keep_freed_memory()
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
-        """Predicted seconds of a stage of `n_steps` steps."""
+        """Predicted seconds of a stage of `n_steps` steps; scoring takes a third of training."""
         key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
         if key not in self.steps:
             self.steps[key] = measured_step(spec, self.device)
-        return stage_seconds(spec, n_steps, self.steps[key])
+        return self.steps[key] * (n_steps + scored_steps(spec) / 3)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ class Machine:
     """The cost model of one machine."""
 
     config: MachineConfig
+    compiles: bool = False
+    """Whether training steps are compiled there."""
 
     def peak(self, precision: str) -> float:
         """FLOP/s of one GPU or core.
@@ -132,50 +137,113 @@ class Machine:
         Raises:
             ConfigError: the machine has no figure for this precision.
         """
-        if precision not in self.config.peak:
-            raise ConfigError(
-                f"machine {self.config.name} has no peak for precision {precision}; "
-                f"it has: {', '.join(sorted(self.config.peak))}"
-            )
-        return self.config.peak[precision]
+        return _figure(self.config.name, "peak", self.config.peak, "precision", precision)
 
-    def step(self, flops: float, n_layer: int, precision: str) -> float:
-        """Seconds of a training step of so many FLOPs and blocks."""
-        arithmetic = flops / (self.peak(precision) * self.config.utilisation)
+    @property
+    def kind(self) -> str:
+        """Of training steps: "eager" or "compiled"."""
+        return "compiled" if self.compiles else "eager"
+
+    def utilisation(self, d_model: int) -> float:
+        """Share of the peak that a step reaches: between two widths linear in their logarithm.
+
+        Raises:
+            ConfigError: the machine has no figures for compiled steps, or for others.
+        """
+        shares = self.config.utilisation
+        table = _figure(self.config.name, "utilisation", shares, "steps", self.kind)
+        widths = sorted(map(int, table))
+        known = [table[str(width)] for width in widths]
+        return float(np.interp(math.log(d_model), np.log(widths), known))
+
+    def step(self, flops: float, d_model: int, n_layer: int, precision: str) -> float:
+        """Seconds of a training step of so many FLOPs, width and blocks."""
+        arithmetic = flops / (self.peak(precision) * self.utilisation(d_model))
         return max(arithmetic, n_layer * self.config.layer_seconds)
+
+    def needs(self, spec: StageSpec) -> tuple[int, int]:
+        """Bytes that a step of the stage takes there, and its number of micro-batches."""
+        n_micro = spec.micro_batches(self.config.memory_gigabytes * 1e9)
+        return spec.step_bytes(n_micro), n_micro
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Seconds of a whole stage of `n_steps` steps, its evaluations included."""
-        step = self.step(spec.step_flops, int(spec.model["n_layer"]), spec.precision)
-        return self.config.stage_seconds + stage_seconds(spec, n_steps, step)
+        sizes = int(spec.model["d_model"]), int(spec.model["n_layer"]), spec.precision
+        scored = replace(self, compiles=False).step(spec.step_flops, *sizes)
+        if spec.precision == "bf16-mixed":
+            scored += spec.step_flops / self.peak("32-true")
+        step = self.step(spec.step_flops, *sizes)
+        return self.config.stage_seconds + step * n_steps + scored * scored_steps(spec) / 3
 
 
-def measured_step(spec: StageSpec, device: torch.device) -> float:
-    """Seconds of a training step of the stage's model on random bytes; the update is left out.
+def machine_of(name: str, suite: SuiteConfig) -> Machine:
+    """A machine from configs/machine or a path, as the suite would use it."""
+    config = load_machine(name)
+    return Machine(config, is_compiled(suite.run.compile, config.device))
+
+
+def _figure(machine: str, what: str, table: Mapping[str, T], by: str, key: str) -> T:
+    if key not in table:
+        raise ConfigError(
+            f"machine {machine} has no {what} for {by} {key}; it has: {', '.join(sorted(table))}"
+        )
+    return table[key]
+
+
+def step_clock(device: str) -> Callable[[], float]:
+    """What steps are timed by: on a CPU its own time, whatever else keeps the machine busy."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def measured_step(
+    spec: StageSpec, device: torch.device, n_steps: int = STEPS, *, is_compiled: bool = False
+) -> float:
+    """Seconds of a training step of the stage's model on random bytes, its update included.
 
     Of a batch that is large, or for which memory is short, part is measured.
+
+    Args:
+        spec: of the stage.
+        device: where to train.
+        n_steps: steps to take, of which the first only warms up; fewer if they take long.
+        is_compiled: whether to compile them.
     """
     set_float32_products(spec.precision)
-    model_class = import_class(spec.model_class, Transformer, "model_class")
-    config, random = ModelConfig(**spec.model), torch.Generator().manual_seed(0)
-    model = model_class(config, generator=random).to(device)
-    for name in spec.frozen:
-        model.get_parameter(name).requires_grad_(False)
+    random, method = torch.Generator().manual_seed(0), Plain()
+    fit = replace(_first_fit(spec, device, random), is_compiled=is_compiled)
+    config = fit.model.config
     is_half = spec.precision == "bf16-mixed"
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = step_clock(device.type)
 
     def seconds(n: int) -> float:
-        shape, took = (n, config.seq_len + 1), 0.0
-        batch = torch.randint(config.vocab_size, shape, generator=random).to(device)
-        for _ in range(STEPS):
+        method.begin(fit)
+        batch = torch.randint(config.vocab_size, (n, config.seq_len + 1), generator=random)
+        batch, times = batch.to(device), list[float]()
+        while len(times) < STEPS or (len(times) < n_steps and sum(times) < MOST_SECONDS):
             started = clock()
             with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
-                loss = mean_nats(model, batch)
+                loss = method(batch)
             loss.backward()
-            model.zero_grad()
+            method.update()
             wait_for(device)
-            took = clock() - started
-        return took * spec.batch_size / n
+            times.append(clock() - started)
+        return statistics.median(times[1:]) * spec.batch_size / n
 
     most = max(1, MOST_TOKENS // config.seq_len)
     return first_that_fits(halvings(min(spec.batch_size, most)), seconds)
+
+
+def _first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
+    """What a new model of the stage would be trained from."""
+    cls = import_class(spec.model_class, Transformer, "model_class")
+    model = cls(ModelConfig(**spec.model), generator=random).to(device)
+    optimizer = OptimizerConfig(**spec.optimizer)
+    return Fit(
+        model=model,
+        moments=Moments.zeros(model, gradient_powers(optimizer)),
+        frozen=spec.frozen,
+        optimizer=optimizer,
+        rate=RateCurve(peak=1e-4, warmup_flops=1.0, decay=None),
+        budget_flops=spec.budget_flops,
+        step_flops=spec.step_flops,
+    )

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.base.digest import science
@@ -16,7 +17,7 @@ from benchmark.executors.local import LocalExecutor, visible_gpus
 from benchmark.executors.track import Track
 from benchmark.model.compiled import require_compiler
 from benchmark.plan import tuning
-from benchmark.plan.config import SuiteConfig
+from benchmark.plan.config import SuiteConfig, is_compiled
 from benchmark.plan.run import Run
 from benchmark.plan.spec import device
 from benchmark.plan.suite import plan
@@ -43,8 +44,8 @@ class Session:
         self.cache = Path(suite.run.cache).expanduser()
         self.results = Path(suite.run.results).expanduser() / suite.name
         self.device = device(suite.run.device)
-        if suite.run.compile:
-            require_compiler()
+        if is_compiled(suite.run.compile, self.device):
+            require_compiler(self.device)
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
         named = {"corpus": self.corpus.name, "sha256": self.corpus.sha256}
         self.data = named | self.corpus.lengths()
@@ -193,6 +194,8 @@ class Session:
             checkpoint_seconds=settings.checkpoint_seconds,
         )
         if settings.executor == "local":
+            n_sharing = math.ceil(self.workers / len(self.gpus)) if self.gpus else 1
+            context = replace(context, n_sharing=n_sharing)
             return LocalExecutor(context, settings, self.workers, gpus=self.gpus)
         try:
             from benchmark.executors.cluster import RayExecutor  # noqa: PLC0415 - an extra

@@ -52,13 +52,23 @@ class State:
 
 def save_state(path: Path, state: State) -> None:
     """Write a state atomically as one safetensors file; no pickles."""
+    write_packed(path, *pack(state))
+
+
+def pack(state: State, *, copy: bool = False) -> tuple[Weights, dict[str, str]]:
+    """Tensors of a state in main memory, by group and name, and all else as text.
+
+    Args:
+        state: what to save.
+        copy: whether the tensors are to stay as they are now, while training goes on.
+    """
     groups = {
         "weights": state.model.state_dict(),
         "is_new": state.is_new,
         **{f"optimizer.{kind}": named for kind, named in state.moments.tensors.items()},
     }
     tensors = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        f"{group}/{name}": tensor.detach().to("cpu", copy=copy).contiguous()
         for group, named in groups.items()
         for name, tensor in named.items()
     }
@@ -74,9 +84,14 @@ def save_state(path: Path, state: State) -> None:
         "loss_sum": state.loss_sum,
         "loss_count": state.loss_count,
     }
+    return tensors, {"state": json.dumps(header)}
+
+
+def write_packed(path: Path, tensors: Weights, metadata: dict[str, str]) -> None:
+    """Write what `pack` returns, atomically."""
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"state": json.dumps(header)})
+        save_file(tensors, partial, metadata=metadata)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -33,4 +33,7 @@ class Context:
     checkpoint_seconds: float = 60.0
     """Least time between two saves of an unfinished stage; 0 saves after every step."""
 
+    n_sharing: int = 1
+    """Stages that share the stage's GPU, itself included; its times are marked with it."""
+
     on_tick: Callable[[Tick], None] = unobserved

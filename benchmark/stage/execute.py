@@ -15,6 +15,7 @@ from benchmark.stage.fitting import Fitting
 from benchmark.stage.process import ProcessState, import_fabric
 from benchmark.stage.recorder import last_that_fitted
 from benchmark.stage.stage import Stage
+from benchmark.training.memory import device_bytes
 from benchmark.training.shortage import first_that_fits, micro_batches
 
 
@@ -39,11 +40,12 @@ def execute(spec: StageSpec, context: Context) -> StageResult:
         atomic_write_text(folder / "spec.json", json.dumps(asdict(spec), indent=1))
         log = folder / "progress.jsonl"
         previous = store.events(spec.id if recorded is not None else spec.parent or "")
-        n_micro = last_that_fitted(
+        fitted = last_that_fitted(
             log if log.is_file() else previous, "training", "n_micro", default=1
         )
+        room = device_bytes(spec.device) / context.n_sharing
         result = first_that_fits(
-            micro_batches(spec.batch_size, n_micro),
+            micro_batches(spec.batch_size, max(fitted, spec.micro_batches(room))),
             lambda n_micro: _attempt(spec, context, recorded, n_micro),
         )
         if recorded is None:
@@ -62,7 +64,7 @@ def _attempt(
     import_fabric()
     set_float32_products(spec.precision)
     if spec.is_compiled:
-        keep_code(context.cache / "compiled")
+        keep_code(context.cache / "compiled", spec.device)
     log = EventLog(StageStore(context.cache).folder(spec.id) / "progress.jsonl")
     with ProcessState() as process, log:
         return Stage(Fitting(spec, context, n_micro, process), log).run(recorded)

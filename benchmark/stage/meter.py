@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from benchmark.base.errors import DivergenceError
+from benchmark.growth.operator import Weights
 from benchmark.model.compiled import compile_seconds
 from benchmark.model.cost import Position, affordable_steps, training_flops_per_token
-from benchmark.stage.checkpoint import State, save_state
+from benchmark.stage.checkpoint import State, pack, write_packed
 from benchmark.stage.context import TICK_SECONDS, Tick
 from benchmark.stage.fitting import Fitting
 from benchmark.stage.process import wait_for
@@ -42,6 +44,9 @@ class Meter:
         self.seconds = state.position.seconds
         self.last_saved = self.last_tick = time.perf_counter()
         self.save_seconds = 0.0
+        self.saving: Future[float] | None = None
+        self.writer = ThreadPoolExecutor(1)
+        self.compiled_before = compile_seconds() if spec.is_compiled else 0.0
 
     @property
     def left(self) -> range:
@@ -88,18 +93,40 @@ class Meter:
 
     @property
     def is_due(self) -> bool:
-        """Whether to save after this step."""
+        """Whether to save after this step: not while the last state is still being written."""
         spacing = self.fitting.context.checkpoint_seconds
-        if spacing > 0:
+        if spacing == 0:
+            self.close()
+        elif self.saving is not None and not self.saving.done():
+            return False
+        else:
+            self.close()
             spacing = max(spacing, SPACING_PER_SAVE * self.save_seconds)
         return time.perf_counter() - self.last_saved > spacing
 
     def save(self) -> None:
-        """Keep the state of training, to go on from after an interruption."""
+        """Keep the state of training, to go on from after an interruption.
+
+        Only copying it to main memory keeps the next step waiting; another thread writes it.
+        """
         started = time.perf_counter()
-        save_state(self.fitting.progress, self.snapshot())
+        packed = pack(self.snapshot(), copy=True)
+        self.saving = self.writer.submit(self._write, started, *packed)
         self.last_saved = time.perf_counter()
-        self.save_seconds = self.last_saved - started
+
+    def _write(self, started: float, tensors: Weights, metadata: dict[str, str]) -> float:
+        write_packed(self.fitting.progress, tensors, metadata)
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        """Wait for the state that is being written, if one is.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            self.save_seconds = saving.result()
 
     def _record_loss(self) -> None:
         """Record the mean loss since the last time, and begin anew.
@@ -146,7 +173,7 @@ class Meter:
     def finish(self) -> State:
         """Evaluate the end of the stage, record its cost, and return its last state."""
         if self.spec.is_compiled:
-            spent, at = compile_seconds(), where(self.position)
+            spent, at = compile_seconds() - self.compiled_before, where(self.position)
             self.recorder.log.append("compilation", compile_seconds=spent, **at)
         self.evaluate()
         return self.charged()

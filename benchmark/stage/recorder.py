@@ -55,10 +55,16 @@ class Recorder:
             self._record_shortage("evaluation", position, n_windows=result.batch_size)
         return result
 
-    def record_provenance(self) -> None:
-        """Record what this process computes with, unless that is in the log already."""
+    def record_provenance(self, n_sharing: int = 1) -> None:
+        """Record what this process computes with, unless that is in the log already.
+
+        Args:
+            n_sharing: stages that share its GPU, itself included.
+        """
         spec = self.spec
         made_with = process_provenance(spec.device, spec.precision, is_compiled=spec.is_compiled)
+        if n_sharing > 1:
+            made_with = made_with | {"stages_per_gpu": n_sharing}
         events = read_events(self.log.path)
         if made_with not in [e["made_with"] for e in events if e["kind"] == "provenance"]:
             self.log.append("provenance", stage_id=self.spec.id, made_with=made_with)

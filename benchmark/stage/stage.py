@@ -6,6 +6,7 @@ optimizer's state and how many bytes of the event log belong to it.
 """
 
 import time
+from contextlib import closing
 from dataclasses import replace
 
 from benchmark.base.errors import GrowthError, RecordError
@@ -47,7 +48,7 @@ class Stage:
         """
         started, memory = time.perf_counter(), PeakMemory(self.spec.device)
         resumed = self._resume()
-        self.recorder.record_provenance()
+        self.recorder.record_provenance(self.fitting.context.n_sharing)
         state = resumed or self._begin()
         self.recorder.record_micro_batch(state.position, self.fitting.n_micro)
         state, error = self._train(state)
@@ -165,7 +166,7 @@ class Stage:
             )
 
     def _train(self, state: State) -> tuple[State, str | None]:
-        meter = Meter(self.fitting, self.recorder, state)
-        if error := self.fitting.fit(state, meter.left, meter.on_step):
-            return meter.charged(), error
-        return meter.finish(), None
+        with closing(Meter(self.fitting, self.recorder, state)) as meter:
+            if error := self.fitting.fit(state, meter.left, meter.on_step):
+                return meter.charged(), error
+            return meter.finish(), None

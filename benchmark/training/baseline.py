@@ -41,7 +41,7 @@ class Fit:
 
     model: Transformer
     moments: Moments
-    is_new: Weights
+    is_new: Weights = field(default_factory=Weights)
     frozen: Collection[str] = ()
     """Parameters without gradient, update and decay."""
 
@@ -50,19 +50,19 @@ class Fit:
     rule: SizeRule = field(default_factory=SizeRule)
     """Factors on the rate, by tensor."""
 
-    rewarm: Rewarm | None
+    rewarm: Rewarm | None = None
     """The re-warm-up that began at the latest growth."""
 
     budget_flops: float
     """The suite's C*."""
 
-    grown_at: float
+    grown_at: float = 0.0
     """FLOPs spent at the latest growth; 0 before the first."""
 
-    start_flops: float
+    start_flops: float = 0.0
     """Spent before the first step of the stage."""
 
-    n_done: int
+    n_done: int = 0
     """Steps of the stage that were taken before an interruption."""
 
     step_flops: float

@@ -1,12 +1,16 @@
-"""Memory of a process: kept between steps, and the peak of a stage whatever came before it."""
+"""Memory: what a training step needs, what a process keeps between steps, and a stage's peak."""
 
 import ctypes
+import math
 import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from benchmark.model.kernels import N_CHUNKS
+from benchmark.model.transformer import Kind, Transformer
 
 STAGE, PROCESS = "stage", "process"
 _SLACK = 2**24
@@ -31,6 +35,13 @@ def keep_freed_memory() -> None:
 
 def _glibc(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None)
+
+
+def device_bytes(device: str) -> float:
+    """Memory of the GPU that this process uses, whoever else uses it; infinite for a CPU."""
+    if device != "cuda":
+        return math.inf
+    return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 class PeakMemory:
@@ -76,3 +87,33 @@ def _status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = {name: value for name, _, value in (line.partition(":") for line in lines)}[field]
     return 1024 * int(kilobytes.removesuffix("kB"))
+
+
+def step_bytes(model: Transformer, n_tokens: int, *, is_half: bool) -> int:
+    """Estimate of what a training step takes on a GPU at its peak.
+
+    A parameter takes 16 bytes: weight, gradient and two moments; 2 more for the copy that products
+    of bfloat16 are given. A token takes what the backward pass reads: of each linear map its input
+    and its output (a residual write's is only added), of each norm its input in float32, a quarter
+    more for copies such as queries and keys that were turned, and 16 bytes for each logit, where
+    these are not made in parts.
+
+    Args:
+        model: may be a shell without memory.
+        n_tokens: of one micro-batch.
+        is_half: whether products are of bfloat16.
+    """
+    width, per_token = 2 if is_half else 4, 0.0
+    for _, part in model.parts():
+        for axes in part.axes.values():
+            n_out, n_in = (
+                math.prod(map(model.config.size, ends)) for ends in (axes.out, axes.into)
+            )
+            if axes.kind is Kind.MAP:
+                per_token += width * (n_in + (n_out if axes.out != ("d_model",) else 0))
+            elif axes.kind is Kind.GAIN:
+                per_token += 4 * n_in * n_out
+    n_params = sum(parameter.numel() for parameter in model.parameters())
+    n_parts = 1 if model.large_head is None else N_CHUNKS
+    logits = 16 * model.config.vocab_size / n_parts
+    return int(n_params * (18 if is_half else 16) + n_tokens * (1.25 * per_token + logits))
