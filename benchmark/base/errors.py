@@ -17,6 +17,10 @@ class GrowthError(BenchmarkError):
     """A growth operator cannot map this model to that target."""
 
 
+class CheckpointError(BenchmarkError):
+    """A trained model on disk is damaged, contradicts itself, or is of a kind that cannot grow."""
+
+
 class DataError(BenchmarkError):
     """A corpus is missing, damaged, unreachable or too short for what was asked."""
 

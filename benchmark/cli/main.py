@@ -180,6 +180,59 @@ def run(
 
 
 @app.command()
+def grow(  # noqa: PLR0913 - options of a command
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The folder of a checkpoint of transformers.")
+    ],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Arguments of the method.")
+    ] = None,
+    *,
+    method: Annotated[
+        str, typer.Option(help="A name in configs/method, a YAML file, or MODULE:CLASS.")
+    ],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SIZE=VALUE", help="d_model, n_layer, n_head, n_kv_head or d_ff; may repeat."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder to make; must not be there.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not compare the logits of both models.")
+    ] = False,
+    optimizer: Annotated[
+        bool, typer.Option("--optimizer", help="Grow optimizer.pt of the Trainer as well.")
+    ] = False,
+    architecture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Describes the tensors of another model.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+) -> None:
+    """Make a trained checkpoint of transformers larger, and compare the logits of both.
+
+    Exit code 1 means that the method claims to keep the function, and does not.
+    """
+    from benchmark.cli import grow as command
+    from benchmark.plan.reading import parse
+    from benchmark.pretrained.grow import Request
+
+    chosen = {"dry run": dry_run, "no check": no_check, "optimizer": optimizer}
+    request = Request(
+        path=path,
+        method=method,
+        to=to,
+        arguments=parse(arguments or ()),
+        seed=seed,
+        architecture=architecture,
+    )
+    command.grow(request, out, console(), {name for name, is_on in chosen.items() if is_on})
+
+
+@app.command()
 def report(
     results: ResultsName,
     check: Annotated[

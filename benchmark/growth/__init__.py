@@ -10,7 +10,7 @@ schedule.py  what sizes a run passes through, and when it takes the next one
 """
 
 from benchmark.growth.axis_map import AxisMap
-from benchmark.growth.depth import DepthOperator
+from benchmark.growth.depth import DepthOperator, DepthTransfer
 from benchmark.growth.grow import Unchanged, grown_model
 from benchmark.growth.noise import add_split_noise
 from benchmark.growth.operator import (
@@ -28,6 +28,7 @@ from benchmark.growth.width import Fill, WidthOperator, WidthTransfer
 __all__ = [
     "AxisMap",
     "DepthOperator",
+    "DepthTransfer",
     "Fill",
     "GrowthOperator",
     "Moments",

@@ -3,6 +3,7 @@
 import re
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, final
 
 import torch
@@ -59,17 +60,24 @@ class DepthOperator(GrowthOperator):
                     f"{type(self).__name__}.source starts block {layer} of n_layer={n_large} from "
                     f"block {source}; it must be from -1 to {n_small - 1}"
                 )
-        return _DepthTransfer(self, n_small, n_large, small.shell(target))
+        return DepthTransfer(self, n_small, n_large, small.shell(target))
 
 
 @dataclass(frozen=True)
-class _DepthTransfer(Transfer):
+class DepthTransfer(Transfer):
+    """What a `DepthOperator` does, tensor by tensor."""
+
     operator: DepthOperator
     n_small: int
     n_large: int
     shell: Transformer
 
-    def _origin(self, name: str) -> tuple[str | None, bool]:
+    @cached_property
+    def axes(self) -> dict[str, Axes]:
+        """Axes of every large tensor."""
+        return self.shell.axes()
+
+    def origin(self, name: str) -> tuple[str | None, bool]:
         """Small tensor that `name` starts from (None: none), and whether its block is new."""
         match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
         if match is None:
@@ -79,23 +87,28 @@ class _DepthTransfer(Transfer):
         is_new = self.operator.is_repeat(layer, self.n_small, self.n_large)
         return (None if source < 0 else f"blocks.{source}.{match[2]}"), is_new
 
+    def weight(self, name: str, small: Weights, fresh: Weights) -> Tensor:
+        """A large tensor, of the small one's shape; for the arguments see `weights`."""
+        origin, is_new = self.origin(name)
+        weight = fresh[name] if origin is None else small[origin]
+        adapted = self.operator.adapt(weight, self.axes[name]) if is_new else weight
+        # what was drawn is overwritten, so that no block is held twice
+        return weight.copy_(adapted) if origin is None else adapted
+
+    def inherited(self, name: str) -> str | None:
+        """Small tensor whose moments a large one continues; None where they start from zero."""
+        origin, is_new = self.origin(name)
+        return None if is_new and not self.operator.copies_moments else origin
+
     @override
     def weights(self, small: Weights, fresh: Weights) -> Weights:
-        grown: Weights = {}
-        for name, axes in self.shell.axes().items():
-            origin, is_new = self._origin(name)
-            weight = fresh[name] if origin is None else small[origin]
-            adapted = self.operator.adapt(weight, axes) if is_new else weight
-            # what was drawn is overwritten, so that no block is held twice
-            grown[name] = weight.copy_(adapted) if origin is None else adapted
-        return grown
+        return {name: self.weight(name, small, fresh) for name in self.axes}
 
     @override
     def moments(self, small: Weights, power: int) -> Weights:
         grown: Weights = {}
         for name, like in self.shell.named_parameters():
-            origin, is_new = self._origin(name)
-            if origin is None or (is_new and not self.operator.copies_moments):
+            if (origin := self.inherited(name)) is None:
                 some = next(iter(small.values()))
                 grown[name] = torch.zeros(like.shape, dtype=some.dtype, device=some.device)
             else:
@@ -104,16 +117,16 @@ class _DepthTransfer(Transfer):
 
     @override
     def needs_fresh(self, name: str) -> bool:
-        return self._origin(name)[0] is None
+        return self.origin(name)[0] is None
 
     @override
     def steps(self, small: "Moments") -> dict[str, float]:
-        origins = {name: self._origin(name)[0] for name, _ in self.shell.named_parameters()}
+        origins = {name: self.origin(name)[0] for name, _ in self.shell.named_parameters()}
         return {name: small.step[old] if old else 0.0 for name, old in origins.items()}
 
     @override
     def is_new(self) -> Weights:
         return {
-            name: torch.full(like.shape, self._origin(name)[1], device="cpu")
+            name: torch.full(like.shape, self.origin(name)[1], device="cpu")
             for name, like in self.shell.named_parameters()
         }

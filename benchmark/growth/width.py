@@ -97,9 +97,14 @@ class WidthTransfer(Transfer):
         return self.operator.gain_scale(self.small, self.shell.config)
 
     def _has_scaled_gain(self, name: str) -> bool:
-        """Whether a tensor is the gain of a norm over d_model, and that changes."""
+        """Whether a tensor scales as the gains of norms over d_model do, and these change."""
         axes = self.axes[name]
-        return axes.kind is Kind.GAIN and "d_model" in axes.names and self._gain_scale != 1
+        is_gain = axes.kind is Kind.GAIN and "d_model" in axes.names
+        return (is_gain or axes.shares_eps) and self._gain_scale != 1
+
+    def changes(self, name: str) -> bool:
+        """Whether a large tensor is another than the small one of its name."""
+        return bool(self.sides(name)) or self._has_scaled_gain(name) or self.needs_fresh(name)
 
     def image(self, name: str, small: Weights) -> Tensor:
         """A large tensor on the coordinates that have a source, before gains scale and noise."""
@@ -157,9 +162,10 @@ class WidthTransfer(Transfer):
 
     def _gaps(self, name: str) -> dict[int, Fill]:
         """What fills each dimension that has coordinates without a source."""
-        is_gain = self.axes[name].kind is Kind.GAIN
+        of_norms: dict[Kind, Fill] = {Kind.GAIN: "fresh", Kind.SHIFT: "zero"}
+        of_norm = of_norms.get(self.axes[name].kind)
         return {
-            dim: "fresh" if is_gain else self.operator.fill(axis, side, self.small)
+            dim: of_norm or self.operator.fill(axis, side, self.small)
             for dim, axis, side, axis_map in self.sides(name)
             if len(axis_map.sourced) < len(axis_map.source)
         }

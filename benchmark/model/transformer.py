@@ -197,6 +197,7 @@ class Kind(Enum):
     MAP = "linear map"
     TABLE = "look-up table"
     GAIN = "elementwise gain of a norm"
+    SHIFT = "elementwise shift of a norm, zero along new features"
     CONSTANT = "scalar that is no parameter, such as the epsilon of a norm"
 
 
@@ -212,6 +213,8 @@ class Axes:
     out: tuple[str, ...] = ()
     into: tuple[str, ...] = ()
     kind: Kind = Kind.MAP
+    shares_eps: bool = False
+    """Whether a norm with the same epsilon as those over d_model reads it: both scale together."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -317,8 +320,10 @@ class Norm(FreePart):
 
     def __init__(self, config: ModelConfig, *, feeds_tied_head: bool = False) -> None:
         super().__init__()
-        dims = {"into": ("d_model",)} if feeds_tied_head else {"out": ("d_model",)}
-        self.axes = {"weight": Axes(**dims, kind=Kind.GAIN), "eps": Axes(kind=Kind.CONSTANT)}
+        gain = Axes(("d_model",), kind=Kind.GAIN)
+        if feeds_tied_head:
+            gain = Axes(into=("d_model",), kind=Kind.GAIN)
+        self.axes = {"weight": gain, "eps": Axes(kind=Kind.CONSTANT)}
         self.weight = nn.Parameter(torch.ones(config.d_model))
         self.register_buffer("eps", torch.tensor(config.norm_eps, dtype=torch.float64))
         self.is_rms = config.norm == "rmsnorm"

@@ -1,0 +1,226 @@
+"""From the folder of a checkpoint to that of a larger one."""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.base.errors import CheckpointError
+from benchmark.pretrained.architecture import Layout, TensorSpec, load_architecture, stored_shape
+from benchmark.pretrained.folder import (
+    DTYPES,
+    FLOATS,
+    CheckpointFolder,
+    Entry,
+    Stored,
+    entry_bytes,
+    shard_names,
+    shards,
+    write_index,
+    write_json,
+    write_shard,
+)
+from benchmark.pretrained.growth import Asked, Growth, closed_form
+
+PIECE_BYTES = 32 * 2**20
+"""Of a large table or head; more are grown some rows at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for."""
+
+    path: Path
+    method: str
+    to: list[str]
+    arguments: dict[str, object]
+    seed: int = 0
+    architecture: Path | None = None
+    """A file to read instead of the packaged ones."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor of the large checkpoint, or of the small one."""
+
+    name: str
+    """For operators."""
+
+    file_name: str
+    spec: TensorSpec
+
+
+class Plan:
+    """A growth that can be done, with every choice made; so far only headers were read.
+
+    Raises:
+        BenchmarkError: it cannot, because of the checkpoint, the method or the sizes.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request, self.source = request, CheckpointFolder(request.path)
+        architecture = load_architecture(self.source.model_type, request.architecture)
+        self.layout = Layout(architecture, self.source.fields)
+        operators = closed_form(request.method, request.arguments)
+        self.small = self.layout.config
+        self.tensors = self._found()
+        self.large = self.layout.target(request.to)
+        self.growth = Growth(self.layout, self.large, operators, request.seed)
+        self.growth.steps  # noqa: B018 - refuses what the operators cannot reach
+        self.fields = self.layout.grown_fields(
+            self.large, self.growth.eps_scale, self.growth.sources()
+        )
+
+    def _found(self) -> dict[str, Named]:
+        """Every tensor of the checkpoint by the operators' name for it, checked against the config.
+
+        Raises:
+            CheckpointError: one is missing, unknown, of another shape or no floating-point numbers.
+        """
+        stored, found = self.source.tensors, dict[str, Named]()
+        for name, full_name, spec in self.layout.tensors(self.small.n_layer):
+            short = full_name.removeprefix(self.layout.architecture.prefix)
+            file_name = full_name if full_name in stored else short
+            if file_name in stored:
+                found[name] = Named(name, file_name, spec)
+                self._check(found[name], stored[file_name])
+            elif not (spec.kind == "copy" or (spec.role == "head" and self.small.tied)):
+                raise CheckpointError(f"{full_name} is missing; config.json makes it part of this")
+        known = {named.file_name for named in found.values()}
+        if unknown := [name for name in stored if name not in known]:
+            raise CheckpointError(
+                f"unknown tensor {unknown[0]}: config.json and the file of the architecture "
+                f"{self.source.model_type} have none of that name"
+            )
+        return found
+
+    def _check(self, named: Named, stored: Stored) -> None:
+        if named.spec.kind == "copy":
+            return
+        shape = stored_shape(named.spec, self.small)
+        if shape != stored.shape:
+            raise CheckpointError(
+                f"{named.file_name} is {list(stored.shape)}, but config.json makes it {list(shape)}"
+            )
+        if stored.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{named.file_name} is stored as {stored.dtype}: what can be grown is "
+                f"{', '.join(FLOATS)}"
+            )
+
+    @cached_property
+    def wide(self) -> torch.dtype:
+        """What is computed in: float32, or float64 where something is stored in that."""
+        is_double = any(stored.dtype == "F64" for stored in self.source.tensors.values())
+        return torch.float64 if is_double else torch.float32
+
+    @property
+    def stored(self) -> torch.dtype:
+        """Data type of most of the weights."""
+        stored = [s for s in self.source.tensors.values() if s.dtype in FLOATS]
+        kinds = Counter[str]()
+        for tensor in stored:
+            kinds[tensor.dtype] += tensor.n_bytes
+        return DTYPES[kinds.most_common(1)[0][0]]
+
+    @cached_property
+    def entries(self) -> dict[Entry, Named]:
+        """Every tensor of the large checkpoint, in the order of its files."""
+        entries = dict[Entry, Named]()
+        prefix = self.layout.architecture.prefix
+        for name, full_name, spec in self.layout.tensors(self.large.n_layer):
+            if (origin := self.tensors.get(self.growth.origin(name))) is None:
+                continue
+            stored = self.source.tensors[origin.file_name]
+            is_whole = origin.file_name.startswith(prefix)
+            file_name = full_name if is_whole else full_name.removeprefix(prefix)
+            shape = stored.shape
+            if spec.kind != "copy":
+                shape = stored_shape(spec, self.large)
+            entries[file_name, stored.dtype, shape] = Named(name, file_name, spec)
+        return entries
+
+    @property
+    def shards(self) -> list[list[Entry]]:
+        """What each file of the large checkpoint holds."""
+        return shards(list(self.entries), self.source.most_bytes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the large checkpoint's tensors."""
+        return sum(map(entry_bytes, self.entries))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the large model is claimed to compute what the small one does."""
+        return all(step.is_exact for step in self.growth.steps)
+
+    def steps(self) -> Iterator[tuple[str, str, bool]]:
+        """Of every step: the operator, what it grows, and whether that is claimed to be exact."""
+        for step in self.growth.steps:
+            small, large = step.small.sizes(), step.large.sizes()
+            heads = "queries of each key" if step.transfer.shell.by_query else "n_kv_head"
+            grown = [
+                f"{heads if name == 'n_head' else name} {old} to {large[name]}"
+                for name, old in small.items()
+                if large[name] != old
+            ]
+            yield type(step.operator).__name__, ", ".join(grown), step.is_exact
+
+    def write(self, folder: Path, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Write config, weights and what lies beside them.
+
+        Args:
+            folder: an empty one.
+            advance: told how many bytes were written, piece by piece.
+
+        Raises:
+            CheckpointError: the disk is too small, or a tensor has NaN.
+        """
+        if (free := shutil.disk_usage(folder).free) < self.n_bytes:
+            raise CheckpointError(
+                f"{self.n_bytes:,} bytes are to be written, and the disk has {free:,} left"
+            )
+        write_json(folder / "config.json", self.fields)
+        self.source.copy_beside(folder)
+        groups = self.shards
+        for name, group in zip(shard_names(len(groups)), groups, strict=True):
+            write_shard(folder / name, group, self._pieces(group, advance))
+        write_index(folder, groups)
+
+    def _pieces(self, group: list[Entry], advance: Callable[[int], None]) -> Iterator[Tensor]:
+        for entry in group:
+            for piece in self._grown(self.entries[entry], entry):
+                yield piece
+                advance(piece.nbytes)
+
+    def _grown(self, named: Named, entry: Entry) -> Iterator[Tensor]:
+        """A large tensor as it is stored, in as many pieces as it takes."""
+        _, dtype, shape = entry
+        is_long = named.spec.out.startswith("vocab_size") and entry_bytes(entry) > PIECE_BYTES
+        n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES) if is_long else 1
+        n_rows = -(-self.small.vocab_size // n_pieces)
+        for start in range(0, self.small.vocab_size if is_long else 1, n_rows):
+            rows = slice(start, min(start + n_rows, self.small.vocab_size))
+            growth = self.growth.of_rows(rows) if is_long else self.growth
+            read = partial(self.read, rows=rows if is_long else slice(None))
+            weight = growth.weights(Asked(read, self.tensors.__contains__), self.wide)[named.name]
+            shape = (rows.stop - rows.start, *shape[1:]) if is_long else shape
+            yield to_stored(weight, named.spec, shape).to(DTYPES[dtype])
+
+    def read(self, name: str, rows: slice = slice(None)) -> Tensor:
+        """A tensor of the checkpoint as operators see it."""
+        named = self.tensors[name]
+        tensor = self.source.read(named.file_name, rows)
+        return tensor.T if named.spec.transposed else tensor
+
+
+def to_stored(weight: Tensor, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
+    """A tensor as it lies in a file."""
+    return weight.reshape(shape[::-1]).T if spec.transposed else weight.reshape(shape)

@@ -1,0 +1,245 @@
+"""A method's operators, applied to the tensors of a checkpoint one after the other.
+
+Each step is a mapping from names to large tensors that asks the step below for small ones, down to
+the files: what a tensor needs is read when it is asked for, and nothing is kept. Random numbers
+come from a stream of each tensor's own, so the order of asking does not matter.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import PluginConfig
+from benchmark.base.seeding import generator, stream_seed
+from benchmark.growth import DepthOperator, GrowthOperator, Resources, Weights, WidthOperator
+from benchmark.growth.depth import DepthTransfer
+from benchmark.growth.grow import check_reach, enlargements
+from benchmark.growth.width import WidthTransfer
+from benchmark.model.transformer import Kind, ModelConfig, Transformer
+from benchmark.plan.config import load_method
+from benchmark.plan.guard import build_method
+from benchmark.pretrained.architecture import Layout
+
+
+class Asked(dict[str, Tensor]):
+    """Tensors that are made whenever they are asked for.
+
+    Args:
+        make: a tensor by its name.
+        has: whether there is one.
+    """
+
+    def __init__(
+        self, make: Callable[[str], Tensor], has: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        super().__init__()
+        self.make, self.has = make, has
+
+    def __missing__(self, name: str) -> Tensor:
+        return self.make(name)
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return self.has(str(name))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator on the way, with its random choices made."""
+
+    operator: GrowthOperator
+    transfer: WidthTransfer | DepthTransfer
+    small: ModelConfig
+    large: ModelConfig
+    generator: torch.Generator
+    seed: int
+    init_std: float
+
+    def weight(self, name: str, below: Weights, dtype: torch.dtype) -> Tensor:
+        """A large tensor: at least of precision `dtype` if it is computed, else as it was."""
+        transfer = self.transfer
+        if name not in transfer.axes:  # a buffer, which has no axes
+            return below[self.origin(name)]
+        self.generator.manual_seed(stream_seed(self.seed, "noise", name))
+        fresh = Asked(lambda wanted: self._fresh(wanted, dtype))
+        if isinstance(transfer, DepthTransfer):
+            return transfer.weight(name, below, fresh)
+        if not transfer.changes(name):
+            return below[name]
+        return transfer.weight(name, Asked(lambda n: below[n].to(dtype), below.__contains__), fresh)
+
+    def _fresh(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A new tensor as transformers draws it: maps and tables normal, gains one, biases zero."""
+        axes = self.transfer.axes[name]
+        shape = axes.shape(self.large)
+        if axes.kind is Kind.GAIN:
+            return torch.ones(shape, dtype=dtype)
+        if axes.kind is Kind.SHIFT or (axes.kind is Kind.MAP and not axes.into):
+            return torch.zeros(shape, dtype=dtype)
+        own = generator(self.seed, "fresh", name)
+        return torch.empty(shape, dtype=dtype).normal_(std=self.init_std, generator=own)
+
+    def moment(self, name: str, below: Weights, power: int) -> Tensor:
+        """A large moment that follows this power of the gradient."""
+        if isinstance(self.transfer, WidthTransfer):
+            return self.transfer.moment(name, below, power)
+        origin = self.transfer.inherited(name)
+        return below[self.origin(name)].mul(0) if origin is None else below[origin]
+
+    def inherits(self, name: str) -> bool:
+        """Whether the moments of a large tensor continue small ones."""
+        if isinstance(self.transfer, WidthTransfer):
+            return True
+        return self.transfer.inherited(name) is not None
+
+    def origin(self, name: str) -> str:
+        """Small tensor that a large one starts from; the first block's if from none."""
+        if isinstance(self.transfer, WidthTransfer):
+            return name
+        origin = self.transfer.origin(name)[0]
+        return re.sub(r"^blocks\.\d+", "blocks.0", name) if origin is None else origin
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the operator claims that this step keeps the function."""
+        return self.operator.keeps_function(self.small, self.large)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What becomes of each tensor between two sizes."""
+
+    layout: Layout
+    large: ModelConfig
+    operators: tuple[GrowthOperator, ...]
+    seed: int
+    first_row: int = 0
+    """Of the vocabulary, where only some rows of it are grown."""
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The steps of the growth; queries within their groups grow last.
+
+        Raises:
+            GrowthError: the operators cannot reach the size.
+        """
+        small = self.layout.config
+        middle = replace(self.large, n_query=small.n_query)
+        steps = list(self._steps(small, middle, by_query=False))
+        by_query = [_by_query(config) for config in (middle, self.large)]
+        return [*steps, *self._steps(*by_query, by_query=True)]
+
+    def _steps(self, small: ModelConfig, large: ModelConfig, *, by_query: bool) -> Iterator[Step]:
+        check_reach(small, large, self.operators)
+        for i, (operator, middle) in enumerate(enlargements(small, large, self.operators)):
+            source = generator(self.seed, "maps", i, int(by_query))
+            outline = self.layout.outline(small, by_query=by_query)
+            transfer = operator.prepare(outline, middle, Resources(source))
+            assert isinstance(transfer, WidthTransfer | DepthTransfer)
+            std = self.layout.value("initializer_range") or 0.02
+            seed = stream_seed(self.seed, "tensors", i, int(by_query), self.first_row)
+            yield Step(operator, transfer, small, middle, source, seed, float(std))
+            small = middle
+
+    def weights(self, small: Weights, dtype: torch.dtype) -> Weights:
+        """Every large tensor, when it is asked for, from those of the checkpoint."""
+        return self._through(small, lambda step, name, below: step.weight(name, below, dtype))
+
+    def moments(self, small: Weights, power: int) -> Weights:
+        """Every large moment, when it is asked for."""
+        return self._through(small, lambda step, name, below: step.moment(name, below, power))
+
+    def _through(self, small: Weights, grow: Callable[[Step, str, Weights], Tensor]) -> Weights:
+        for step in self.steps:
+            small = _above(step, small, grow)
+        return small
+
+    def origin(self, name: str) -> str:
+        """The tensor of the checkpoint that a large one starts from."""
+        for step in reversed(self.steps):
+            name = step.origin(name)
+        return name
+
+    @property
+    def eps_scale(self) -> float:
+        """Factor on the epsilon of norms over d_model."""
+        scale = 1.0
+        for step in self.steps:
+            if isinstance(step.operator, WidthOperator):
+                scale *= step.operator.gain_scale(step.small, step.large) ** 2
+        return scale
+
+    def inherits(self, name: str) -> bool:
+        """Whether the moments of a large tensor continue those of the checkpoint."""
+        for step in reversed(self.steps):
+            if not step.inherits(name):
+                return False
+            name = step.origin(name)
+        return True
+
+    def sources(self) -> list[int]:
+        """Number of the small block that each large one starts from."""
+        names = [self.origin(f"blocks.{layer}.any") for layer in range(self.large.n_layer)]
+        return [int(name.split(".")[1]) for name in names]
+
+    def of_rows(self, rows: slice) -> "Growth":
+        """The same growth of a checkpoint with some of the vocabulary's rows."""
+        layout = _Rows(self.layout.architecture, self.layout.fields, rows.stop - rows.start)
+        large = replace(self.large, vocab_size=layout.n_rows)
+        return replace(self, layout=layout, large=large, first_row=rows.start)
+
+
+@dataclass(frozen=True)
+class _Rows(Layout):
+    """A layout of which only some rows of the vocabulary are there."""
+
+    n_rows: int
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        return replace(super().config, vocab_size=self.n_rows)
+
+
+def _above(step: Step, below: Weights, grow: Callable[[Step, str, Weights], Tensor]) -> Weights:
+    return Asked(lambda name: grow(step, name, below), lambda name: name in step.transfer.axes)
+
+
+def _by_query(config: ModelConfig) -> ModelConfig:
+    """The same sizes with what operators call heads and queries exchanged."""
+    return replace(config, n_head=config.n_query, n_query=config.n_head)
+
+
+def closed_form(method: str, arguments: dict[str, object]) -> tuple[GrowthOperator, ...]:
+    """The operators of a method that computes each large tensor from the small ones.
+
+    Args:
+        method: a name in configs/method, a YAML file, or "package.module:Class".
+        arguments: of its class, over those of the file.
+
+    Raises:
+        ConfigError: there is no such method, or it learns, masks or needs an architecture.
+    """
+    if ":" in method and not method.endswith((".yaml", ".yml")):
+        plugin = PluginConfig(target=method, args=dict(arguments))
+    else:
+        config = load_method(method)
+        plugin = PluginConfig(target=config.target, args={**config.args, **arguments})
+    baseline = build_method(plugin, "method")
+    if baseline.model_class is not Transformer or baseline.source_class is not None:
+        named = baseline.model_class.__name__
+        raise ConfigError(f"method {method} grows a {named}, an architecture of its own")
+    for operator in baseline.operators:
+        if not isinstance(operator, WidthOperator | DepthOperator):
+            raise ConfigError(
+                f"method {method}: {type(operator).__name__} learns or chooses by training; what "
+                "grows a checkpoint computes each tensor from those that are there"
+            )
+    if not baseline.operators:
+        raise ConfigError(f"method {method} grows nothing")
+    return baseline.operators
