@@ -245,9 +245,12 @@ def _figures_of_the_paper(study: Study) -> list[str]:
 def of_conventions(study: Study) -> list[str]:
     """What each way of counting is worth on the same runs."""
     name = next((name for name in HEADLINE if study.has(name)), None)
-    if name is None or "conventions" not in study.get(name).tables:
+    if name is None:
         return [study.planned(HEADLINE[0])]
     table = study.get(name).tables["conventions"]
+    if table.empty:
+        return ["Scratch was not annealed at half of C*, so nothing can be counted."]
+    table = table.sort_values("ours", ascending=False, kind="stable")
     cited = {(row["published"], row["convention"], row["source"]): row["method"]
              for row in rows(table)[::-1] if row["source"]}  # fmt: skip
     columns: Columns = {**COUNTED, "method": _linked(name), "published": ("published", str)}

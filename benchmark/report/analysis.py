@@ -89,6 +89,7 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
         "comparisons": compared,
         "speed_ups": faster,
         "growth_events": tables.growth_events(data),
+        "conventions": conventions(data, compared),
     }
     of_suite = {
         "shared_compute": tables.shared_compute(data),
@@ -106,19 +107,16 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
         overlap=shared_text,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
-        | _of_some(data, found, compared, plan)
+        | _of_some(data, found, plan)
         | of_suite
         | records,
     )
 
 
-def _of_some(
-    data: Frames, found: Controls, compared: pd.DataFrame, plan: Registration
-) -> dict[str, pd.DataFrame]:
+def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
     """Tables that only some suites have."""
     tried, crossed = tuning.trials(data, found), factors.design(data)
     tables = {
-        "conventions": conventions(data, compared),
         "tuning": tuning.tuning(data, found, tried),
         "tuning_trials": tried,
         "main_effects": factors.main_effects(crossed),

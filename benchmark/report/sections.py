@@ -115,13 +115,6 @@ _RUNS: Columns = {
     "test bpb": ("test_bpb", bpb),
     "val bpb": ("val_bpb", bpb),
 }
-_FAILURES: Columns = {
-    "method": ("method", code),
-    "seed": ("seed", str),
-    "status": ("status", str),
-    "got to": ("", lambda row: percent(row["flops"] / row["budget_flops"])),
-    "error": ("error", str),
-}
 
 
 def differences(analysis: Analysis) -> list[str]:
@@ -157,8 +150,8 @@ def costs(analysis: Analysis) -> list[str]:
 
 def by_convention(analysis: Analysis) -> list[str]:
     """The same runs as other papers count theirs, and as this one does."""
-    table = analysis.tables.get("conventions")
-    if table is None:
+    table = analysis.tables["conventions"]
+    if table.empty:
         return []
     readings = "; ".join(f"*{CONVENTIONS[key]}*: {text}" for key, text in READING.items())
     nothing = crossing_of_nothing(analysis.frames)
@@ -253,21 +246,11 @@ def what_differs(analysis: Analysis) -> list[str]:
     ]
 
 
-def failures(analysis: Analysis) -> list[str]:
-    """Runs that did not end well, and folders that the plan does not know."""
-    runs = analysis.frames.runs
-    failed, unplanned = runs[runs.status != "done"], analysis.frames.suite.unplanned
-    note = f"Not in the plan, hence in no table: {listed(map(code, unplanned))}."
-    return [
-        formats.table(formats.cells(rows(failed), _FAILURES), alignment="left"),
-        note if unplanned else "",
-    ]
-
-
 def runs(analysis: Analysis) -> list[str]:
     """One row per planned run, tuning trials last."""
     table, published = analysis.frames.runs, analysis.frames.suite.published
     said = table.status + table.run_id.isin(published).map({True: ", published", False: ""})
+    said += table.error.map(lambda error: f": {error}" if error else "")
     return [_by_group(analysis, table.assign(status=said), _RUNS)]
 
 
@@ -328,7 +311,6 @@ SECTIONS: dict[str, Section] = {
 APPENDIX: dict[str, Section] = {
     "What every run shares": settings,
     "What differs": what_differs,
-    "Failures": failures,
     "Runs": runs,
     "Plan": plan,
     "Leaks and repeats": leaks,
