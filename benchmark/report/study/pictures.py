@@ -85,20 +85,23 @@ def _finish_trend(panels: Sequence[Axes], table: pd.DataFrame, methods: Sequence
 def regime(table: pd.DataFrame) -> Figure:
     """Two maps, against scratch and the best fixed size; shaded where growing ends lower."""
     names = sizes(table)
-    kinds = table.drop_duplicates(["operator", "factor"])[["operator", "factor"]]
-    lines = [tuple(row) for row in kinds.to_numpy()]
+    varied = [key for key in ("operator", "state_policy", "rewarm", "factor")
+              if key in ("operator", "factor") or len(table[key].unique()) > 1]  # fmt: skip
+    lines = list(table[varied].drop_duplicates().itertuples(index=False, name=None))
+    names_of_lines = [" ".join([*line[:-1], f"x{line[-1]}"]) for line in lines]
     columns = [(n, at) for n in names for at in sorted(table["at"].unique(), key=float)]
     height = 1.1 + 2 * (0.34 + 0.2 * len(lines))
     figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(2, 1, sharex=True)
-    left = margin_for([f"{o} x{f}" for o, f in lines]) / WIDTH
-    figure.subplots_adjust(left, 0.62 / height, 0.99, 1 - 0.26 / height, hspace=0.4)
-    found = {(r["operator"], r["factor"], r["n_params"], r["at"]): r for r in rows(table)}
+    left = margin_for(names_of_lines) / WIDTH
+    figure.subplots_adjust(left, 0.62 / height, 0.99, 1 - 0.26 / height,
+                           hspace=1.7 / len(lines))  # fmt: skip
+    found = {tuple(row[key] for key in (*varied, "n_params", "at")): row for row in rows(table)}
     for axes, (against, what) in zip(grid, AGAINST.items(), strict=True):
         cells = [[found.get((*line, *column)) for column in columns] for line in lines]
         axes.set_title(f"test bits per byte minus {what}", loc="left")
         _map(axes, cells, f"vs_{against}")
-        axes.set_yticks(range(len(lines)), [f"{operator} x{factor}" for operator, factor in lines])
+        axes.set_yticks(range(len(lines)), names_of_lines)
         for edge in range(len(columns) // len(names), len(columns), len(columns) // len(names)):
             axes.axvline(edge - 0.5, color=INK, linewidth=1.4)
     grid[-1].set_xticks(range(len(columns)), [f"{100 * float(at):.0f} %" for _, at in columns])

@@ -12,7 +12,8 @@ from benchmark.report.frames import rows
 
 AGAINST = {SCRATCH: "scratch", BEST_FIXED: "the best fixed size"}
 
-_REGIME = ["suite", "budget_flops", "n_params", "operator", "at", "factor", "method", "n",
+_REGIME = ["suite", "budget_flops", "n_params", "operator", "state_policy", "rewarm",
+           "at", "factor", "method", "n",
            *(f"vs_{name}{end}" for name in AGAINST for end in ("", "_low", "_high")),
            "run_ids"]  # fmt: skip
 
