@@ -40,6 +40,7 @@ STEPS = 2
 """Of which the first only warms up."""
 
 MOST_TOKENS = 2**15
+SCORED_TOKENS = 2**11
 MOST_SECONDS = 30.0
 
 
@@ -107,20 +108,22 @@ def scored_steps(spec: StageSpec) -> float:
 
 
 class Probe:
-    """Measures a step of every distinct model once, on this machine."""
+    """Measures a step of every distinct model once, and what scoring takes, on this machine."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
-        self.steps: dict[str, float] = {}
+        self.measured: dict[str, tuple[float, float]] = {}
         torch.set_num_threads(1)  # as a worker does
         keep_freed_memory()
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
-        """Predicted seconds of a stage of `n_steps` steps; scoring takes a third of training."""
+        """Predicted seconds of a stage of `n_steps` steps."""
         key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
-        if key not in self.steps:
-            self.steps[key] = measured_step(spec, self.device)
-        return self.steps[key] * (n_steps + scored_steps(spec) / 3)
+        if key not in self.measured:
+            step = measured_step(spec, self.device)
+            self.measured[key] = step, _measured_scoring(spec, self.device)
+        training, scoring = self.measured[key]
+        return training * n_steps + scoring * scored_steps(spec)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,20 @@ def measured_step(
 
     most = max(1, MOST_TOKENS // config.seq_len)
     return first_that_fits(halvings(min(spec.batch_size, most)), seconds)
+
+
+def _measured_scoring(spec: StageSpec, device: torch.device) -> float:
+    """Seconds to score what a training step reads, in batches that are larger than in training."""
+    random, clock = torch.Generator().manual_seed(0), step_clock(device.type)
+    model = _first_fit(spec, device, random).model
+    seq_len = model.config.seq_len
+    n = max(1, min(int(spec.measure["batch_size"]), SCORED_TOKENS // seq_len))
+    batch = torch.randint(model.config.vocab_size, (n, seq_len + 1), generator=random).to(device)
+    started = clock()
+    with torch.no_grad():
+        model(batch[:, :-1])
+    wait_for(device)
+    return (clock() - started) * spec.batch_size / n
 
 
 def _first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
