@@ -128,21 +128,18 @@ class StageSpec:
     @cached_property
     def step_flops(self) -> float:
         """Charge of one optimizer step."""
-        return step_flops(self._shell, self.batch_size, self.frozen, self._optimizer)
+        optimizer = OptimizerConfig(**self.optimizer)
+        return step_flops(self._shell, self.batch_size, self.frozen, optimizer)
 
     @cached_property
     def optimizer_flops(self) -> float:
         """Part of that charge for the optimizer's own products of matrices."""
-        return optimizer_flops(self._shell, self._optimizer, self.frozen)
+        return optimizer_flops(self._shell, OptimizerConfig(**self.optimizer), self.frozen)
 
     @property
     def _shell(self) -> Transformer:
         cls = import_class(self.model_class, Transformer, "model_class")
         return cls.shell(ModelConfig(**self.model))
-
-    @property
-    def _optimizer(self) -> OptimizerConfig:
-        return OptimizerConfig(**self.optimizer)
 
     @property
     def n_params(self) -> int:
