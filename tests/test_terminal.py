@@ -58,7 +58,7 @@ from benchmark.cli.main import main
 
 class Out(io.StringIO):
     def write(self, text):
-        sys.exit(f"{text.strip()}: {sorted({'torch', 'pandas'} & set(sys.modules))}")
+        sys.exit(f"{text.strip()}: {sorted({'torch', 'pandas', 'omegaconf'} & set(sys.modules))}")
 
 sys.stdout = Out()
 main(["run", "cpu"])

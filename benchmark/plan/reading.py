@@ -5,13 +5,13 @@ twice is refused. Where a setting is text it is taken as it was written: `versio
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import yaml
+from omegaconf import OmegaConf
 from yaml import nodes
 
 from benchmark.base.annotations import described, fits, hints, inner, options
@@ -154,18 +154,31 @@ def filled(schema: type[T], *layers: tuple[str, Mapped], where: str | None = Non
     """
     origins = {key: begin for begin, layer in layers for key in _paths(layer)}
     where = layers[-1][0] if where is None else where
-    values = reduce(_over, (layer for _, layer in layers))
-    return cast(T, _Filling(schema, where, origins).fill(values, schema))
+    return cast(T, _Filling(schema, where, origins).fill(_merged(layers), schema))
 
 
-def _over(below: Mapped, above: Mapped) -> Mapped:
-    """A mapping laid over another; where both have mappings, so are these."""
-    inside = {
-        key: _over(below[key], value)
-        for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
-    }
-    return below | above | inside
+def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
+    """Mappings laid over one another by OmegaConf.
+
+    It is given each leaf's number in place of the leaf: `${...}` and `???` are text to us.
+    """
+    if len(layers) == 1:
+        return layers[0][1]
+    leaves = list[object]()
+
+    def numbered(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
+        if isinstance(value, dict):
+            return {key: numbered(inside) for key, inside in value.items()}
+        leaves.append(value)
+        return len(leaves) - 1
+
+    def restored(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
+        if isinstance(value, dict):
+            return {key: restored(inside) for key, inside in value.items()}
+        return leaves[value]
+
+    merged = OmegaConf.unsafe_merge(*(OmegaConf.create(numbered(layer)) for _, layer in layers))
+    return cast(Mapped, restored(OmegaConf.to_container(merged)))
 
 
 def _paths(layer: Mapped, prefix: str = "") -> Iterator[str]:
