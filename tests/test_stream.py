@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from benchmark.base.errors import ConfigError, DataError, GrowthError
 from benchmark.data.stream import ByteStream, evaluation_windows
@@ -65,7 +64,7 @@ def test_batch_sizes_never_change_which_bytes_come_next(
     for batch_size in first + second:
         if cursor + batch_size > 63:
             break
-        read.append(stream(255, batch_size=batch_size).batch_at(cursor))
+        read.append(stream(255).rows_at(cursor, batch_size))
         cursor += batch_size
     assert rows(read) == singly[:cursor]
 
@@ -106,17 +105,17 @@ def test_repeats_reshuffle_and_still_show_every_window_once_per_epoch() -> None:
     assert wide.tolist() == seen[:60]
 
 
-def test_require_allows_exactly_one_epoch() -> None:
+def test_exactly_one_epoch_is_read() -> None:
     source = stream(101)
-    source.require(100)
+    source.rows_at(0, 25)
     with pytest.raises(DataError) as failure:
-        source.require(101)
+        source.rows_at(0, 26)
     message = str(failure.value)
-    assert "101" in message
+    assert "104" in message
     assert "100" in message
     assert "protocol.allow_repeats" in message
     assert "\n" not in message
-    stream(101, allow_repeats=True).require(10**9)
+    stream(101, allow_repeats=True).rows_at(0, 1000)
 
 
 def test_a_cursor_before_the_text_is_an_error() -> None:
@@ -134,11 +133,6 @@ def test_text_shorter_than_a_window_is_refused() -> None:
     stream(5)
     with pytest.raises(DataError, match=r"4 tokens.*seq_len=4 needs 5"):
         stream(4)
-
-
-def test_a_loader_reads_it_in_step_order() -> None:
-    loader = DataLoader(stream(), batch_size=None, sampler=range(4))
-    assert torch.equal(torch.stack(list(loader)), torch.stack([stream()[k] for k in range(4)]))
 
 
 def test_batches_leave_the_text_alone() -> None:

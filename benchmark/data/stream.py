@@ -11,20 +11,17 @@ from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from typing_extensions import override
 
 from benchmark.base.errors import ConfigError, DataError
 from benchmark.base.seeding import generator
 
 
 @dataclass(frozen=True, eq=False)
-class ByteStream(Dataset[Tensor]):
+class ByteStream:
     """Training text in random order: item `step` is that step's batch, int64 (B, T + 1).
 
     Each window is read at most once per epoch; every epoch has its own permutation. At most T
-    tokens at the end of the text fill no window and are never read. There is no length: pass
-    `sampler=range(n_steps)` to a DataLoader.
+    tokens at the end of the text fill no window and are never read. There is no length.
     """
 
     text: Tensor = field(repr=False)
@@ -61,27 +58,6 @@ class ByteStream(Dataset[Tensor]):
         """Tokens that one epoch predicts."""
         return self.n_windows * self.seq_len
 
-    def require(self, n_tokens: int) -> None:
-        """Check that a run may read `n_tokens`, counted from cursor 0.
-
-        Raises:
-            DataError: that is more than one epoch, and repeats are not allowed.
-        """
-        if n_tokens > self.tokens_per_epoch and not self.allow_repeats:
-            raise DataError(
-                f"the budget asks for {n_tokens:,} training tokens, one epoch has "
-                f"{self.tokens_per_epoch:,}: take a larger corpus, a smaller budget, or set "
-                "protocol.allow_repeats to true"
-            )
-
-    def batch_at(self, window: int) -> Tensor:
-        """Batch whose first row is at cursor `window`, int64 (B, T + 1).
-
-        Raises:
-            DataError: the batch reaches into a second epoch, and repeats are not allowed.
-        """
-        return self.rows_at(window, self.batch_size)
-
     def rows_at(self, window: int, count: int) -> Tensor:
         """So many rows from cursor `window` on, int64 (count, T + 1).
 
@@ -90,12 +66,16 @@ class ByteStream(Dataset[Tensor]):
         """
         if window < 0:
             raise IndexError(f"cursor {window} is before the first window")
-        self.require((window + count) * self.seq_len)
+        wanted, has = (window + count) * self.seq_len, self.tokens_per_epoch
+        if wanted > has and not self.allow_repeats:
+            raise DataError(
+                f"the budget asks for {wanted:,} training tokens, one epoch has {has:,}: take a "
+                "larger corpus, a smaller budget, or set protocol.allow_repeats to true"
+            )
         return self._windows[self._order(window, count)].long()
 
-    @override
     def __getitem__(self, step: int) -> Tensor:
-        return self.batch_at(self.first_window + step * self.batch_size)
+        return self.rows_at(self.first_window + step * self.batch_size, self.batch_size)
 
     @cached_property
     def _windows(self) -> Tensor:

@@ -34,7 +34,7 @@ class Vocabulary:
     """Some may stand for no text, such as the end of a document: their nats count, bytes do not."""
 
     size: int
-    """Numbers are below it; those without bytes must not occur."""
+    """Numbers are below it."""
 
     def byte_counts(self, ids: Tensor) -> Tensor:
         """Bytes of text that each token stands for.
@@ -48,10 +48,25 @@ class Vocabulary:
         return self._lengths[ids.cpu().long()]
 
     def n_bytes(self, ids: Tensor) -> int:
-        """Length of a text (N,) in bytes."""
+        """Length of a text (N,) in bytes.
+
+        Raises:
+            DataError: naming a token whose bytes nothing tells.
+        """
         if self is BYTES:
             return len(ids)
-        return sum(int(self.byte_counts(piece).sum()) for piece in ids.split(_PIECE))
+        total = 0
+        for piece in ids.split(_PIECE):
+            numbers = piece.long()
+            counts = self.byte_counts(numbers.clamp(max=self.size))
+            if (counts < 0).any():
+                raise DataError(
+                    f"nothing tells the bytes of token {int(numbers[counts < 0][0])}: is it beyond "
+                    f"corpus.vocabulary={self.size}, is corpus.dtype another, or does it stand for "
+                    "no text (corpus.special)?"
+                )
+            total += int(counts.sum())
+        return total
 
     def first(self, ids: Tensor, n_bytes: int) -> Tensor:
         """The tokens of a text (N,) that begin in its first bytes."""
@@ -63,44 +78,21 @@ class Vocabulary:
         """The text that tokens (N,) stand for."""
         if self is BYTES:
             return ids.numpy()
-        counts, numbers = self.byte_counts(ids), ids.long()
-        shift = self._starts[numbers] - (counts.cumsum(0) - counts)
+        counts, ends = self.byte_counts(ids), self._lengths.clamp(min=0).cumsum(0)
+        shift = ends[ids.long()] - counts.cumsum(0)
         at = shift.repeat_interleave(counts) + torch.arange(int(counts.sum()))
         return self._text[at.numpy()]
 
-    def check(self, ids: Tensor, where: str) -> None:
-        """Refuse tokens (N,) that nobody has told the bytes of; `where` begins the message.
-
-        Raises:
-            DataError: naming the first of them.
-        """
-        if self is BYTES:
-            return
-        for piece in ids.split(_PIECE):
-            for token in piece.long().unique().tolist():
-                if token >= self.size:
-                    raise DataError(
-                        f"{where}: token {token} is beyond corpus.vocabulary={self.size}; or is "
-                        "corpus.dtype another?"
-                    )
-                if token not in self.tokens:
-                    raise DataError(
-                        f"{where}: corpus.tokenizer does not tell the bytes of token {token}; "
-                        "corpus.special lists tokens that stand for no text"
-                    )
-
     @cached_property
     def _lengths(self) -> Tensor:
-        return torch.tensor([len(self.tokens.get(token, b"")) for token in range(self.size)])
-
-    @cached_property
-    def _starts(self) -> Tensor:
-        return self._lengths.cumsum(0) - self._lengths
+        """Of each token, and of one beyond them: -1 where nothing tells."""
+        found = [self.tokens.get(token) for token in range(self.size)]
+        return torch.tensor([*(-1 if text is None else len(text) for text in found), -1])
 
     @cached_property
     def _text(self) -> Bytes:
         """Of all tokens, one after the other."""
-        return np.frombuffer(b"".join(self.tokens.get(t, b"") for t in range(self.size)), np.uint8)
+        return np.frombuffer(b"".join(text for _, text in sorted(self.tokens.items())), np.uint8)
 
 
 BYTES = Vocabulary({byte: bytes([byte]) for byte in range(256)}, 256)

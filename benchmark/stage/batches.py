@@ -34,6 +34,7 @@ class GrowthBatches(Iterator[Tensor]):
     def __next__(self) -> Tensor:
         if self.is_closed:
             raise GrowthError("batches for growth are read after it; only growth is charged them")
-        batch = self.stream.batch_at(self.stream.first_window + self.n_windows)
+        start = self.stream.first_window + self.n_windows
+        batch = self.stream.rows_at(start, self.stream.batch_size)
         self.n_windows += len(batch)
         return batch
