@@ -11,7 +11,8 @@ only its top blocks. Steps of varying cost cannot be planned to end at a budget,
 stages here trains only the blocks that stacking has put on top, below the whole model's loss; the
 second trains all. A ladder that is done in its first of two growths (`at_once`) makes them.
 
-Deviations: those of FPI; the first stage.
+Deviations: those of FPI; the first stage; FPI by default, where the paper's best is AKI in two
+stages, which no file here combines (`reading` and `two_stage` of the class do).
 """
 
 from typing_extensions import override

@@ -7,7 +7,8 @@ After growth: as published, old entries keep their moments and new ones start fr
 
 Deviations from the released code (cofe-ai/MSG, commit 1b97183): masks sit where pre-norm needs
 them, are saved, and follow FLOPs instead of micro-batches: the first step has m = 0, an evaluation
-the m of the step after it. The rate is not rewound. Sizes may grow together.
+the m of the step after it. The rate is not rewound. Sizes grow together; theirs one after the
+other, feed-forward units first (`msg_sequential`).
 """
 
 from typing_extensions import override

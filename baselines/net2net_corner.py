@@ -4,10 +4,11 @@ Old weights stay in the corner of every matrix, and everything around them is ne
 both sides of every product: [[W, A], [B, C]]. The old function is lost, as their figure 6 shows.
 No official code: their repository (Haiyang-W/TokenFormer) has none of it.
 
-After growth: as published for that figure, a fresh optimizer at an unchanged rate.
+After growth: as published for that figure, a fresh optimizer at an unchanged rate. The paper's
+figure 7 and table 8 give this baseline TokenFormer's own schedule, a new one after each growth.
 
-Deviations: new entries are drawn like those of any fresh model of the target's size; the paper does
-not say how.
+Deviations: no source is annealed; new entries are drawn like those of any fresh model of the
+target's size, for the paper does not say how.
 """
 
 from dataclasses import dataclass

@@ -15,8 +15,10 @@ After growth: G_stack is published with a fresh optimizer and a schedule that st
 warm-up; so here, for every order. What the others' authors do with Adam's moments is not known to
 us. `stacking_asymmetric` keeps the moments of old blocks instead, at an unchanged rate.
 
-Deviations: the restarted schedule decays with everyone's. A depth that copies do not divide is
-filled as block_orders.py says.
+Deviations: the restarted schedule decays with everyone's, at everyone's peak, where G_stack's base
+has about three times its target's. Grown fourfold, a target of four blocks has a base of one;
+theirs have six or more, and from a single block they found it worse than scratch (`stacking_half`
+has two). A depth that copies do not divide is filled as block_orders.py says.
 """
 
 from baselines.parts.block_orders import RepeatBlocks

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.random_path import RandomPathTransformer
+from baselines.parts.resting_tokens import RestingTokenFormer
 from baselines.parts.token_parameters import TokenFormer
 from benchmark.base.errors import ConfigError
 from benchmark.contract import judge, subject
@@ -89,6 +90,17 @@ def test_tables_head_and_gains_are_adamw_s() -> None:
         assert torch.equal(ours.get_parameter(name), theirs.get_parameter(name))
     assert not torch.equal(ours.get_parameter("blocks.0.o.weight"),
                            theirs.get_parameter("blocks.0.o.weight"))  # fmt: skip
+
+
+def test_keys_of_all_tokens_are_one_map_old_ones_and_new_ones_by_themselves() -> None:
+    own = (("n_token", 9), ("n_rest", 4))
+    model = RestingTokenFormer(replace(TINY, own=own), generator=generator())
+    optimizer = build_optimizer(model, MUON, Moments.zeros(model))
+    found = {id(p): group["n_maps"] for group in optimizer.param_groups for p in group["params"]}
+    maps = {name: found[id(p)] for name, p in model.named_parameters() if "blocks.0." in name}
+    for part, n_maps in (("qkv", 3), ("o", 1), ("mlp", 1)):
+        for name in ("read", "write", "read_new", "write_new"):
+            assert maps[f"blocks.0.{part}.{name}"] == n_maps
 
 
 def test_an_update_has_the_root_mean_square_that_it_is_to_have() -> None:

@@ -33,7 +33,7 @@ class SplitPattention(Pattention):
             )
         old, new = (
             tuple(axis if name == "n_token" else name for name in tokens)
-            for axis in ("n_rest", FixedAxis("n_new", n_new))
+            for axis in ("n_rest", FixedAxis("n_new", n_new, n_maps=1))
         )
         super().__init__(config, ends, old, make)
         added = Pattention(config, ends, new, make)

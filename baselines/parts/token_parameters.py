@@ -21,7 +21,7 @@ from typing_extensions import override
 from baselines.parts.pairs import Pair
 from benchmark.model import Axes, Block, FixedAxis, ModelConfig, Part, Transformer
 
-TOKEN_GROUP = FixedAxis("token_group", 4)
+TOKEN_GROUP = FixedAxis("token_group", 4, n_maps=1)
 """The MLP has this many times the tokens of another map."""
 
 EPS = 1e-6

@@ -44,18 +44,23 @@ CHOICES = {
 
 
 class FixedAxis(str):
-    """Name of a parameter axis that no method grows, with its length."""
+    """Name of a parameter axis that no method grows, with its length.
+
+    Along it lie so many linear maps of their own: by default one at each entry, as for query, key
+    and value.
+    """
 
     length: int
+    n_maps: int
 
-    def __new__(cls, name: str, length: int) -> Self:
+    def __new__(cls, name: str, length: int, n_maps: int = 0) -> Self:
         """The name, which is what the axis is compared by."""
         axis = super().__new__(cls, name)
-        axis.length = length
+        axis.length, axis.n_maps = length, n_maps or length
         return axis
 
-    def __getnewargs__(self) -> tuple[str, int]:  # type: ignore[override]
-        return str(self), self.length
+    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
+        return str(self), self.length, self.n_maps
 
 
 GATE_UP, QK = FixedAxis("gate_up", 2), FixedAxis("qk", 2)

@@ -276,7 +276,7 @@ def _n_maps(axes: Axes) -> int:
     """How many linear maps of a block lie stacked in a matrix; 0 if it is none."""
     if axes.kind is not Kind.MAP or is_head(axes):
         return 0
-    return math.prod(axis.length for axis in axes.out if isinstance(axis, FixedAxis))
+    return math.prod(axis.n_maps for axis in axes.out if isinstance(axis, FixedAxis))
 
 
 def _over(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
