@@ -22,13 +22,14 @@ from benchmark.pretrained.folder import (
     write_json,
     write_shard,
 )
+from benchmark.pretrained.grow import Plan, Request
 
 N_SHARDS, MEGABYTE = 8, 10**6
 D_MODEL, D_FF, VOCAB = 2048, 8192, 32_000
 """Of a model between 1 and 2 billion parameters; its blocks are as many as the gigabytes need."""
 
 
-def main(gigabytes: float = 2.0, method: str = "llama_pro", *to: str) -> None:
+def main(gigabytes: float = 2.0, method: str = "llama_pro", *sizes: str) -> None:
     """Make a checkpoint, copy it, grow it, and print what that took."""
     with tempfile.TemporaryDirectory() as folder:
         small, large, copy = (Path(folder) / name for name in ("small", "large", "copy"))
@@ -36,15 +37,23 @@ def main(gigabytes: float = 2.0, method: str = "llama_pro", *to: str) -> None:
         started = time.perf_counter()
         shutil.copytree(small, copy)
         copying = time.perf_counter() - started
+        to = [*sizes] or [f"n_layer={n_layer + n_layer // 4}"]
+        started = time.perf_counter()
+        plan = Plan(Request(path=small, method=method, to=to, arguments={}))
+        large.mkdir()
+        plan.write(large)
+        growing = time.perf_counter() - started
         shutil.rmtree(copy)
-        sizes = to or (f"n_layer={n_layer + n_layer // 4}",)
-        options = [part for size in sizes for part in ("--to", size)]
+        options = [part for size in to for part in ("--to", size)]
         command = [sys.executable, "-m", "benchmark", "grow", str(small), "--method", method]
         started = time.perf_counter()
-        subprocess.run([*command, *options, "--out", str(large), "--no-check"], check=True)
-        growing = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        report(small, large, copying, growing, peak)
+        subprocess.run([*command, *options, "--out", str(copy), "--no-check"], check=True)
+        took = {
+            "copying": copying,
+            "growing": growing,
+            "the command": time.perf_counter() - started,
+        }
+        report(small, large, took)
 
 
 def make(folder: Path, n_bytes: int) -> int:
@@ -77,21 +86,20 @@ def make(folder: Path, n_bytes: int) -> int:
     return int(n_layer)
 
 
-def report(small: Path, large: Path, copying: float, growing: float, peak: float) -> None:
+def report(small: Path, large: Path, took: dict[str, float]) -> None:
     """Print speeds, and the peak beside its bound."""
     before, after = (CheckpointFolder(path).tensors.values() for path in (small, large))
     n_small, n_large = (sum(stored.n_bytes for stored in of) for of in (before, after))
     shard = max(file.stat().st_size for file in small.glob("*.safetensors"))
     bound = max(stored.n_bytes for stored in after) + shard + 200 * MEGABYTE
-    lines = (
-        f"{n_small / MEGABYTE:.0f} MB became {n_large / MEGABYTE:.0f} MB",
-        f"copying: {copying:.1f} s, {n_small / copying / MEGABYTE:.0f} MB/s",
-        f"growing: {growing:.1f} s from start to end, {n_large / growing / MEGABYTE:.0f} MB/s "
-        f"written: {n_large / growing / (n_small / copying):.2f} of the speed of copying",
-        f"peak memory {peak / MEGABYTE:.0f} MB; largest tensor + shard + 200 MB: "
-        f"{bound / MEGABYTE:.0f} MB",
-    )
-    sys.stdout.write("\n".join(lines) + "\n")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    out = sys.stdout
+    for what, seconds in took.items():
+        n_bytes = n_small if what == "copying" else n_large
+        share = n_bytes / seconds / (n_small / took["copying"])
+        out.write(f"{what}: {n_bytes / MEGABYTE:.0f} MB written in {seconds:.1f} s, {share:.2f}\n")
+    out.write(f"peak memory of the command {peak / MEGABYTE:.0f} MB, ")
+    out.write(f"largest tensor + shard + 200 MB is {bound / MEGABYTE:.0f} MB\n")
 
 
 if __name__ == "__main__":
