@@ -131,6 +131,7 @@ def test_a_grown_checkpoint_loads_as_transformers_does_it_and_generates(
     assert model.generate(IDS, max_new_tokens=3, do_sample=False).shape == (2, 12)
 
 
+@pytest.mark.slow
 def test_narrow_shards_keep_their_type_and_other_files_come_along(tmp_path: Path) -> None:
     small, out = tmp_path / "a b", tmp_path / "c d"
     new_model("llama").bfloat16().save_pretrained(small, max_shard_size="4KB")
@@ -152,6 +153,7 @@ def test_narrow_shards_keep_their_type_and_other_files_come_along(tmp_path: Path
     assert sorted(tmp_path.iterdir()) == [small, out]
 
 
+@pytest.mark.slow
 def test_entries_of_the_config_for_each_block_follow_the_blocks(tmp_path: Path) -> None:
     kinds = ["full_attention", "sliding_attention"]
     save("qwen2", tmp_path / "s", layer_types=kinds, use_sliding_window=True, sliding_window=4)
@@ -299,6 +301,7 @@ def test_a_faulty_checkpoint_is_one_line_exit_code_2_and_nothing_is_left(
 MISTAKES: dict[str, tuple[str, list[str], list[str], str]] = {
     "no growth": ("llama_pro", ["n_layer=1"], [], "cannot shrink n_layer from 2 to 1"),
     "unknown size": ("llama_pro", ["depth=4"], [], "--to depth: what grows is one of"),
+    "a fraction": ("lemon", ["d_model=36.5"], [], "a whole number or text such as 1.5*d_model"),
     "not whole": ("lemon", ["d_model=1.3*d_model"], [], "not a whole number"),
     "not this one": ("llama_pro", ["d_ff=24"], [], "cannot grow d_ff from 12 to 24"),
     "not tiled": ("hypercloning", ["d_model=36"], [], "must grow to a multiple of 24"),
@@ -362,6 +365,7 @@ def test_a_state_that_could_run_code_is_not_read(
     assert "holds more than tensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_of_the_document_is_current() -> None:
     assert PATH.read_text(encoding="utf-8") == page()
 

@@ -4,6 +4,7 @@ Run as `python -m tools.grow_speed [GIGABYTES] [METHOD SIZE=VALUE ...]`. The che
 of bfloat16, is made in a temporary folder that is removed.
 """
 
+import os
 import resource
 import shutil
 import subprocess
@@ -34,11 +35,11 @@ def main(gigabytes: float = 2.0, method: str = "llama_pro", *sizes: str) -> None
     with tempfile.TemporaryDirectory() as folder:
         small, large, copy = (Path(folder) / name for name in ("small", "large", "copy"))
         n_layer = make(small, int(gigabytes * 10**9))
-        started = time.perf_counter()
+        started = settled()
         shutil.copytree(small, copy)
         copying = time.perf_counter() - started
         to = [*sizes] or [f"n_layer={n_layer + n_layer // 4}"]
-        started = time.perf_counter()
+        started = settled()
         plan = Plan(Request(path=small, method=method, to=to, arguments={}))
         large.mkdir()
         plan.write(large)
@@ -46,7 +47,7 @@ def main(gigabytes: float = 2.0, method: str = "llama_pro", *sizes: str) -> None
         shutil.rmtree(copy)
         options = [part for size in to for part in ("--to", size)]
         command = [sys.executable, "-m", "benchmark", "grow", str(small), "--method", method]
-        started = time.perf_counter()
+        started = settled()
         subprocess.run([*command, *options, "--out", str(copy), "--no-check"], check=True)
         took = {
             "copying": copying,
@@ -54,6 +55,12 @@ def main(gigabytes: float = 2.0, method: str = "llama_pro", *sizes: str) -> None
             "the command": time.perf_counter() - started,
         }
         report(small, large, took)
+
+
+def settled() -> float:
+    """The time, once nothing is waiting to be written to the disk."""
+    os.sync()
+    return time.perf_counter()
 
 
 def make(folder: Path, n_bytes: int) -> int:

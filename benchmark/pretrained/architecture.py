@@ -202,8 +202,11 @@ class Layout:
         named = replace(small, n_head=n_head, own=(("n_kv_head", small.n_head),))
         if unknown := sorted(wanted.keys() - set(GROWING)):
             raise ConfigError(f"--to {unknown[0]}: what grows is one of {', '.join(GROWING)}")
-        if not wanted:
-            raise ConfigError("--to: say what to grow to, such as --to n_layer=40")
+        for name, value in wanted.items():
+            if type(value) not in (int, str):
+                raise ConfigError(
+                    f"--to {name} must be a whole number or text such as 1.5*{name}, got {value!r}"
+                )
         asked = named.resized(wanted)
         follows = small.n_query == 1 and "n_kv_head" not in wanted
         n_kv_head = asked.n_head if follows else asked.size("n_kv_head")

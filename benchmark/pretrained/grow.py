@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -122,12 +121,8 @@ class Plan:
 
     @property
     def stored(self) -> torch.dtype:
-        """Data type of most of the weights."""
-        stored = [s for s in self.source.tensors.values() if s.dtype in FLOATS]
-        kinds = Counter[str]()
-        for tensor in stored:
-            kinds[tensor.dtype] += tensor.n_bytes
-        return DTYPES[kinds.most_common(1)[0][0]]
+        """Data type of the largest tensor."""
+        return DTYPES[max(self.source.tensors.values(), key=lambda stored: stored.n_bytes).dtype]
 
     @cached_property
     def entries(self) -> dict[Entry, Named]:

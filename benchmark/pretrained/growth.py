@@ -92,12 +92,6 @@ class Step:
         origin = self.transfer.inherited(name)
         return below[self.origin(name)].mul(0) if origin is None else below[origin]
 
-    def inherits(self, name: str) -> bool:
-        """Whether the moments of a large tensor continue small ones."""
-        if isinstance(self.transfer, WidthTransfer):
-            return True
-        return self.transfer.inherited(name) is not None
-
     def origin(self, name: str) -> str:
         """Small tensor that a large one starts from; the first block's if from none."""
         if isinstance(self.transfer, WidthTransfer):
@@ -175,14 +169,6 @@ class Growth:
                 scale *= step.operator.gain_scale(step.small, step.large) ** 2
         return scale
 
-    def inherits(self, name: str) -> bool:
-        """Whether the moments of a large tensor continue those of the checkpoint."""
-        for step in reversed(self.steps):
-            if not step.inherits(name):
-                return False
-            name = step.origin(name)
-        return True
-
     def sources(self) -> list[int]:
         """Number of the small block that each large one starts from."""
         names = [self.origin(f"blocks.{layer}.any") for layer in range(self.large.n_layer)]
@@ -190,20 +176,10 @@ class Growth:
 
     def of_rows(self, rows: slice) -> "Growth":
         """The same growth of a checkpoint with some of the vocabulary's rows."""
-        layout = _Rows(self.layout.architecture, self.layout.fields, rows.stop - rows.start)
-        large = replace(self.large, vocab_size=layout.n_rows)
+        field, n_rows = self.layout.architecture.sizes["vocab_size"], rows.stop - rows.start
+        layout = replace(self.layout, fields={**self.layout.fields, field: n_rows})
+        large = replace(self.large, vocab_size=n_rows)
         return replace(self, layout=layout, large=large, first_row=rows.start)
-
-
-@dataclass(frozen=True)
-class _Rows(Layout):
-    """A layout of which only some rows of the vocabulary are there."""
-
-    n_rows: int
-
-    @cached_property
-    def config(self) -> ModelConfig:
-        return replace(super().config, vocab_size=self.n_rows)
 
 
 def _above(step: Step, below: Weights, grow: Callable[[Step, str, Weights], Tensor]) -> Weights:

@@ -69,9 +69,11 @@ def _grown(
         if (origin := plan.growth.origin(name)) not in small["step"]:
             continue
         shape = stored_shape(spec, plan.large)
-        grown[i] = {"step": small["step"][origin] * plan.growth.inherits(name)} | {
+        grown[i] = {
             kind: to_stored(of[name], spec, shape).contiguous() for kind, of in moments.items()
         }
+        # as in growth of a run: what starts from nothing counts from zero
+        grown[i]["step"] = small["step"][origin] * grown[i]["exp_avg_sq"].any()
     return grown
 
 
