@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.base.errors import RecordError
 from benchmark.records.events import Event
 from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.records.lock import FILE, Lock, read
@@ -54,13 +53,7 @@ class Evidence:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """The configuration that runs should share; that of the first with records.
-
-        Raises:
-            RecordError: no run has records.
-        """
-        if not self.ran:
-            raise RecordError(f"{self.folder}: no run has records")
+        """The configuration that runs should share; that of the first with records."""
         return dict(self.ran[0].config)
 
 
