@@ -54,7 +54,8 @@ def test_a_gpu_that_does_not_start_fails_and_the_cure_is_named(
     code, told = asked("run.device=auto")
     assert code == 1
     assert "failed driver   there is a GPU" in told
-    assert "failed CUDA     PyTorch" in told or "does not start" in told
+    assert "failed CUDA     PyTorch" in told
+    assert "does not start it: " in told
     assert "run.device=cpu" in told
     assert "tokens a second" not in told
     code, told = asked("run.device=cpu")  # wanted so
@@ -71,7 +72,9 @@ def test_an_old_driver_is_told_in_cudas_own_words(monkeypatch: pytest.MonkeyPatc
     driver, cuda = gpu("cpu", is_asked=True)
     assert driver == Finding("passed", "driver", "NVIDIA H100, 535.1, 81559 MiB")
     assert cuda.status == "failed"
-    assert "CUDA 13.0 does not start: The NVIDIA driver on your system is too old" in cuda.detail
+    assert (
+        "CUDA 13.0, does not start it: The NVIDIA driver on your system is too old" in cuda.detail
+    )
     assert "update the driver" in cuda.detail
 
 

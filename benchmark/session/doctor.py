@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import torch
 import yaml
-from torch import Tensor
 
 from benchmark.base.plugins import class_path
 from benchmark.data.corpora import load
@@ -81,7 +80,7 @@ class Doctor:
         started = time.perf_counter()
         try:
             require_compiler(self.device)
-            torch.compile(_negative)(torch.ones(8, device=self.device))
+            torch.compile(lambda x: -x)(torch.ones(8, device=self.device))
         except Exception as error:  # noqa: BLE001 - of the compiler, whatever it is
             words = f"{' '.join(str(error).split())[:300]}; or train without: run.compile=false"
             return Finding("failed", "compile", words)
@@ -230,19 +229,15 @@ def _ask_driver() -> str | None:
 
 def _why_cuda_fails() -> str:
     """Why PyTorch has no CUDA where there is a GPU, and what to do."""
-    on_cpu = "or train on the CPU: run.device=cpu"
-    if torch.version.cuda is None:
-        return (
-            f"PyTorch {torch.__version__} is built without CUDA: install one that has it, {on_cpu}"
-        )
     try:
         torch.cuda.init()
         why = "no GPU is visible (CUDA_VISIBLE_DEVICES)"
     except (RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())
     return (
-        f"CUDA {torch.version.cuda} does not start: {why}; update the driver, or install a PyTorch "
-        f"for the CUDA that nvidia-smi names, {on_cpu}"
+        f"PyTorch {torch.__version__}, for CUDA {torch.version.cuda}, does not start it: {why}; "
+        "update the driver, or install a PyTorch for the CUDA that nvidia-smi names, or train on "
+        "the CPU: run.device=cpu"
     )
 
 
@@ -258,10 +253,6 @@ def product_rate(device: str, precision: str) -> float:
         wait_for(x.device)
         times.append(clock() - started)
     return 2 * n**3 / statistics.median(times)
-
-
-def _negative(x: Tensor) -> Tensor:
-    return -x
 
 
 def _rounded(x: float) -> float:
