@@ -126,7 +126,7 @@ def matrix(
             " ".join(dict.fromkeys(formats.count(spec.n_params) for spec, _ in seeds[0].stages)),
             *_memory(seeds[0].stages, machine),
             formats.flops(end.flops),
-            formats.count(end.tokens),
+            formats.count(round(end.tokens / len(session.corpus.train) * session.data["train"])),
             formats.number(end.tokens / len(session.corpus.train)),
             f"{n_finished} of {n_stages} stages{known}",
         )

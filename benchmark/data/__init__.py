@@ -1,1 +1,1 @@
-"""Text as bytes: corpora and their manifests, downloads, and batches that depend on a seed only."""
+"""Text as bytes or tokens: corpora and manifests, downloads, batches that depend on a seed only."""

@@ -137,17 +137,14 @@ def _from_json(content: Mapping[str, Any], where: str) -> dict[int, bytes]:
             f"{where}: its tokens do not tell their bytes (decoder {decoder.get('type')}); allowed "
             "is a decoder ByteLevel"
         )
-    added = {entry["content"]: entry for entry in content.get("added_tokens", ())}
-    tokens = {
-        entry["id"]: b"" if entry["special"] else entry["content"].encode()
-        for entry in added.values()
-    }
+    added = content.get("added_tokens", ())
+    tokens = {e["id"]: b"" if e["special"] else e["content"].encode() for e in added}
     byte_of = _byte_of_character()
     for token, number in content["model"]["vocab"].items():
-        if set(token) <= byte_of.keys():
-            tokens.setdefault(number, bytes(byte_of[character] for character in token))
-        elif token not in added:
-            raise DataError(f"{where}: token {number} ({token!r}) does not tell its bytes")
+        if number not in tokens:
+            if not set(token) <= byte_of.keys():
+                raise DataError(f"{where}: token {number} ({token!r}) does not tell its bytes")
+            tokens[number] = bytes(byte_of[character] for character in token)
     return tokens
 
 

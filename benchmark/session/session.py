@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.base.digest import science
 from benchmark.base.errors import ConfigError
@@ -47,8 +48,8 @@ class Session:
         if is_compiled(suite.run.compile, self.device):
             require_compiler(self.device)
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
-        named = {"corpus": self.corpus.name, "sha256": self.corpus.sha256}
-        self.data = named | self.corpus.lengths()
+        self.data: dict[str, Any] = {"corpus": self.corpus.name, "sha256": self.corpus.sha256}
+        self.data |= self.corpus.lengths()
         stream = ByteStream(
             text=self.corpus.train,
             seq_len=suite.workload.target.seq_len,
