@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.process import wait_for
-from benchmark.training.baseline import Fit, Plain
+from benchmark.training.baseline import Fit, Plain, mean_nats
 from benchmark.training.memory import keep_freed_memory
 from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
 from benchmark.training.shortage import first_that_fits, halvings
@@ -119,9 +120,10 @@ class Probe:
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Predicted seconds of a stage of `n_steps` steps."""
         key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
+        if not self.measured:
+            _probed(spec, self.device)  # whatever is first waits for libraries
         if key not in self.measured:
-            step = measured_step(spec, self.device)
-            self.measured[key] = step, _measured_scoring(spec, self.device)
+            self.measured[key] = _probed(spec, self.device)
         training, scoring = self.measured[key]
         return training * n_steps + scoring * scored_steps(spec)
 
@@ -236,18 +238,36 @@ def measured_step(
     return first_that_fits(halvings(min(spec.batch_size, most)), seconds)
 
 
-def _measured_scoring(spec: StageSpec, device: torch.device) -> float:
-    """Seconds to score what a training step reads, in batches that are larger than in training."""
+def _probed(spec: StageSpec, device: torch.device) -> tuple[float, float]:
+    """Seconds of a training step, and of scoring what it reads, in larger batches.
+
+    The update is left out: it takes little, and the first one waits for the import of a compiler.
+    """
+    set_float32_products(spec.precision)
     random, clock = torch.Generator().manual_seed(0), step_clock(device.type)
     model = _first_fit(spec, device, random).model
-    seq_len = model.config.seq_len
-    n = max(1, min(int(spec.measure["batch_size"]), SCORED_TOKENS // seq_len))
-    batch = torch.randint(model.config.vocab_size, (n, seq_len + 1), generator=random).to(device)
-    started = clock()
-    with torch.no_grad():
-        model(batch[:, :-1])
-    wait_for(device)
-    return (clock() - started) * spec.batch_size / n
+    seq_len, is_half = model.config.seq_len, spec.precision == "bf16-mixed"
+    for name in spec.frozen:
+        model.get_parameter(name).requires_grad_(False)
+
+    def seconds(n: int, *, learns: bool = True) -> float:
+        batch = torch.randint(model.config.vocab_size, (n, seq_len + 1), generator=random)
+        batch, started = batch.to(device), clock()
+        with (
+            torch.set_grad_enabled(learns),
+            torch.autocast(device.type, torch.bfloat16, enabled=is_half and learns),
+        ):
+            loss = mean_nats(model, batch)
+        if learns:
+            loss.backward()
+        wait_for(device)
+        return (clock() - started) * spec.batch_size / n
+
+    most = [min(spec.batch_size, MOST_TOKENS // seq_len)]
+    most += [min(int(spec.measure["batch_size"]), SCORED_TOKENS // seq_len)]
+    trained, scored = (halvings(max(1, n)) for n in most)
+    scoring = first_that_fits(scored, partial(seconds, learns=False))  # first, as it warms up, too
+    return first_that_fits(trained, seconds), scoring
 
 
 def _first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
