@@ -38,9 +38,9 @@ def overlapping(figure: Figure, names: list[str]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_every_figure_is_drawn_for_the_page_and_for_markdown(tmp_path: Path) -> None:
+def test_every_figure_is_drawn(tmp_path: Path) -> None:
     files = dict(draw(Drawing(analysis(tmp_path))))
-    assert set(files) == {f"{name}.{kind}" for name in PLOTS for kind in ("png", "svg")}
+    assert set(files) == {f"{name}.png" for name in PLOTS}
 
 
 def test_curves_end_at_the_budget_with_the_mean_over_seeds(tmp_path: Path) -> None:

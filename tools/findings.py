@@ -4,7 +4,6 @@ A suite that is not there yet gets a line that says so. Rows link to the runs th
 of; the numbers of every picture, with their run ids, lie beside it as CSV.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.drawing import Drawing
 from benchmark.report.formats import Columns
 from benchmark.report.frames import Row, rows
-from benchmark.report.plots import main_effects, styled
+from benchmark.report.plots import image, main_effects, styled
 from benchmark.report.prose import n_seeds, what_matters
 from benchmark.report.sections import COUNTED, by_convention
 from benchmark.report.study import (
@@ -80,13 +79,11 @@ class Study:
     ) -> str:
         """A picture and the numbers that it shows, as the page names them."""
         with styled():
-            figure = draw(*(args or (table,)))
-            figure.savefig(file := io.BytesIO(), format="png", metadata={"Software": None})
-        self.files[f"figures/{name}.png"] = file.getvalue()
+            self.files[f"figures/{name}.png"] = image(draw(*(args or (table,))))
         content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
         self.files[f"figures/{name}.csv"] = content.encode()
-        image = f"![{alt}](figures/{name}.png)"
-        return f"{image}\n\nNumbers and run ids: [{name}.csv](figures/{name}.csv)."
+        shown = f"![{alt}](figures/{name}.png)"
+        return f"{shown}\n\nNumbers and run ids: [{name}.csv](figures/{name}.csv)."
 
 
 def findings(results: Path) -> dict[str, bytes]:
@@ -211,9 +208,9 @@ def of_tokenformer(study: Study) -> list[str]:
             parts.append(study.planned(name))
             continue
         analysis = study.get(name)
-        image = f"![Differences to every control]({name}/figures/differences.png)"
+        forest = f"![Differences to every control]({name}/figures/differences.png)"
         shown = [row for row in rows(analysis.tables["summary"]) if row["role"] == "method"]
-        parts += [f"**{analysis.frames.suite.purpose.capitalize()}**", image,
+        parts += [f"**{analysis.frames.suite.purpose.capitalize()}**", forest,
                   _table(shown, {**_SUITE, "method": _linked(name)})]  # fmt: skip
     return [*parts, *_figures_of_the_paper(study)]
 
@@ -290,8 +287,8 @@ def of_regime(study: Study) -> list[str]:
     if not there:
         return [study.planned(*REGIME)]
     table = regime.regime(there)
-    image = study.picture("regime", "Where growing ends lower", table, pictures.regime)
-    return [study.planned(*REGIME), regime.where_it_pays(table), image]
+    drawn = study.picture("regime", "Where growing ends lower", table, pictures.regime)
+    return [study.planned(*REGIME), regime.where_it_pays(table), drawn]
 
 
 def of_mixes(study: Study) -> list[str]:

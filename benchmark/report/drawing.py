@@ -58,8 +58,6 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": SMALL,
     "legend.frameon": False,
     "lines.linewidth": 1.2,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "growbench",
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }

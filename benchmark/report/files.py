@@ -13,7 +13,7 @@ from benchmark.report.markdown import page
 from benchmark.report.plots import draw
 
 INTERACTIVE = "report.html"
-"""Megabytes that follow from the rest, so they are not published; it holds every figure as SVG."""
+"""Megabytes that follow from the rest, so they are not published; it holds every figure."""
 
 _GENERATED = ("tables/*.csv", "figures/*.csv", "figures/*.png", "figures/*.svg")
 
@@ -29,8 +29,7 @@ def render(results_dir: Path) -> dict[str, bytes]:
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
     pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
-    figures = {f"figures/{name}": image for name, image in images.items()
-               if not name.endswith(".svg")}  # fmt: skip
+    figures = {f"figures/{name}": image for name, image in images.items()}
     return {name: content.encode() for name, content in pages.items()} | tables | figures
 
 

@@ -1,6 +1,6 @@
 """The figures of a report: differences to controls, curves, sizes, and what factors are worth.
 
-As PNG and SVG; their numbers are those of the tables. Bytes depend on records alone.
+As PNG; their numbers are those of the tables. Bytes depend on records alone.
 """
 
 import io
@@ -150,8 +150,6 @@ PLOTS: dict[str, Callable[[Drawing], Figure]] = {
 EFFECTS = "main_effects"
 """The figure, and the table, that only a crossed design has."""
 
-UNDATED = {"Date": None, "Creator": None}
-
 
 @contextmanager
 def styled() -> Iterator[None]:
@@ -160,6 +158,12 @@ def styled() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
+
+
+def image(figure: Figure) -> bytes:
+    """The figure as PNG, without the name of what drew it."""
+    figure.savefig(file := io.BytesIO(), format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
@@ -173,6 +177,4 @@ def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
         for name, figure in figures.items():
             if watermark:
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)
-            for kind, metadata in {"png": {"Software": None}, "svg": UNDATED}.items():
-                figure.savefig(file := io.BytesIO(), format=kind, metadata=metadata)
-                yield f"{name}.{kind}", file.getvalue()
+            yield f"{name}.png", image(figure)

@@ -52,7 +52,7 @@ def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
     Args:
         drawing: the curves, and the analysis that report.md is made from.
         markdown: the text of report.md, whose sections follow the verdicts and the chart.
-        figures: bytes by file name; those in SVG are inlined.
+        figures: bytes by file name; they are inlined.
     """
     analysis, theme, plotly = drawing.analysis, _asset("theme.js"), library()
     app = "\n".join(map(_asset, SCRIPTS))
@@ -108,8 +108,8 @@ def _shown_first(drawing: Drawing) -> str:
 def _image(caption: str, name: str, figures: Mapping[str, bytes]) -> Markup:
     if name in INTERACTIVE:
         return Markup()
-    content = base64.b64encode(figures[f"{name}.svg"]).decode()
-    image = Markup('<figure><img src="data:image/svg+xml;base64,{}" alt="{}"></figure>')
+    content = base64.b64encode(figures[f"{name}.png"]).decode()
+    image = Markup('<figure><img src="data:image/png;base64,{}" alt="{}"></figure>')
     return image.format(content, caption)
 
 

@@ -115,7 +115,7 @@ def _cell(row: Row, heading: str, text: str, scale: tuple[float, float]) -> Cell
     if heading == "method":
         return Cell(run_link(row["run_ids"].split()[0], breakable(html)), row["method"])
     if not source:
-        return Cell(html, re.sub(r"[*`]", "", text))
+        return Cell(breakable(html), re.sub(r"[*`]", "", text))
     value = float(row[source])
     interval = _interval(row, source, scale) if heading.startswith("minus ") else None
     sort = "" if math.isnan(value) else repr(value).replace("inf", "Infinity")
