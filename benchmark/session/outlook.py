@@ -9,7 +9,6 @@ it takes a forward pass as there, and float32 products on top.
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,19 +29,15 @@ from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.process import wait_for
-from benchmark.training.baseline import Fit, Plain, mean_nats
+from benchmark.training.baseline import Fit, mean_nats
 from benchmark.training.memory import keep_freed_memory
 from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
 from benchmark.training.shortage import first_that_fits, halvings
 
 T = TypeVar("T")
 
-STEPS = 2
-"""Of which the first only warms up."""
-
 MOST_TOKENS = 2**15
 SCORED_TOKENS = 2**11
-MOST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -200,44 +195,6 @@ def step_clock(device: str) -> Callable[[], float]:
     return time.process_time if device == "cpu" else time.perf_counter
 
 
-def measured_step(
-    spec: StageSpec, device: torch.device, n_steps: int = STEPS, *, is_compiled: bool = False
-) -> float:
-    """Seconds of a training step of the stage's model on random bytes, its update included.
-
-    Of a batch that is large, or for which memory is short, part is measured.
-
-    Args:
-        spec: of the stage.
-        device: where to train.
-        n_steps: steps to take, of which the first only warms up; fewer if they take long.
-        is_compiled: whether to compile them.
-    """
-    set_float32_products(spec.precision)
-    random, method = torch.Generator().manual_seed(0), Plain()
-    fit = replace(_first_fit(spec, device, random), is_compiled=is_compiled)
-    config = fit.model.config
-    is_half = spec.precision == "bf16-mixed"
-    clock = step_clock(device.type)
-
-    def seconds(n: int) -> float:
-        method.begin(fit)
-        batch = torch.randint(config.vocab_size, (n, config.seq_len + 1), generator=random)
-        batch, times = batch.to(device), list[float]()
-        while len(times) < STEPS or (len(times) < n_steps and sum(times) < MOST_SECONDS):
-            started = clock()
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
-                loss = method(batch)
-            loss.backward()
-            method.update()
-            wait_for(device)
-            times.append(clock() - started)
-        return statistics.median(times[1:]) * spec.batch_size / n
-
-    most = max(1, MOST_TOKENS // config.seq_len)
-    return first_that_fits(halvings(min(spec.batch_size, most)), seconds)
-
-
 def _probed(spec: StageSpec, device: torch.device) -> tuple[float, float]:
     """Seconds of a training step, and of scoring what it reads, in larger batches.
 
@@ -245,7 +202,7 @@ def _probed(spec: StageSpec, device: torch.device) -> tuple[float, float]:
     """
     set_float32_products(spec.precision)
     random, clock = torch.Generator().manual_seed(0), step_clock(device.type)
-    model = _first_fit(spec, device, random).model
+    model = first_fit(spec, device, random).model
     seq_len, is_half = model.config.seq_len, spec.precision == "bf16-mixed"
     for name in spec.frozen:
         model.get_parameter(name).requires_grad_(False)
@@ -270,7 +227,7 @@ def _probed(spec: StageSpec, device: torch.device) -> tuple[float, float]:
     return first_that_fits(trained, seconds), scoring
 
 
-def _first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
+def first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
     """What a new model of the stage would be trained from."""
     cls = import_class(spec.model_class, Transformer, "model_class")
     model = cls(ModelConfig(**spec.model), generator=random).to(device)
