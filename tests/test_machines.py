@@ -25,7 +25,7 @@ from benchmark.plan.config import (
 )
 from benchmark.plan.run import Run
 from benchmark.plan.spec import USABLE
-from benchmark.session.outlook import Machine
+from benchmark.session.outlook import Machine, Probe, scored_steps
 from benchmark.session.session import Session
 from benchmark.training.baseline import mean_nats
 from benchmark.training.memory import step_bytes
@@ -50,6 +50,21 @@ ROW = re.compile(
     r" ([\d.]+) GiB \|$",
     re.M,
 )
+
+
+def test_a_probe_prices_steps_and_what_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepare(tmp_path))
+    (run,) = Session(load_suite("tiny.yaml", ["methods=[scratch]"])).runs
+    spec, probe = run.next_stage([]), Probe("cpu")
+    assert spec is not None
+    last = replace(spec, splits=("val", "test"))
+    curve, more = probe.seconds(spec, 0), scored_steps(last) / scored_steps(spec)
+    assert probe.seconds(last, 0) == pytest.approx(more * curve)
+    assert probe.seconds(spec, 20) - curve == pytest.approx(2 * (probe.seconds(spec, 10) - curve))
+    assert 0 < curve < probe.seconds(spec, 10)
+    assert len(probe.measured) == 1
 
 
 def test_a_step_takes_its_arithmetic_or_its_launches_whichever_is_longer() -> None:
