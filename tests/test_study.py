@@ -173,6 +173,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(toy, "NAME", "tokenformer")
     for folder, noise in (("tokenformer", 0.01), ("tokenformer_again", 0.012)):
         write_records(tmp_path / folder, (*CONTROLS, GROWN, OTHER), noise=noise)
+    monkeypatch.setattr(toy, "NAME", "tokenformer_tuned")
+    tuned = replace(GROWN, name="tokenformer-tuned", tunes="tokenformer", offset=0.05)
+    write_records(tmp_path / "tokenformer_tuned", (*CONTROLS, GROWN, tuned), noise=0.001)
     return tmp_path
 
 
@@ -181,6 +184,7 @@ def test_findings_say_what_is_there_and_what_is_not(published: Path) -> None:
     files = findings(published)
     page = files["README.md"].decode()
     assert page.startswith("# Findings\n\n**At equal compute TokenFormer ends ")
+    assert " Tuned by as many trials as its controls, `tokenformer-tuned` ends +0.0" in page
     assert "Suites `ladder_3` and `ladder_4` are planned, not trained yet." in page
     assert "Suite `mixes` is planned, not trained yet." in page
     images = set(re.findall(r"\((figures/[^)]+)\)", page))

@@ -36,6 +36,7 @@ PAGE = "README.md"
 HEADLINE = ("tokenformer", "cpu")
 """Suites that the answer is from: the first that is there."""
 
+TUNED = "tokenformer_tuned"
 LADDER = ("ladder_1", "ladder_2", "ladder_3", "ladder_4")
 REGIME = ("regime_quarter", "regime_optimal", "regime_fourfold")
 AGAIN = "_again"
@@ -114,9 +115,14 @@ def headline(study: Study, at: str = "") -> str:
     methods = [row for row in rows(analysis.tables["summary"]) if row["role"] == "method"]
     variants = [row for row in methods if row["method"].startswith(QUESTION)]
     others = [row for row in methods if row not in variants]
-    parts = [_of_question(variants, analysis), _of_others(others, analysis), _scope(analysis, at)]
+    parts = [
+        _of_question(variants, analysis),
+        _tuned(study),
+        _of_others(others, analysis),
+        _scope(analysis, at),
+    ]
     until = f"{study.planned(HEADLINE[0])} Until then an older one says:"
-    return " ".join([*([] if name == HEADLINE[0] else [until]), *parts])
+    return " ".join(filter(None, [*([] if name == HEADLINE[0] else [until]), *parts]))
 
 
 def _of_question(variants: Sequence[Row], analysis: Analysis) -> str:
@@ -131,6 +137,20 @@ def _of_question(variants: Sequence[Row], analysis: Analysis) -> str:
             f"`{best['method']}`, {_said(best)}"
         )
     return f"**{text}.**"
+
+
+def _tuned(study: Study) -> str:
+    """What equal tuning makes of it, where that is published."""
+    if not study.has(TUNED):
+        return ""
+    analysis = study.get(TUNED)
+    tuned = [row for row in rows(analysis.tables["summary"])
+             if row["method"].startswith(QUESTION) and row["method"].endswith("-tuned")
+             and row["role"] == "method"]  # fmt: skip
+    if not tuned:
+        return ""
+    best = min(tuned, key=lambda row: analysis.frames.validation.get(row["method"], math.inf))
+    return f"Tuned by as many trials as its controls, `{best['method']}` ends {_said(best)}."
 
 
 def _of_others(others: Sequence[Row], analysis: Analysis) -> str:
@@ -203,7 +223,7 @@ def _optimizer(analysis: Analysis) -> str:
 def of_tokenformer(study: Study) -> list[str]:
     """The question on two kinds of text, and what the paper's figures show."""
     parts = []
-    for name in ("tokenformer", "tokenformer_tuned", "wikipedia"):
+    for name in ("tokenformer", TUNED, "wikipedia"):
         if not study.has(name):
             parts.append(study.planned(name))
             continue
@@ -333,7 +353,7 @@ SECTIONS: Mapping[str, Section] = {
 }
 STUDY = (
     *HEADLINE,
-    "tokenformer_tuned",
+    TUNED,
     "tokenformer_figures",
     "wikipedia",
     *LADDER,
