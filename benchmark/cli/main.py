@@ -47,6 +47,22 @@ Methods = Annotated[
     typer.Option("--method", help="A method to add: a name in configs/method, or a YAML file."),
 ]
 
+Sizes = Annotated[
+    list[str],
+    typer.Option(
+        metavar="SIZE=VALUE", help="d_model, n_layer, n_head, n_kv_head or d_ff; may repeat."
+    ),
+]
+Unchecked = Annotated[
+    bool, typer.Option("--no-check", help="Do not compare the logits of both models.")
+]
+WithState = Annotated[
+    bool, typer.Option("--optimizer", help="Grow optimizer.pt of the Trainer as well.")
+]
+Architecture = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Describes the tensors of another model.")
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; methods may lie in the working folder."""
@@ -191,25 +207,14 @@ def grow(  # noqa: PLR0913 - options of a command
     method: Annotated[
         str, typer.Option(help="A name in configs/method, a YAML file, or MODULE:CLASS.")
     ],
-    to: Annotated[
-        list[str],
-        typer.Option(
-            metavar="SIZE=VALUE", help="d_model, n_layer, n_head, n_kv_head or d_ff; may repeat."
-        ),
-    ],
+    to: Sizes,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder to make; must not be there.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not compare the logits of both models.")
-    ] = False,
-    optimizer: Annotated[
-        bool, typer.Option("--optimizer", help="Grow optimizer.pt of the Trainer as well.")
-    ] = False,
-    architecture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Describes the tensors of another model.")
-    ] = None,
+    no_check: Unchecked = False,
+    optimizer: WithState = False,
+    architecture: Architecture = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
 ) -> None:
     """Make a trained checkpoint of transformers larger, and compare the logits of both.
@@ -221,15 +226,9 @@ def grow(  # noqa: PLR0913 - options of a command
     from benchmark.pretrained.grow import Request
 
     chosen = {"dry run": dry_run, "no check": no_check, "optimizer": optimizer}
-    request = Request(
-        path=path,
-        method=method,
-        to=to,
-        arguments=parse(arguments or ()),
-        seed=seed,
-        architecture=architecture,
-    )
-    command.grow(request, out, console(), {name for name, is_on in chosen.items() if is_on})
+    options = {name for name, is_on in chosen.items() if is_on}
+    request = Request(path, method, to, parse(arguments or ()), seed, architecture)
+    command.grow(request, out, console(), options)
 
 
 @app.command()

@@ -31,7 +31,7 @@ PIECE_BYTES = 32 * 2**20
 """Of a large table or head; more are grown some rows at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
     """What a user asks for."""
 
