@@ -234,6 +234,15 @@ def test_a_plan_that_was_locked_and_amended_is_told(tmp_path: Path) -> None:
     assert "`fast` \N{DOUBLE DAGGER} seed 2 added" in page(found)
 
 
+def test_times_of_stages_that_shared_a_gpu_are_marked(tmp_path: Path) -> None:
+    write_records(tmp_path, seeds=(0, 1))
+    assert not any("Shared GPUs" in text for text in tripwires(analyse_folder(tmp_path)))
+    shared = [toy.PROVENANCE[0] | {"stages_per_gpu": 2}]
+    write_run(tmp_path, toy.events(SUITE[0], 0, 0.0), toy.config(SUITE[0], 0, (0, 1)), shared)
+    warning = next(t for t in tripwires(analyse_folder(tmp_path)) if "Shared GPUs" in t)
+    assert warning.endswith("up to 2 on each GPU.")
+
+
 def overlap(share: float) -> dict[str, object]:
     found = {"n_bytes": 1000, "windows_in_train": 200, "share_in_train": share}
     return {"schema": 1, "window": 128, "entropy_rate_bits": None, "val": found, "test": found}
