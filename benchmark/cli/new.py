@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from benchmark.base.errors import ConfigError
-from benchmark.base.paths import display_path
-from benchmark.plan.config import check_name
+from benchmark.base.paths import check_name, display_path
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {"suite": ("suite.yaml",), "method": ("method.py", "method.yaml")}

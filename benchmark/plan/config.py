@@ -4,7 +4,6 @@ A suite has one workload and one protocol, shared by every run, and a list of me
 set only `method.*`. That is the fairness guard: two runs of a suite cannot differ in anything else.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from benchmark.base.annotations import Count, In, NotNegative, Positive, Share, Size
 from benchmark.base.errors import ConfigError
-from benchmark.base.paths import CONFIGS, display_path
+from benchmark.base.paths import CONFIGS, check_name, display_path
 from benchmark.base.plugins import PluginConfig, did_you_mean
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.schedule import Ladder
@@ -28,10 +27,6 @@ def is_compiled(asked: bool | None, device: str) -> bool:
 
 
 ROLES = ("control", "rung", "hull", "method")
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-NO_NAMES = ("nan", "na", "n/a", "null", "none", "inf", "true", "false", "local")
-"""Names that a table would read as something else, or that a folder has already."""
 
 Precision = Literal["32-true", "tf32", "bf16-mixed"]
 
@@ -452,13 +447,4 @@ def _check(suite: SuiteConfig) -> None:
         raise ConfigError(
             "protocol.learning_rate.scale is mup, which is derived for Adam and a head of its own; "
             "allowed: workload.target.tied false, no protocol.optimizer.target"
-        )
-
-
-def check_name(name: str, where: str, reserved: Sequence[str] = NO_NAMES) -> None:
-    """Refuse a name that a page, a table or a folder cannot carry."""
-    if not NAME.fullmatch(name) or name.lower() in reserved:
-        raise ConfigError(
-            f"{where} must be letters, digits, '_', '-' and '.', a letter or digit first, and no "
-            f"word such as nan; got {name!r}"
         )
