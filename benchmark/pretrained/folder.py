@@ -105,15 +105,15 @@ class CheckpointFolder:
             )
         return f"{display_path(self.path)} has neither {SINGLE} nor {INDEX}"
 
-    def read(self, name: str, rows: slice = slice(None)) -> Tensor:
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
         """A tensor, or some of its rows.
 
         Raises:
             CheckpointError: it holds NaN or infinity.
         """
         with safe_open(self.tensors[name].file, framework="pt") as file:
-            whole = rows == slice(None)
-            tensor: Tensor = file.get_tensor(name) if whole else file.get_slice(name)[rows]
+            tensor: Tensor = file.get_tensor(name)  # a view of the file: nothing is read yet
+        tensor = tensor if rows is None else tensor[rows]
         # NaN is passed on by either extreme, and this is fast
         if tensor.is_floating_point() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
             where = display_path(self.tensors[name].file)

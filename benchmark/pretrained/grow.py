@@ -204,12 +204,12 @@ class Plan:
         for start in range(0, self.small.vocab_size if is_long else 1, n_rows):
             rows = slice(start, min(start + n_rows, self.small.vocab_size))
             growth = self.growth.of_rows(rows) if is_long else self.growth
-            read = partial(self.read, rows=rows if is_long else slice(None))
+            read = partial(self.read, rows=rows if is_long else None)
             weight = growth.weights(Asked(read, self.tensors.__contains__), self.wide)[named.name]
             shape = (rows.stop - rows.start, *shape[1:]) if is_long else shape
             yield to_stored(weight, named.spec, shape).to(DTYPES[dtype])
 
-    def read(self, name: str, rows: slice = slice(None)) -> Tensor:
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
         """A tensor of the checkpoint as operators see it."""
         named = self.tensors[name]
         tensor = self.source.read(named.file_name, rows)
