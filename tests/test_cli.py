@@ -322,6 +322,24 @@ def test_a_plan_tells_what_is_unspent_and_which_verdicts_will_be_withheld() -> N
     ]
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cpu", "cpu_tuned", "ladder_1", "mixes", "regime_optimal", "tokenformer", "wikipedia"),
+        *("gpu", "gpu_large"),
+    ],
+)
+def test_a_suite_of_ours_trains_the_controls_that_its_verdicts_need(name: str) -> None:
+    text = ("workload.corpus=synthetic", "protocol.allow_repeats=true", "protocol.seeds=[0]")
+    session = Session(load_suite(name, text))
+    doubts = list(listing.doubts(session, []))
+    # old tokens at rest, another temperature, another stream: sources that nobody would train; and
+    # two that would read enwik9 more than once if they were trained alone
+    rare = ("tokenformer_frozen, tokenformer_exact and tokenformer_wide", "late_depth", "flm101b")
+    assert [line for line in doubts if line.partition("better: ")[2] not in rare] == []
+
+
 @pytest.mark.slow
 def test_results_are_named_by_their_suite_or_by_their_folder(
     trained: Path, capsys: pytest.CaptureFixture[str]
