@@ -50,6 +50,7 @@ def test_a_row_that_is_missing_or_left_over_is_found(tmp_path: Path) -> None:
     assert outdated_text(edited(tmp_path, "| [stacking](#stacking)", "| [gone](#stacking)"))
 
 
+@pytest.mark.slow
 def test_a_measured_number_may_differ_a_little_and_no_more(tmp_path: Path) -> None:
     method = load_method("stacking")
     subject = contract.subject(method.target, method.args)
