@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmark.base.errors import BenchmarkError
 from benchmark.cli.main import main
+from benchmark.pretrained.architecture import FOLDER
 from benchmark.pretrained.optimizer import numbered_names
 from tools.methods_page.checkpoints import PATH, methods, page
 
@@ -387,3 +388,34 @@ def test_the_commands_of_the_document_work(
         assert not ended.value.code, command
     for folder in tmp_path.glob("*-*"):
         assert load(folder).generate(IDS, max_new_tokens=2, do_sample=False).shape == (2, 11)
+
+
+def test_without_transformers_only_the_proof_is_refused(
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert grow(checkpoints["llama"], tmp_path / "out", "llama_pro", "n_layer=3") == 2
+    assert "pip install 'growbench[transformers]'" in capsys.readouterr().err
+    assert grow(checkpoints["llama"], tmp_path / "out", "llama_pro", "n_layer=3", "--no-check") == 0
+
+
+def test_a_file_of_ones_own_describes_another_architecture(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(checkpoints["llama"], path := tmp_path / "in")
+    setting(model_type="mine")(path)
+    file, text = tmp_path / "mine.yaml", (FOLDER / "llama.yaml").read_text()
+    file.write_text(text.replace("[llama, mistral]", "[mine]"))
+    options = ("--no-check", f"--architecture={file}")
+    assert grow(path, tmp_path / "out", "lemon", "d_model=36", *options) == 0
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    plan(checkpoints["llama"], "lemon", "d_model=36").write(theirs)
+    a, b = (load_file(folder / "model.safetensors") for folder in (theirs, tmp_path / "out"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    file.write_text(text.replace("out: d_ff,", "out: d_fff,").replace("[llama", "[mine, llama"))
+    assert grow(path, tmp_path / "again", "lemon", "d_model=36", *options) == 2
+    assert "unknown axis 'd_fff'; allowed: d_model," in capsys.readouterr().err
