@@ -216,7 +216,8 @@ def hull(analysis: Analysis) -> list[str]:
 
 def curves(analysis: Analysis) -> list[str]:
     """Loss in the course of training."""
-    return [figure("curves_flops", "Loss minus scratch in the last fifth of training")]
+    whole = "The chart of report.html has the whole course of every method and seed."
+    return [whole, figure("curves_flops", "Loss minus scratch in the last fifth of training")]
 
 
 def settings(analysis: Analysis) -> list[str]:
