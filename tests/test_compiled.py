@@ -114,11 +114,11 @@ def bpb(result: StageResult) -> float:
     return result.points[-1].bpb
 
 
-def test_a_machine_without_a_compiler_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
-    with pytest.raises(ConfigError, match=r"run.compile needs a C\+\+ compiler"):
+def test_a_machine_without_a_compiler_is_told_so(tmp_path: Path) -> None:
+    with (
+        inductor.patch({"cpp.cxx": (None, str(tmp_path / "none"))}),
+        pytest.raises(ConfigError, match=r"run.compile needs a C\+\+ compiler"),
+    ):
         compiled.require_compiler("cpu")
 
 
@@ -143,12 +143,12 @@ def test_a_gpu_has_several_processes_that_compile_and_a_cpu_one(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
-    monkeypatch.setattr(inductor, "compile_threads", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    compiled.keep_code(tmp_path, "cuda")
-    assert inductor.compile_threads == compiled.MOST_THREADS
-    compiled.keep_code(tmp_path, "cpu")
-    assert inductor.compile_threads == 1
+    with inductor.patch(compile_threads=0):
+        compiled.keep_code(tmp_path, "cuda")
+        assert inductor.compile_threads == compiled.MOST_THREADS
+        compiled.keep_code(tmp_path, "cpu")
+        assert inductor.compile_threads == 1
 
 
 @pytest.mark.parametrize(
