@@ -419,3 +419,21 @@ def test_a_file_of_ones_own_describes_another_architecture(
     file.write_text(text.replace("out: d_ff,", "out: d_fff,").replace("[llama", "[mine, llama"))
     assert grow(path, tmp_path / "again", "lemon", "d_model=36", *options) == 2
     assert "unknown axis 'd_fff'; allowed: d_model," in capsys.readouterr().err
+
+
+def test_names_without_their_prefix_and_buffers_are_kept_as_the_first_gpt2_has_them(
+    checkpoints: dict[str, Path], before: dict[str, Tensor], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["gpt2"], path := tmp_path / "in")
+    tensors = load_file(path / "model.safetensors")
+    short = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    for layer in range(2):
+        short[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 4, 4).tril()
+        short[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(short, path / "model.safetensors")
+    (out := tmp_path / "out").mkdir()
+    plan(path, "identity_depth", "n_layer=3").write(out)
+    grown = load_file(out / "model.safetensors")
+    assert {name.split(".")[1] for name in grown if name.startswith("h.")} == {"0", "1", "2"}
+    assert torch.equal(grown["h.2.attn.bias"], short["h.1.attn.bias"])
+    assert float((logits(load(out)) - before["gpt2"]).abs().max()) < EXACT
