@@ -121,7 +121,10 @@ def headline(study: Study, at: str = "") -> str:
         _of_others(others, analysis),
         _scope(analysis, at),
     ]
-    until = f"{study.planned(HEADLINE[0])} Until then an older one says:"
+    until = (
+        f"{study.planned(HEADLINE[0])} Until then an older one, in which TokenFormer and others "
+        f"were not at their best ([why]({at}LOG.md)), says:"
+    )
     return " ".join(filter(None, [*([] if name == HEADLINE[0] else [until]), *parts]))
 
 
@@ -162,8 +165,9 @@ def _of_others(others: Sequence[Row], analysis: Analysis) -> str:
     return (
         f"{n_better or 'None'} of the {len(others)} other methods that grow {is_or_are} shown to "
         "be better than both scratch and the best size that never grows "
-        f"(`{analysis.controls.best_fixed}`); the one that ends lowest, "
-        f"`{best['method']}`, ends {_said(best)}."
+        f"({'here' if analysis.controls.best_fixed == SCRATCH else 'here size'} "
+        f"`{analysis.controls.best_fixed}`); the one that ends lowest, `{best['method']}`, ends "
+        f"{_said(best)}."
     )
 
 
@@ -180,7 +184,8 @@ def _scope(analysis: Analysis, at: str) -> str:
         f"That holds for {formats.count(target.n_params)} parameters, "
         f"{formats.flops(frames.budget_flops)} training FLOPs, {target.train_bytes / 1e6:.1f} MB "
         f"of {target.corpus} text and {formats.plural(n_seeds(analysis), 'seed')}: suite "
-        f"[{frames.suite.name}]({at}{frames.suite.name}/report.md)."
+        f"[{frames.suite.name}]({at}{frames.suite.name}/report.md). Less is better; brackets are "
+        "95 % intervals over seeds."
     )
 
 
@@ -198,11 +203,14 @@ def limits(study: Study) -> list[str]:
     return [
         f"- **Size.** Targets of {formats.count(min(sizes))} to {formats.count(max(sizes))} "
         f"parameters, {formats.flops(min(budgets))} to {formats.flops(max(budgets))} FLOPs: a "
-        "million times less than what is trained in earnest. The ladder says how results move "
-        "over a factor of 64, not what lies beyond it.",
-        f"- **Bytes.** Models read bytes of {_and(corpora)}, in windows of a few hundred; no "
+        "thousandth of the parameters, or less, and a millionth of the FLOPs, or far less, of what "
+        "is trained in earnest. A ladder of budgets over a factor of 64 is planned to say how "
+        "results move with scale; nothing here says what lies beyond it.",
+        f"- **Bytes.** Models read bytes of {_and(corpora)}, in short windows (128); no "
         "tokenizer, no downstream task.",
-        f"- **One optimizer.** {_and(optimizers)}, one schedule, one rule for the peak rate.",
+        f"- **One optimizer.** {_and(optimizers)}, one peak rate for all and one schedule for all "
+        "rows but those whose papers have their own (*own schedule* in each report). Other "
+        "architectures may have another best rate.",
         "- **What was seen before.** Each suite's `plan.lock` says when it was planned and what "
         "was changed afterwards; [the log](LOG.md) has the trials that led to it.",
         f"- **What it could see.** Of true differences to scratch of this many bits per byte four "
@@ -246,8 +254,8 @@ def _figures_of_the_paper(study: Study) -> list[str]:
     losses = repeats.training_loss(analysis.frames)
     curve = Drawing(analysis).curves[deepest["method"]]
     return [
-        "**The paper's figures, as it made them and by this protocol.** Models trained on one text "
-        "grow and go on with another, read once (`continued_*`) or again and again "
+        "**In the manner of the paper's figures, and by this protocol.** Models trained on one "
+        "text grow and go on with another, read once (`continued_*`) or again and again "
         f"(`repeated_*`). On repeated text the training loss of `{deepest['method']}` falls to "
         f"{formats.bpb(deepest['train_bpb'])} bits per byte, "
         f"{formats.bpb(lowest - deepest['train_bpb'])} below anything that any run reaches on "

@@ -171,8 +171,8 @@ def repeats(losses: pd.DataFrame, curve: pd.DataFrame, method: str, held_out: fl
     axes = figure.add_axes((0.07, 0.17, 0.52, 0.7))
     mean = losses[losses.method == method].groupby("tokens").bpb.mean()
     ends = {
-        f"training loss, {method}": (float(mean.iloc[-1]), Look(COLOURS[0])),
-        "the same on held-out text": (float(curve.bpb.iloc[-1]), Look(COLOURS[1], DASHES[2])),
+        f"last training loss, {method}": (float(mean.iloc[-1]), Look(COLOURS[0])),
+        "the same on validation text": (float(curve.bpb.iloc[-1]), Look(COLOURS[1], DASHES[2])),
         "lowest of any run, held-out": (held_out, Look(INK, DASHES[1])),
     }
     trained, held, lowest = (look for _, look in ends.values())
