@@ -161,3 +161,16 @@ def test_a_method_is_short() -> None:
 def test_a_long_method_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text("x = 1\n" * 91)
     assert lengths(tmp_path) == {"long": 91}
+
+
+def test_suites_of_the_study_have_seeds_of_their_own_and_none_that_tunes() -> None:
+    # the published recipes of `tokenformer` are rows of `tokenformer_tuned`; a map has one setting
+    shared = {"tokenformer_tuned": "tokenformer", "regime_quarter": "regime_optimal",
+              "regime_fourfold": "regime_optimal"}  # fmt: skip
+    seeds: dict[str, set[int]] = {}
+    for name in available("suite"):
+        suite = load_suite(name)
+        if suite.workload.corpus.name in ("pylib", "wikipedia") and name != "smoke":
+            seeds.setdefault(shared.get(name, name), set()).update(suite.protocol.seeds)
+    seeds["tuning"] = {70, 71}
+    assert len(set.union(*seeds.values())) == sum(map(len, seeds.values())), seeds
