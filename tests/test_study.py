@@ -106,7 +106,19 @@ def test_conventions_are_worked_out_by_hand(tmp_path: Path) -> None:
     assert row["ours"] == pytest.approx(2 ** (-0.07 / (2**0.25 - 1)))
     assert row["ours_control"] == "own"
     assert row["published"] == "above 2x"
-    assert row["crossing"] == pytest.approx((2.52 - 1.5) ** -4, rel=0.01)
+    assert row["crossing"] == pytest.approx(alone, rel=0.01)
+
+
+def test_a_scratch_that_is_read_before_its_end_flatters_every_method_by_as_much(
+    tmp_path: Path,
+) -> None:
+    kinds = tuple(replace(method, unannealed=0.2) for method in SUITE)
+    found = analyse_folder(write_records(tmp_path, kinds))
+    for row in rows(found.tables["conventions"]):
+        gain = row["crossing"] / row["no_control"]
+        assert gain == pytest.approx(crossing_of_nothing(found.frames))
+        assert gain > 1.5
+        assert math.isnan(row["at_target"]) == (row["method"] == "restart_only")
 
 
 def test_scratch_itself_is_faster_than_scratch_that_is_read_before_its_end(tmp_path: Path) -> None:

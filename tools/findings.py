@@ -136,8 +136,8 @@ def _of_question(variants: Sequence[Row], analysis: Analysis) -> str:
     text = f"At equal compute TokenFormer ends {_said(released[0])}"
     if best is not released[0]:
         text += (
-            f", and of its {len(variants)} variants the one that does best on validation text, "
-            f"`{best['method']}`, {_said(best)}"
+            f", and of its {len(variants)} variants the one that does best on validation "
+            f"text of these runs, `{best['method']}`, {_said(best)}"
         )
     return f"**{text}.**"
 

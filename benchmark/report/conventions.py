@@ -5,7 +5,6 @@ spent; `gains` says how it is read. Conventions change what is spent, what is co
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +41,14 @@ CONVENTIONS = {
 READING = {
     "source_free": "what came before the first growth costs nothing",
     "at_target": "only tokens after the last growth count, of scratch all",
-    "crossing": "the compute at which scratch's one curve gets as low, however far from its end",
+    "crossing": "the method annealed, scratch by its one curve, far from its end: all compute "
+    "counted, times what annealing alone is worth to scratch at C*/2 (below)",
     "equal_tokens": "compute of as many tokens at the target's size, over what was spent; no loss "
     "is compared",
-    "one_seed": "the seed that shows the method best",
+    "one_seed": "the seed that shows the method best, above what any one seed would say",
     "no_control": "all compute counted, both ends annealed, but held against scratch alone",
-    "ours": "the same against the hardest control: scratch, the best size that never grows, the "
-    "method's own",
+    "ours": "the same against the hardest control (scratch, the best size that never grows, the "
+    "method's own), so equal to the former where that is scratch",
 }
 
 _TOKENFORMER = Published(
@@ -78,12 +78,12 @@ def conventions(frames: Frames, compared: pd.DataFrame) -> pd.DataFrame:
     """A row for every method: its speed-up over scratch by each convention, and as published.
 
     `restart_only` is among them: what it gains, a convention gives for nothing. None if the suite
-    cannot tell what a doubling of compute is worth; infinite where scratch never got as low.
+    cannot tell what a doubling of compute is worth.
     """
-    worth = worth_of_doubling(frames)
+    worth, annealing = worth_of_doubling(frames), crossing_of_nothing(frames)
     shown = compared[(compared.role == "method") | (compared.method == RESTART_ONLY)]
     found = [
-        _row(frames, method, own, worth)
+        _row(frames, method, own, worth, annealing)
         for method, own in grouped(shown).items()
         if method in set(frames.growths.method) and any(r["control"] == SCRATCH for r in own)
     ]
@@ -93,14 +93,21 @@ def conventions(frames: Frames, compared: pd.DataFrame) -> pd.DataFrame:
 def crossing_of_nothing(frames: Frames) -> float:
     """What reading scratch before its end gives to scratch itself, annealed at C*/2.
 
-    The compute at which the curve of the run annealed at C* gets as low, over C*/2.
+    The compute at which the curve of the run annealed at C* gets as low, over C*/2; geometric mean
+    over seeds, infinite if the curve of one seed never got as low.
     """
     halves = frames.runs[(frames.runs.role == "rung") & (frames.runs.status == "done")]
     halves = halves[np.isclose(halves.budget_flops, frames.budget_flops / 2, rtol=0.01)]
-    return _crossing(frames, rows(halves))
+    scratch, ratios = frames.rows_of(SCRATCH), []
+    for half in rows(halves):
+        curve: Any = frames.curves.get(scratch.get(half["seed"], {}).get("run_id", ""))
+        if curve is not None:
+            at = cost_to_target(curve["flops"].tolist(), curve["bpb"].tolist(), half["curve_bpb"])
+            ratios.append(at / half["flops"])
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
 
 
-def _row(frames: Frames, method: str, compared: list[Row], worth: float) -> Row:
+def _row(frames: Frames, method: str, compared: list[Row], worth: float, annealing: float) -> Row:
     own = next(row for row in compared if row["control"] == SCRATCH)
     hardest = max(compared, key=lambda row: row["difference"])
     means = frames.results(method)[["flops", "tokens"]].mean()
@@ -117,8 +124,8 @@ def _row(frames: Frames, method: str, compared: list[Row], worth: float) -> Row:
         "method": method,
         "n": own["n"],
         "source_free": alone / paid,
-        "at_target": alone * scratch / after,
-        "crossing": _crossing(frames, rows(frames.results(method))),
+        "at_target": math.nan if method == RESTART_ONLY else alone * scratch / after,
+        "crossing": alone * annealing,
         "equal_tokens": means.tokens / scratch * frames.budget_flops / means.flops,
         "one_seed": speed_up((frames.results(method).test_bpb - seeds).min(), worth),
         "no_control": alone,
@@ -129,14 +136,3 @@ def _row(frames: Frames, method: str, compared: list[Row], worth: float) -> Row:
         "source": held.source if held else "",
         "run_ids": " ".join(frames.of(method).run_id),
     }
-
-
-def _crossing(frames: Frames, runs: Iterable[Row]) -> float:
-    """Geometric mean over seeds; infinite if scratch of one seed never got as low."""
-    scratch, ratios = frames.rows_of(SCRATCH), []
-    for run in runs:
-        curve: Any = frames.curves.get(scratch.get(run["seed"], {}).get("run_id", ""))
-        if curve is not None:
-            at = cost_to_target(curve["flops"].tolist(), curve["bpb"].tolist(), run["curve_bpb"])
-            ratios.append(at / run["flops"])
-    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
