@@ -47,11 +47,11 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
-        port, client = free_ports(2)
+        port = free_port()
         self.address = f"{HEAD}:{port}"
         self._start(
-            HEAD, "--head", f"--port={port}", f"--ray-client-server-port={client}",
-            "--num-cpus=0", "--include-dashboard=false", "--no-monitor",
+            HEAD, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false",
+            "--no-monitor",
         )  # fmt: skip
 
     def add_node(self) -> None:
@@ -152,16 +152,11 @@ def session(process: psutil.Process) -> int | None:
         return None
 
 
-def free_ports(n: int) -> list[int]:
-    """Different ports of the head that nobody listens on."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for each in sockets:
-            each.bind((HEAD, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def free_port() -> int:
+    """A port of the head that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HEAD, 0))
+        return int(probe.getsockname()[1])
 
 
 def guard(folder: str) -> None:
