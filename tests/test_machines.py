@@ -24,7 +24,7 @@ from benchmark.plan.config import (
     load_suite,
 )
 from benchmark.plan.run import Run
-from benchmark.plan.spec import USABLE
+from benchmark.plan.spec import USABLE, StageSpec
 from benchmark.session.outlook import Machine, Probe, scored_steps
 from benchmark.session.session import Session
 from benchmark.training.baseline import mean_nats
@@ -52,14 +52,18 @@ ROW = re.compile(
 )
 
 
-def test_a_probe_prices_steps_and_what_is_scored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageSpec:
+    """The first stage of a tiny suite, in whose folder the test runs."""
     monkeypatch.chdir(prepare(tmp_path))
     (run,) = Session(load_suite("tiny.yaml", ["methods=[scratch]"])).runs
-    spec, probe = run.next_stage([]), Probe("cpu")
-    assert spec is not None
-    last = replace(spec, splits=("val", "test"))
+    found = run.next_stage([])
+    assert found is not None
+    return found
+
+
+def test_a_probe_prices_steps_and_what_is_scored(spec: StageSpec) -> None:
+    probe, last = Probe("cpu"), replace(spec, splits=("val", "test"))
     curve, more = probe.seconds(spec, 0), scored_steps(last) / scored_steps(spec)
     assert probe.seconds(last, 0) == pytest.approx(more * curve)
     assert probe.seconds(spec, 20) - curve == pytest.approx(2 * (probe.seconds(spec, 10) - curve))
@@ -151,13 +155,7 @@ def kept_bytes(model: Transformer, n_windows: int, *, is_half: bool) -> int:
     return sum(x.untyped_storage().nbytes() for x in held.values())
 
 
-def test_a_stage_takes_its_steps_its_evaluations_and_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(prepare(tmp_path))
-    (run,) = Session(load_suite("tiny.yaml", ["methods=[scratch]"])).runs
-    spec = run.next_stage([])
-    assert spec is not None
+def test_a_stage_takes_its_steps_its_evaluations_and_its_start(spec: StageSpec) -> None:
     spec = replace(spec, marks=(1.0, 2.0), splits=("val",))
     n_bytes = 3 * 512 + spec.data["val"]
     per_byte = spec.step_flops / (4 * 32) / 3 / 0.5e9
@@ -170,13 +168,7 @@ def test_a_stage_takes_its_steps_its_evaluations_and_its_start(
     assert machine.seconds(half, 10) == pytest.approx(expected)
 
 
-def test_a_batch_that_would_not_fit_is_planned_in_micro_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(prepare(tmp_path))
-    (run,) = Session(load_suite("tiny.yaml", ["methods=[scratch]"])).runs
-    spec = run.next_stage([])
-    assert spec is not None
+def test_a_batch_that_would_not_fit_is_planned_in_micro_batches(spec: StageSpec) -> None:
     needs = [spec.step_bytes(n) for n in (1, 2, 4)]
     assert needs == sorted(needs, reverse=True)
     for n_micro, need in zip((1, 2, 4), needs, strict=True):

@@ -24,7 +24,7 @@ from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.statistics import t_limit
 from benchmark.report.study import regime, rounding, trend
 from benchmark.report.study.mixes import mixes
-from tools.findings import LADDER, findings
+from tools.findings import LADDER, Study, findings
 
 CONTROLS = tuple(method for method in SUITE if method.role != "method")
 GROWN = Planted(name="tokenformer", sizes=(NARROW, TARGET), grows_at=(0.25,))
@@ -193,7 +193,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_findings_say_what_is_there_and_what_is_not(published: Path) -> None:
-    files = findings(published)
+    files = findings(Study(published))
     page = files["README.md"].decode()
     assert page.startswith("# Findings\n\n**At equal compute TokenFormer ends ")
     assert " Tuned by as many trials as its controls, `tokenformer-tuned` ends +0.0" in page
@@ -202,7 +202,7 @@ def test_findings_say_what_is_there_and_what_is_not(published: Path) -> None:
     images = set(re.findall(r"\((figures/[^)]+)\)", page))
     assert images == files.keys() - {"README.md"}
     assert "figures/trend.png" in images
-    assert files == findings(published)
+    assert files == findings(Study(published))
     known = {run.run_id for folder in published.iterdir() for run in load_suite(folder).runs}
     tables = {name: content for name, content in files.items() if name.endswith(".csv")}
     assert {Path(name).stem for name in tables} == {"trend", "conventions", "rounding_tokenformer"}
@@ -215,7 +215,7 @@ def test_findings_say_what_is_there_and_what_is_not(published: Path) -> None:
 def test_a_suite_that_has_not_ended_is_not_in_the_findings(tmp_path: Path) -> None:
     write_records(tmp_path / "tokenformer", missing=(("fast", 1),))
     assert "Suite `tokenformer` is planned, not trained yet." in (
-        findings(tmp_path)["README.md"].decode()
+        findings(Study(tmp_path))["README.md"].decode()
     )
 
 
@@ -226,6 +226,6 @@ def test_suites_that_were_trained_have_findings(tmp_path: Path) -> None:
         shutil.copytree(train(tmp_path / name, f"protocol.budget_flops={budget}"), results / name)
     shutil.copytree(results / "ladder_2", results / "tokenformer")
     shutil.copytree(results / "ladder_2", results / "tokenformer_again")
-    files = findings(results)
+    files = findings(Study(results))
     assert {"figures/trend.png", "figures/rounding_tiny.png"} <= files.keys()
     assert "an SD of 0.0000 bpb from rounding alone" in files["README.md"].decode()

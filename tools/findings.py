@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.records.events import ABSENT
 from benchmark.records.folder import load_suite
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis, analyse_folder
@@ -52,14 +53,22 @@ class Study:
 
     results: Path
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    _is_there: dict[str, bool] = field(default_factory=dict[str, bool])
     _read: dict[str, Analysis] = field(default_factory=dict[str, Analysis])
 
     def has(self, name: str) -> bool:
         """Whether a suite is there, all of it."""
-        folder = self.results / name
-        return (folder / "suite.yaml").is_file() and not any(
-            run.status in ("missing", "unfinished") for run in load_suite(folder).runs
-        )
+        if name not in self._is_there:
+            folder = self.results / name
+            self._is_there[name] = (folder / "suite.yaml").is_file() and not any(
+                run.status in ABSENT for run in load_suite(folder).runs
+            )
+        return self._is_there[name]
+
+    @property
+    def answers(self) -> str | None:
+        """The suite that the answer is from, if one is there."""
+        return next((name for name in HEADLINE if self.has(name)), None)
 
     def get(self, name: str) -> Analysis:
         """A suite that is there."""
@@ -87,13 +96,12 @@ class Study:
         return f"{shown}\n\nNumbers and run ids: [{name}.csv](figures/{name}.csv)."
 
 
-def findings(results: Path) -> dict[str, bytes]:
-    """Relative names and bytes of the findings: a pure function of the folders in `results`.
+def findings(study: Study) -> dict[str, bytes]:
+    """Names and bytes of the findings, beside the results: a pure function of published folders.
 
     Raises:
         RecordError: the records of a suite are damaged or contradict one another.
     """
-    study = Study(results)
     parts = ["# Findings", headline(study), "## What this cannot say", "\n".join(limits(study))]
     for title, section in SECTIONS.items():
         parts += [f"## {title}", *section(study)]
@@ -108,8 +116,7 @@ def headline(study: Study, at: str = "") -> str:
         study: the published suites.
         at: where they lie, seen from the page that says it.
     """
-    name = next((name for name in HEADLINE if study.has(name)), None)
-    if name is None:
+    if (name := study.answers) is None:
         return study.planned(HEADLINE[0])
     analysis = study.get(name)
     methods = [row for row in rows(analysis.tables["summary"]) if row["role"] == "method"]
@@ -269,8 +276,7 @@ def _figures_of_the_paper(study: Study) -> list[str]:
 
 def of_conventions(study: Study) -> list[str]:
     """What each way of counting is worth on the same runs."""
-    name = next((name for name in HEADLINE if study.has(name)), None)
-    if name is None:
+    if (name := study.answers) is None:
         return [study.planned(HEADLINE[0])]
     table = study.get(name).tables["conventions"]
     if table.empty:

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from benchmark.base.paths import ROOT
-from tools.findings import HEADLINE, Study, findings, headline
+from tools.findings import Study, findings, headline
 
 PAGE = ROOT / "README.md"
 RESULTS = ROOT / "results"
@@ -25,14 +25,13 @@ TOP = {
 }
 
 
-def answer() -> str:
+def answer(study: Study) -> str:
     """The first paragraph of the findings, and the picture that goes with it."""
-    study = Study(RESULTS)
-    name = next(name for name in HEADLINE if study.has(name))
-    figure = f"results/{name}/figures/differences.png"
+    folder = f"results/{study.answers}"
+    figure = f"{folder}/figures/differences.png"
     return "\n\n".join([
         headline(study, "results/"),
-        f"[![Difference of every method to its controls]({figure})](results/{name}/report.md)",
+        f"[![Difference of every method to its controls]({figure})]({folder}/report.md)",
         "The rest, on two pages: [the findings](results/README.md).",
     ])  # fmt: skip
 
@@ -52,9 +51,9 @@ def _headline(module: Path) -> str:
     return first[:1].lower() + first[1:]
 
 
-def filled(page: str) -> str:
+def filled(page: str, study: Study) -> str:
     """The page with its generated parts as they should be."""
-    for name, part in {"answer": answer(), "tree": tree()}.items():
+    for name, part in {"answer": answer(study), "tree": tree()}.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = page.partition(start)
         page = f"{before}{start}{part}\n{end}{rest.partition(end)[2]}"
@@ -63,8 +62,9 @@ def filled(page: str) -> str:
 
 def files() -> dict[Path, bytes]:
     """Every generated file: this page, the findings and their pictures."""
-    found = {RESULTS / name: content for name, content in findings(RESULTS).items()}
-    return found | {PAGE: filled(PAGE.read_text(encoding="utf-8")).encode()}
+    study = Study(RESULTS)
+    found = {RESULTS / name: content for name, content in findings(study).items()}
+    return found | {PAGE: filled(PAGE.read_text(encoding="utf-8"), study).encode()}
 
 
 def main(check: bool = False) -> None:

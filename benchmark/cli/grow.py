@@ -14,36 +14,47 @@ from benchmark.pretrained.grow import Plan, Request
 from benchmark.pretrained.optimizer import grow_optimizer
 from benchmark.pretrained.proof import Difference, check_available
 from benchmark.pretrained.proof import differences as measured
+from benchmark.report import formats
 
 
-def grow(request: Request, out: Path | None, console: Console, options: set[str]) -> None:
+def grow(
+    request: Request,
+    out: Path | None,
+    console: Console,
+    *,
+    dry_run: bool,
+    checks: bool,
+    optimizer: bool,
+) -> None:
     """Grow a checkpoint, say what was claimed and what was found.
 
     Args:
         request: what to grow to what.
         out: folder to make; may be None for a dry run.
         console: where to say it.
-        options: of "dry run", "no check" and "optimizer".
+        dry_run: whether to stop after saying what would be done.
+        checks: whether to compare the logits of both models.
+        optimizer: whether to grow optimizer.pt as well.
 
     Raises:
         typer.Exit: with code 1, a claim does not hold; nothing is left behind.
     """
     plan = Plan(request)
     _show(plan, console)
-    if "dry run" in options:
+    if dry_run:
         return
     if out is None:
         raise ConfigError("--out is missing: the folder to write, which must not be there yet")
     check_free(out)
-    if "no check" not in options:
+    if checks:
         check_available()
     with new_folder(out) as folder:
         with Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console) as bar:
             task = bar.add_task("", total=plan.n_bytes)
             plan.write(folder, lambda n_bytes: bar.advance(task, n_bytes))
-        if "optimizer" in options:
+        if optimizer:
             grow_optimizer(plan, folder)
-        found = [] if "no check" in options else _compare(plan, folder, console)
+        found = _compare(plan, folder, console) if checks else []
         (folder / "README.md").write_text(card(plan, found, out.name), encoding="utf-8")
     console.print(str(out), soft_wrap=True)
 
@@ -53,11 +64,10 @@ def _show(plan: Plan, console: Console) -> None:
     table = FittedTable(("operator", "grows", "function"), prose=("grows",))
     for name, grown, is_exact in plan.steps():
         table.add_row(name, grown, "claimed to stay" if is_exact else "will change")
-    n_files = len(plan.shards)
     console.print(table)
     console.print(
         f"{len(plan.source.tensors)} tensors become {len(plan.entries)}: {plan.n_bytes:,} bytes in "
-        f"{n_files} file{'s' * (n_files > 1)}",
+        f"{formats.plural(len(plan.shards), 'file')}",
         soft_wrap=True,
     )
 

@@ -225,10 +225,8 @@ def grow(  # noqa: PLR0913 - options of a command
     from benchmark.plan.reading import parse
     from benchmark.pretrained.grow import Request
 
-    chosen = {"dry run": dry_run, "no check": no_check, "optimizer": optimizer}
-    options = {name for name, is_on in chosen.items() if is_on}
     request = Request(path, method, to, parse(arguments or ()), seed, architecture)
-    command.grow(request, out, console(), options)
+    command.grow(request, out, console(), dry_run=dry_run, checks=not no_check, optimizer=optimizer)
 
 
 @app.command()

@@ -16,6 +16,11 @@ from benchmark.base.errors import ConfigError, DataError
 from benchmark.base.seeding import generator
 
 
+def tokens_per_epoch(n_tokens: int, seq_len: int) -> int:
+    """Tokens that one epoch of a text of `n_tokens` predicts, in windows of `seq_len`."""
+    return (n_tokens - 1) // seq_len * seq_len
+
+
 @dataclass(frozen=True, eq=False)
 class ByteStream:
     """Training text in random order: item `step` is that step's batch, int64 (B, T + 1).
@@ -56,7 +61,7 @@ class ByteStream:
     @property
     def tokens_per_epoch(self) -> int:
         """Tokens that one epoch predicts."""
-        return self.n_windows * self.seq_len
+        return tokens_per_epoch(len(self.text), self.seq_len)
 
     def rows_at(self, window: int, count: int) -> Tensor:
         """So many rows from cursor `window` on, int64 (count, T + 1).

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import did_you_mean
+from benchmark.data.stream import tokens_per_epoch
 from benchmark.plan import tuning
 from benchmark.plan.config import (
     MethodConfig,
@@ -88,7 +89,7 @@ def _check_one_epoch(runs: Iterable[Run], n_train_tokens: int) -> None:
                 f"method.{run.method.name}.stages: {cut[0]} is text of the suite's own corpus, cut "
                 "elsewhere; to read some of it twice set protocol.allow_repeats=true"
             )
-        epochs = {c.name: (train_bytes(c) - 1) // seq_len * seq_len for c in run.own_corpora}
+        epochs = {c.name: tokens_per_epoch(train_bytes(c), seq_len) for c in run.own_corpora}
         for corpus, wanted in run.reads().items():
             if wanted > (has := epochs.get(corpus, n_train_tokens)):
                 raise ConfigError(

@@ -134,5 +134,5 @@ def _row(frames: Frames, method: str, compared: list[Row], worth: float, anneali
         "published": held.claim if held else DASH,
         "convention": held.convention if held else "",
         "source": held.source if held else "",
-        "run_ids": " ".join(frames.of(method).run_id),
+        "run_ids": frames.run_ids(method),
     }

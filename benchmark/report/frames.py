@@ -78,6 +78,10 @@ class Frames:
         """The runs of one method, by seed."""
         return self._by_method[method]
 
+    def run_ids(self, method: str) -> str:
+        """Ids of the runs of one method, by seed, as tables have them."""
+        return " ".join(self.of(method).run_id)
+
     def results(self, method: str) -> pd.DataFrame:
         """Runs of a method that have a result, good or infinite, by seed; empty if unplanned."""
         found = self._results.get(method)

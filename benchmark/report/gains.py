@@ -8,17 +8,23 @@ Loss against log compute bends up, so a gain is understated and a loss looks sma
 import math
 
 from benchmark.report.controls import SCRATCH
-from benchmark.report.frames import Frames
-
-Annealed = dict[int, tuple[list[float], list[float]]]
+from benchmark.report.frames import Frames, rows
 
 
 def worth_of_doubling(frames: Frames) -> float:
-    """Mean over seeds of the test bpb that scratch gains by a doubling; nan if it shows none."""
+    """Mean over seeds of the test bpb that scratch gains by a doubling; nan if it shows none.
+
+    Each seed's two largest budgets at which scratch was annealed count.
+    """
+    of_scratch = (frames.runs.role == "rung") | (frames.runs.method == SCRATCH)
+    runs = frames.runs[of_scratch & (frames.runs.status == "done")]
+    by_seed = runs.sort_values("budget_flops", kind="stable").groupby("seed")
     gains = [
-        (bpb[-2] - bpb[-1]) / math.log2(budgets[-1] / budgets[-2])
-        for budgets, bpb in annealed_scratch(frames).values()
-        if len(bpb) > 1
+        (smaller["test_bpb"] - whole["test_bpb"])
+        / math.log2(whole["budget_flops"] / smaller["budget_flops"])
+        for _, own in by_seed
+        if len(own) > 1
+        for smaller, whole in [rows(own)[-2:]]
     ]
     mean = math.fsum(gains) / len(gains) if gains else math.nan
     return mean if mean > 0 else math.nan
@@ -32,14 +38,3 @@ def speed_up(difference: float, worth: float) -> float:
         worth: bpb that scratch gains by a doubling of compute.
     """
     return 2 ** (-difference / worth)
-
-
-def annealed_scratch(frames: Frames) -> Annealed:
-    """Budgets and test bpb of the annealed scratch runs of each seed, smallest budget first."""
-    of_scratch = (frames.runs.role == "rung") | (frames.runs.method == SCRATCH)
-    runs = frames.runs[of_scratch & (frames.runs.status == "done")]
-    by_seed = runs.sort_values("budget_flops", kind="stable").groupby("seed")
-    return {
-        int(str(seed)): (found.budget_flops.tolist(), found.test_bpb.tolist())
-        for seed, found in by_seed
-    }

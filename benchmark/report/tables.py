@@ -187,7 +187,7 @@ def _differences(compared: list[Row]) -> Row:
 def _costs(frames: Frames, method: str) -> Row:
     shown = ["n_params", "n_params_nonembedding", *_TOTALS, "epochs", "peak_memory_bytes"]
     means = frames.results(method)[shown].mean()
-    return {**means} | {"run_ids": " ".join(frames.of(method).run_id)}
+    return {**means} | {"run_ids": frames.run_ids(method)}
 
 
 def _changed(small: Row, large: Row) -> str:

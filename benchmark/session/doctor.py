@@ -19,6 +19,7 @@ import yaml
 
 from benchmark.base.plugins import class_path
 from benchmark.data.corpora import load
+from benchmark.data.stream import tokens_per_epoch
 from benchmark.model.compiled import compile_seconds, keep_code, require_compiler
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import Transformer
@@ -185,7 +186,7 @@ def planned(suite: SuiteConfig) -> list[Run]:
         lengths = load(corpus, Path(suite.run.cache).expanduser() / "corpora").lengths()
     n_tokens = lengths.get("train_tokens", lengths["train"])
     data = {"corpus": corpus.name, "sha256": corpus.sha256, **lengths}
-    return plan(suite, data, (n_tokens - 1) // seq_len * seq_len)
+    return plan(suite, data, tokens_per_epoch(n_tokens, seq_len))
 
 
 def write_machine(machine: MachineConfig, path: Path) -> None:

@@ -76,12 +76,12 @@ class Meter:
         self.loss += loss
         self.n_losses += 1
         self.n_done += 1
-        is_due = self.is_due
-        if is_due or self.n_done in self.records | self.evaluations:
+        is_due, is_record = self.is_due, self.n_done in self.records
+        if is_due or is_record or self.n_done in self.evaluations:
             wait_for(self.loss.device)
         now = time.perf_counter()
         self.seconds += now - started
-        if self.n_done in self.records:
+        if is_record:
             self._record_loss()
         if self.n_done in self.evaluations and self.n_done < self.n_steps:
             self.evaluate()

@@ -43,15 +43,18 @@ def trend(table: pd.DataFrame) -> Figure:
     for axes, value in zip(panels, ("difference", "speed_up"), strict=True):
         for i, name in enumerate(methods):
             own = table[table.method == name]
-            look = Look(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)])
             x = own.budget_flops * 10 ** (DODGE * (i - len(methods) / 2))
-            _with_limits(axes, x, own, value, look, MARKERS[i % len(MARKERS)])
+            _with_limits(axes, x, own, value, _look(i), MARKERS[i % len(MARKERS)])
         fixed = table[table.method == BEST_FIXED]
         axes.plot(fixed.budget_flops, fixed[value], "k_", markersize=14, markeredgewidth=2.2)
         axes.set_xscale("log")
         axes.set_xlabel("training compute, FLOPs")
     _finish_trend(panels, table, methods)
     return figure
+
+
+def _look(i: int) -> Look:
+    return Look(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)])
 
 
 def _with_limits(
@@ -76,8 +79,7 @@ def _finish_trend(panels: Sequence[Axes], table: pd.DataFrame, methods: Sequence
     left.figure.text(0.09, 0.015, f"{note}; thin lines: 95 %", fontsize=TINY, color=GREY)
     last = table[table.budget_flops == table.budget_flops.max()]
     ends = {row["method"]: row for row in rows(last)}
-    named = [(ends[m]["speed_up"], f"{ends[m]['speed_up']:.2f}x  {m}",
-              Look(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]))
+    named = [(ends[m]["speed_up"], f"{ends[m]['speed_up']:.2f}x  {m}", _look(i))
              for i, m in enumerate(methods) if m in ends]  # fmt: skip
     label_lines(right, named, LINE / (3.0 * 0.66))
 

@@ -44,7 +44,7 @@ def as_shown(analysis: Analysis) -> pd.DataFrame:
             "epochs": frames.of(method).epochs.max(),
             "train_bpb": float(per_seed.apply(lambda bpb: bpb.tail(3).mean()).mean()),
             "test_bpb": float(frames.results(method).test_bpb.mean()),
-            "run_ids": " ".join(frames.of(method).run_id),
+            "run_ids": frames.run_ids(method),
         }
         for name, control in (("corner", f"{prefix}_corner"), ("ungrown", f"{prefix}_ungrown"),
                               (SCRATCH, SCRATCH)):  # fmt: skip

@@ -36,7 +36,7 @@ def rounding(one: Analysis, other: Analysis) -> pd.DataFrame:
             "difference": gap.value,
             "low": gap.low,
             "high": gap.high,
-            "run_ids": " ".join(x for side in (one, other) for x in side.frames.of(method).run_id),
+            "run_ids": " ".join(side.frames.run_ids(method) for side in (one, other)),
         })  # fmt: skip
     return pd.DataFrame(found, columns=_ROUNDING)
 
