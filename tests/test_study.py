@@ -18,9 +18,8 @@ from trained_suite import train
 from benchmark.base.paths import ROOT
 from benchmark.records.folder import load_suite
 from benchmark.report.analysis import Analysis, analyse_folder
-from benchmark.report.conventions import crossing_of_nothing
+from benchmark.report.conventions import crossing_of_nothing, speed_up, worth_of_doubling
 from benchmark.report.frames import rows
-from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.statistics import t_limit
 from benchmark.report.study import regime, rounding, trend
 from benchmark.report.study.mixes import mixes

@@ -1,18 +1,18 @@
 """Every number of a report, computed once from the records."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from benchmark.records.folder import Suite, load_suite
+from benchmark.records.lock import FILE, Lock, read
 from benchmark.report import factors, tables, tuning
-from benchmark.report.accounts import speed_ups
 from benchmark.report.controls import Controls, controls, withheld
-from benchmark.report.conventions import conventions
+from benchmark.report.conventions import conventions, speed_ups
 from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
-from benchmark.report.plan import Registration, registration
+from benchmark.report.plan import amendments, marks
 from benchmark.report.verdicts import comparisons, verdicts, worse_than
 
 NOTE = "note.md"
@@ -31,7 +31,9 @@ class Analysis:
     withheld: dict[str, list[str]]
     """Why a method may not be called better; only methods of which that is so."""
 
-    registration: Registration
+    lock: Lock | None
+    """What was planned; None if nothing was written down before the first run."""
+
     overlap: Overlap
     """What held-out text shares with training text; empty if unknown."""
 
@@ -48,30 +50,25 @@ def analyse_folder(results_dir: Path) -> Analysis:
     Raises:
         RecordError: the records are damaged or contradict one another, or there are none.
     """
-    suite, note = load_suite(results_dir), results_dir / NOTE
-    found = analyse(suite, registration(results_dir), overlap(results_dir))
-    return replace(found, note=note.read_text().strip() if note.is_file() else "")
+    note, lock = results_dir / NOTE, results_dir / FILE
+    return analyse(
+        load_suite(results_dir),
+        read(results_dir) if lock.is_file() else None,
+        overlap(results_dir),
+        note.read_text().strip() if note.is_file() else "",
+    )
 
 
 def analyse(
-    suite: Suite, plan: Registration | None = None, shared_text: Overlap | None = None
+    suite: Suite, lock: Lock | None = None, shared_text: Overlap | None = None, note: str = ""
 ) -> Analysis:
-    """All tables of a suite.
-
-    Args:
-        suite: the records.
-        plan: what was written down before them.
-        shared_text: what held-out text shares with training text.
+    """All tables of a suite, from its records and what lies beside them.
 
     Raises:
         RecordError: the records contradict one another, or there are none.
     """
-    plan, shared_text = plan or Registration(), shared_text or {}
-    require_possible(suite, shared_text)
-    return _analysis(frames(suite), plan, shared_text)
-
-
-def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysis:
+    require_possible(suite, shared_text or {})
+    data = frames(suite)
     found = controls(data)
     compared, faster = comparisons(data, found), speed_ups(data)
     doubts = withheld(data, found)
@@ -81,7 +78,7 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
         "verdict": words,
         "worse_than": worse_than(compared),
         "withheld": {method: "; ".join(reasons) for method, reasons in doubts.items()},
-        "amended": plan.marks,
+        "amended": marks(lock),
     }
     for name, texts in said.items():
         summary[name] = [texts.get(method, "") for method in summary.method]
@@ -91,29 +88,31 @@ def _analysis(data: Frames, plan: Registration, shared_text: Overlap) -> Analysi
         "growth_events": tables.growth_events(data),
         "conventions": conventions(data, compared),
     }
-    of_suite = {
-        "shared_compute": tables.shared_compute(data),
-        "settings": tables.hyperparameters(data),
-        "what_differs": tables.differing(data),
-        "environment": tables.environment(data),
-    }
-    records = {name: getattr(data, name) for name in ("runs", "points", "growths", "charges")}
     return Analysis(
         frames=data,
         controls=found,
         words=words,
         withheld=doubts,
-        registration=plan,
-        overlap=shared_text,
+        lock=lock,
+        overlap=shared_text or {},
+        note=note,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
-        | _of_some(data, found, plan)
-        | of_suite
-        | records,
+        | _of_some(data, found, lock)
+        | _of_suite(data),
     )
 
 
-def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.DataFrame]:
+def _of_suite(data: Frames) -> dict[str, pd.DataFrame]:
+    return {
+        "shared_compute": tables.shared_compute(data),
+        "settings": tables.hyperparameters(data),
+        "what_differs": tables.differing(data),
+        "environment": tables.environment(data),
+    } | {name: getattr(data, name) for name in ("runs", "points", "growths", "charges")}
+
+
+def _of_some(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.DataFrame]:
     """Tables that only some suites have."""
     tried, crossed = tuning.trials(data, found), factors.design(data)
     tables = {
@@ -121,7 +120,7 @@ def _of_some(data: Frames, found: Controls, plan: Registration) -> dict[str, pd.
         "tuning_trials": tried,
         "main_effects": factors.main_effects(crossed),
         "effect_shares": factors.shares(crossed),
-        "amendments": plan.amendments(),
+        "amendments": amendments(lock),
     }
     return {name: table for name, table in tables.items() if len(table)}
 

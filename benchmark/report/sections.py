@@ -257,7 +257,7 @@ def runs(analysis: Analysis) -> list[str]:
 
 def plan(analysis: Analysis) -> list[str]:
     """What was fixed before the first run, and what changed since."""
-    lock, changes = analysis.registration.lock, analysis.tables.get("amendments")
+    lock, changes = analysis.lock, analysis.tables.get("amendments")
     if lock is None:
         return ["Not pre-registered: there is no `plan.lock`."]
     seen, tests = formats.plural(lock.results, "result"), "; ".join(lock.first.get("tests", ()))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special  # scipy.stats takes three times as long to import
 
 LEVEL = 0.95
@@ -21,6 +22,7 @@ MIN_SEEDS = 3
 MIN_SEEDS_SIGNIFICANT = 6
 """The sign-flip test cannot fall below 5 % with fewer: its floor is 2 / 2**n."""
 
+Points = Sequence[float] | NDArray[np.float64]
 Verdict = Literal["better", "worse", "no evidence", "insufficient seeds"]
 
 
@@ -44,16 +46,6 @@ class Comparison:
 
     p_value: float
     """Two-sided exact sign-flip test."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedUp:
-    """S = control's cost / method's cost at equal loss; above 1 is faster."""
-
-    estimate: Estimate
-    """Geometric mean over the seeds; nan unless all of them reached the loss."""
-
-    n_reached: int
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
@@ -150,7 +142,7 @@ def is_significant(n: int, p_holm: float) -> bool:
     return n >= MIN_SEEDS_SIGNIFICANT and p_holm < 1 - LEVEL
 
 
-def cost_to_target(flops: Sequence[float], bpb: Sequence[float], target: float) -> float:
+def cost_to_target(flops: Points, bpb: Points, target: float) -> float:
     """Compute at which the running minimum of a curve first is at or below `target`.
 
     Between the two evaluations around it, log-linear in compute; never extrapolated. Infinite if
@@ -169,16 +161,14 @@ def cost_to_target(flops: Sequence[float], bpb: Sequence[float], target: float) 
     return math.exp(math.log(flops[i - 1]) * (1 - share) + math.log(flops[i]) * share)
 
 
-def speed_up(control: Sequence[float], method: Sequence[float]) -> SpeedUp:
-    """Speed-up from costs to the same loss, paired by seed.
+def ratio_of_costs(control: Sequence[float], method: Sequence[float]) -> Estimate:
+    """Geometric mean over seeds of control / method, paired; nan unless all costs are finite.
 
     Args:
         control: the control's cost of each seed.
         method: the method's; infinite where it did not reach the loss.
     """
-    n_reached = sum(map(math.isfinite, method))
-    if not method or n_reached < len(method) or not all(map(math.isfinite, control)):
-        return SpeedUp(estimate=Estimate(n=len(method), value=math.nan), n_reached=n_reached)
+    if not method or not all(map(math.isfinite, (*control, *method))):
+        return Estimate(n=len(method), value=math.nan)
     logs = mean_interval([math.log(a / b) for a, b in zip(control, method, strict=True)])
-    limits = {name: math.exp(getattr(logs, name)) for name in ("value", "low", "high")}
-    return SpeedUp(estimate=Estimate(n=logs.n, **limits), n_reached=n_reached)
+    return Estimate(n=logs.n, **{x: math.exp(getattr(logs, x)) for x in ("value", "low", "high")})

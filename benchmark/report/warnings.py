@@ -10,6 +10,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
 from benchmark.report.frames import rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
+from benchmark.report.plan import marks
 from benchmark.report.prose import code
 
 COPIED_SHARE = 0.01
@@ -97,8 +98,7 @@ def _own(analysis: Analysis) -> list[str]:
 
 def _registered(analysis: Analysis) -> list[str]:
     """What was not planned before it was seen."""
-    lock, marks = analysis.registration.lock, analysis.registration.marks
-    if lock is None:
+    if (lock := analysis.lock) is None:
         return ["**Not pre-registered:** no plan was locked before the first run."]
     found = []
     if lock.results:
@@ -111,8 +111,8 @@ def _registered(analysis: Analysis) -> list[str]:
             "here follow the moderated t, which came later. The ordinary interval stands beside "
             "each difference below."
         )
-    if marks:
-        listed = formats.listed([f"`{method}` ({mark})" for method, mark in marks.items()])
+    if changed := marks(lock):
+        listed = formats.listed([f"`{method}` ({mark})" for method, mark in changed.items()])
         found.append(f"**Changed after results were seen:** {listed}.")
     return found
 

@@ -9,8 +9,8 @@ import pandas as pd
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
+from benchmark.report.conventions import speed_up, worth_of_doubling
 from benchmark.report.frames import Row, grouped, rows
-from benchmark.report.gains import speed_up, worth_of_doubling
 from benchmark.report.prose import fixed_sizes
 from benchmark.report.statistics import Estimate, t_limit
 
