@@ -293,7 +293,7 @@ def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] =
         ConfigError: an unknown suite, file, key or value, in one line.
     """
     path = find("suite", suite)
-    layers = [(f"{display_path(path)}: ", read(path, SuiteConfig))]
+    layers = [_layer(path, SuiteConfig)]
     layers += [("", parse([text], SuiteConfig)) for text in overrides]
     for i, (_, layer) in enumerate(layers):
         workload = layer.get("workload")
@@ -304,20 +304,26 @@ def load_suite(suite: str, overrides: Sequence[str] = (), added: Sequence[str] =
                 below.get("workload", {}).pop("corpus", None)
     config = filled(SuiteConfig, *layers, where=layers[0][0])
     _check(config)
-    methods = [str(next(iter(_beside(name, path.parent)), name)) for name in config.methods]
+    files = [_files("method", name, path.parent) for name in config.methods]
+    methods = [
+        str(next(iter(found), name)) for name, found in zip(config.methods, files, strict=True)
+    ]
     return replace(config, methods=[*methods, *added])
 
 
 def load_corpus(name: str) -> CorpusConfig:
     """Read a corpus manifest from configs/corpus or a path."""
-    path = find("corpus", name)
-    return filled(CorpusConfig, (f"{display_path(path)}: ", read(path, CorpusConfig)))
+    return filled(CorpusConfig, _layer(find("corpus", name), CorpusConfig))
 
 
 def load_machine(name: str) -> MachineConfig:
     """Read a machine from configs/machine or a path."""
-    path = find("machine", name)
-    return filled(MachineConfig, (f"{display_path(path)}: ", read(path, MachineConfig)))
+    return filled(MachineConfig, _layer(find("machine", name), MachineConfig))
+
+
+def _layer(path: Path, schema: type) -> tuple[str, Mapped]:
+    """What messages about a file begin with, and its content."""
+    return f"{display_path(path)}: ", read(path, schema)
 
 
 def load_method(name: str) -> MethodConfig:
@@ -350,8 +356,7 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
     Raises:
         ConfigError: files take from one another in a circle.
     """
-    where, above = f"{display_path(path)}: ", [*above, path]
-    raw = read(path, MethodConfig)
+    (where, raw), above = _layer(path, MethodConfig), [*above, path]
     if isinstance(raw.get("rewarm"), str):
         raw["rewarm"] = {"which": raw["rewarm"]}
     for stage in raw.get("stages") or ():
@@ -361,8 +366,8 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
         return [(where, raw)]
     if not isinstance(parent, str):
         raise ConfigError(f"{where}defaults must name a preset or a method, got {parent!r}")
-    named = [*_named("preset", parent), *_named("method", parent)]
-    found = [*_beside(parent, path.parent), *named] or [find("method", parent)]
+    named = [*_files("preset", parent, path.parent), *_files("method", parent)]
+    found = named or [find("method", parent)]
     files = [file for file in found if not any(file.samefile(other) for other in above)]
     if not files:
         circle = " -> ".join([*(other.stem for other in above), Path(parent).stem])
@@ -373,14 +378,14 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
     return [*inherited, (where, raw)]
 
 
-def folders(group: str) -> list[Path]:
-    """Where names of a group are looked for: configs/ of the working folder, then the package's."""
-    return [Path("configs") / group, CONFIGS / group]
+YAML = (".yaml", ".yml")
+FOLDERS = (Path("configs"), CONFIGS)
+"""Where the folders of all groups lie: those of the working folder, then the package's."""
 
 
 def available(group: str) -> list[str]:
     """Names of a group: method, preset, suite, corpus or machine."""
-    return sorted({path.stem for folder in folders(group) for path in folder.glob("*.yaml")})
+    return sorted({path.stem for folder in FOLDERS for path in (folder / group).glob("*.yaml")})
 
 
 def find(group: str, name: str, beside: Path | None = None) -> Path:
@@ -394,10 +399,9 @@ def find(group: str, name: str, beside: Path | None = None) -> Path:
     Raises:
         ConfigError: there is none; the nearest names are suggested.
     """
-    is_path = name.endswith((".yaml", ".yml"))
-    if found := [*_beside(name, beside), *_named(group, name)]:
+    if found := _files(group, name, beside):
         return found[0]
-    if is_path:
+    if name.endswith(YAML):
         raise ConfigError(f"no {group} file {name}; without .yaml, a name in configs/{group}")
     own = f"{name}.yaml"
     near = f"; did you mean {own}?" if Path(own).is_file() else did_you_mean(name, available(group))
@@ -407,19 +411,13 @@ def find(group: str, name: str, beside: Path | None = None) -> Path:
     )
 
 
-def _named(group: str, name: str) -> list[Path]:
-    """Files of that name in the folders of a group, or the file at that path."""
-    is_path = name.endswith((".yaml", ".yml"))
-    paths = [folder / f"{name}.yaml" for folder in folders(group)]
-    return [path for path in ([Path(name).expanduser()] if is_path else paths) if path.is_file()]
-
-
-def _beside(name: str, folder: Path | None) -> list[Path]:
-    """The file of a configuration in a folder that is none of the package's, if it is there."""
-    if folder is None or folder.resolve().parent.parent == CONFIGS.parent:
-        return []
-    path = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    return [path] if path.is_file() else []
+def _files(group: str, name: str, beside: Path | None = None) -> list[Path]:
+    """Files of that name: those `beside`, unless the package's; then those of the group."""
+    file = name if name.endswith(YAML) else f"{name}.yaml"
+    is_own = beside is not None and beside.resolve().parent != CONFIGS
+    paths = [beside / file] if beside is not None and is_own else []
+    paths += [Path(name).expanduser()] if file == name else [x / group / file for x in FOLDERS]
+    return [path for path in paths if path.is_file()]
 
 
 def _expand_corpus(layer: Mapped, folder: Path) -> bool:

@@ -24,20 +24,9 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.CSafeLoader):
-    """PyYAML with the scalars of YAML 1.2's core schema, and without duplicate keys."""
+    """PyYAML with the scalars of YAML 1.2's core schema."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML declares it
-
-    def construct_mapping(self, node: nodes.MappingNode, deep: bool = False) -> Any:  # noqa: ANN401
-        """A mapping, refused where a key stands twice."""
-        seen = set[str]()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 _FLOAT = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
@@ -89,48 +78,38 @@ def parse(overrides: Iterable[str], schema: type | None = None) -> Mapped:
             place, hint = place.setdefault(part, {}), inner(hint, part)
             if not isinstance(place, dict):
                 raise ConfigError(f"override {override!r}: {part} has no settings of its own")
-        place[name] = _value(text, inner(hint, name), f"override {override!r}")
+        of, is_quoted = inner(hint, name), text[:1] in ("'", '"')
+        is_plain = _is_text(of) and text != "null" and not is_quoted
+        place[name] = text if is_plain else _loaded(text, of, f"override {override!r}")
     return nested
 
 
-def _value(text: str, hint: object, where: str) -> Any:  # noqa: ANN401 - whatever YAML says
-    """One value; text where `hint` says so, whatever it looks like but for quotes."""
-    if _is_text(hint) and text != "null" and text[:1] not in ("'", '"'):
-        return text
-    return _loaded(text, hint, where)
-
-
-def _loaded(text: str, schema: object, where: str) -> Any:  # noqa: ANN401 - whatever YAML says
+def _loaded(text: str, hint: object, where: str) -> Any:  # noqa: ANN401 - whatever YAML says
+    loader = _Loader(text)
     try:
-        loader = _Loader(text)
-        if (node := loader.get_single_node()) is None:
-            return None
-        typed, written = loader.construct_document(node), _written(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        node = loader.get_single_node()
+        return None if node is None else _built(loader, node, hint)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
         raise ConfigError(f"{where}: {reason}") from error
-    return _as_written(typed, written, schema)
 
 
-def _written(node: nodes.Node) -> Any:  # noqa: ANN401 - whatever YAML says
-    """The same, with every scalar as the text that was written."""
+def _built(loader: _Loader, node: nodes.Node, hint: object) -> Any:  # noqa: ANN401
+    """What a node stands for; what was written where `hint` says that it is text."""
     if isinstance(node, nodes.MappingNode):
-        return {_written(key): _written(value) for key, value in node.value}
+        found: dict[Any, Any] = {}
+        for name, value in node.value:
+            key = loader.construct_object(name) if hint is None else name.value
+            if key in found:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name.value!r} stands twice", name.start_mark
+                )
+            found[key] = _built(loader, value, inner(hint, key))
+        return found
     if isinstance(node, nodes.SequenceNode):
-        return [_written(value) for value in node.value]
-    return node.value
-
-
-def _as_written(typed: Any, written: Any, hint: object) -> Any:  # noqa: ANN401
-    """`typed`, with what was written in place of every scalar that `hint` says is text."""
-    if isinstance(typed, dict):
-        return {
-            key if hint is None else name: _as_written(value, text, inner(hint, name))
-            for (key, value), (name, text) in zip(typed.items(), written.items(), strict=True)
-        }
-    if isinstance(typed, list):
-        return [_as_written(a, b, inner(hint, "")) for a, b in zip(typed, written, strict=True)]
-    return written if _is_text(hint) and typed is not None else typed
+        return [_built(loader, value, inner(hint, "")) for value in node.value]
+    typed = loader.construct_object(node)
+    return node.value if typed is not None and _is_text(hint) else typed
 
 
 def _is_text(hint: object) -> bool:
