@@ -6,15 +6,13 @@ tiny, with weights that look trained; equalities are judged in float64. A method
 claims both ways: to claim too little is a fault too. No check is given held-out data, and an
 operator is only ever given `Resources`.
 
-    declarations.py what is declared makes sense, and some growth is possible
-    exactness.py    growth keeps the function where that is declared, and only there
+    exactness.py    some growth is possible; it is exact where that is declared, and only there
     gradients.py    gradients and Adam's moments after growth follow the chain rule
     learning.py     every entry learns, copies separate, what is frozen rests
     isolation.py    growing has no side effects, and its result stands alone
     compute.py      the ledger's formulas are what torch counts
     prediction.py   the model is causal, and scored as what it predicts
-    resumption.py   save, load, continue is the same as never having stopped
-    training.py     training is everyone's, and leaves no trace of being scored
+    training.py     training is everyone's; being stopped or scored leaves no trace
 """
 
 from collections.abc import Callable, Iterable
@@ -23,8 +21,7 @@ from typing import Any
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
 from benchmark.contract.compute import growth_flops, model_flops
-from benchmark.contract.declarations import declarations
-from benchmark.contract.exactness import exactness
+from benchmark.contract.exactness import declarations, exactness
 from benchmark.contract.gradients import gradients, moments
 from benchmark.contract.isolation import (
     optimizer_groups,
@@ -34,9 +31,13 @@ from benchmark.contract.isolation import (
 )
 from benchmark.contract.learning import copies_separate, frozen_weights, no_dead_entries
 from benchmark.contract.prediction import causality
-from benchmark.contract.resumption import resumption
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.contract.training import evaluation, shared_training, training_flops
+from benchmark.contract.training import (
+    evaluation,
+    resumption,
+    shared_training,
+    training_flops,
+)
 from benchmark.plan.config import load_method
 from benchmark.plan.guard import build_schedule
 from benchmark.stage.process import prepare_process

@@ -1,17 +1,21 @@
-"""Growth keeps the function where that is declared, and only there."""
+"""Some growth is possible, and it keeps the function where that is declared, and only there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-import torch
-
-from benchmark.contract.subject import EXACT, Subject, Verdict, describe, logits
+from benchmark.base.errors import GrowthError
+from benchmark.contract.subject import EXACT, Subject, Verdict, describe, distance, logits
 from benchmark.model.transformer import ModelConfig, Transformer
 
 DIFFERENT = 1e-6
 """Least change of a logit that cannot be rounding."""
+
+NOTHING_TO_CHECK = (
+    "{} has no operators and grows nothing, which is for a control: set self.operators, or check "
+    "a YAML with another role than method"
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,19 @@ class Change:
 
     error: float
     """Largest change of a logit."""
+
+
+def declarations(subject: Subject) -> Verdict:
+    """Operators say what they grow, and some growth works."""
+    try:
+        grows = sorted(subject.baseline.grows)
+        if not grows and subject.role == "method":
+            return Verdict(False, NOTHING_TO_CHECK.format(type(subject.baseline).__name__))
+        for small, large in subject.pairs:
+            subject.baseline.frozen(small, large)
+    except GrowthError as error:
+        return Verdict(False, str(error))
+    return Verdict(True, f"grows {', '.join(grows)}" if grows else "grows nothing")
 
 
 def exactness(subject: Subject) -> Verdict:
@@ -52,7 +69,7 @@ def changes(subject: Subject) -> tuple[Change, ...]:
     for config in subject.variants:
         before = logits(subject.small(config))
         for large in _growths(subject, config):
-            error = float((logits(large) - before).abs().nan_to_num(torch.inf).max())
+            error = distance(logits(large), before)
             is_claimed = large.config == config or subject.claims(config, large.config)
             found.append(Change(config, large.config, is_claimed, error))
     return tuple(found)

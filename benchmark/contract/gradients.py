@@ -5,36 +5,36 @@ then dL/dw = J' dL/dW with J = dW/dw: a large gradient, pulled back through grow
 bit for bit up to rounding. Moments that average gradients obey the same identity.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmark.contract.subject import (
     EXACT,
     Subject,
     Verdict,
+    describe,
+    distance,
     first_moments,
     gradients_of,
     logits,
 )
-from benchmark.growth.operator import Moments, Resources, StatePolicy, Weights
+from benchmark.growth.operator import Resources, StatePolicy, Weights
 from benchmark.model.transformer import ModelConfig, Transformer
 
 ROUNDING = 1e-12
 """Largest error of a float64 gradient, relative to the largest gradient of its model."""
 
 NOT_EXACT = "no exact growth to hold to the rule"
+MOMENTS = ("first moments", "second moments")
 
 
 def gradients(subject: Subject) -> Verdict:
     """The large gradient pulled back through growth is the small gradient."""
-    growths = _exact_growths(subject)
-    if not growths:
+    if not (errors := _errors(subject)):
         return Verdict(True, NOT_EXACT)
-    worst, where = max((growth.gradient_error(), growth.label) for growth in growths)
+    worst, where = max((found["gradients"], label) for label, found in errors.items())
     detail = f"pulled back, the large gradient is off by at most {worst:.1e}: {where}"
     return Verdict(worst <= ROUNDING, detail)
 
@@ -47,18 +47,15 @@ def moments(subject: Subject) -> Verdict:
     """
     if leftover := _after_reset(subject):
         return Verdict(False, f"state policy reset leaves moments: {leftover}")
-    worst: dict[str, tuple[float, str]] = {}
-    for growth in _exact_growths(subject):
-        if growth.gradient_error() > ROUNDING:
-            continue
-        for rule, error in growth.moment_errors().items():
-            worst[rule] = max(worst.get(rule, (0.0, growth.label)), (error, growth.label))
+    errors = {n: found for n, found in _errors(subject).items() if found["gradients"] <= ROUNDING}
+    if not errors:
+        return Verdict(True, NOT_EXACT)
+    worst = {rule: max((found[rule], label) for label, found in errors.items()) for rule in MOMENTS}
     for rule, (error, label) in worst.items():
         if not error <= ROUNDING:
             return Verdict(False, f"{rule} off by {error:.1e}: {label}")
-    largest = max((error for error, _ in worst.values()), default=0.0)
-    detail = f"{', '.join(worst)}: off by at most {largest:.1e}" if worst else NOT_EXACT
-    return Verdict(True, detail)
+    largest, _ = max(worst.values())
+    return Verdict(True, f"{', '.join(MOMENTS)}: off by at most {largest:.1e}")
 
 
 def _after_reset(subject: Subject) -> str | None:
@@ -116,62 +113,33 @@ class _Taped:
         return {name: weight.detach().clone() for name, weight in self.tape.large.items()}
 
 
-@dataclass(frozen=True)
-class _ExactGrowth:
-    """A growth that kept the function, with what the rule needs to be judged."""
-
-    label: str
-    tape: _Tape
-    small_gradient: Weights
-    large_gradient: Weights
-    moments: Moments
-    """Under `SCALED`, from the gradient and its square."""
-
-    def gradient_error(self) -> float:
-        """Relative error of the large gradient, pulled back."""
-        return _error(self.tape.pull_back(self.large_gradient), self.small_gradient)
-
-    def moment_errors(self) -> dict[str, float]:
-        """Largest relative error of every rule."""
-        first, second = self.moments.exp_avg, self.moments.exp_avg_sq
-        squared = {name: moment.square() for name, moment in first.items()}
-        # a tensor that growth replaces by another, as factors by their product, leaves no moments
-        inheritable = {n: g for n, g in self.small_gradient.items() if n in first}
-        return {
-            "first moments": _error(self.tape.pull_back(first), inheritable),
-            "second moments": _error(second, squared),
-        }
-
-
 @lru_cache(maxsize=1)  # two checks look at the same growths
-def _exact_growths(subject: Subject) -> list[_ExactGrowth]:
-    """Every growth of `pairs` that is declared exact and is; the others break another check."""
+def _errors(subject: Subject) -> dict[str, dict[str, float]]:
+    """Relative errors of gradients and moments, by each growth of `pairs` that is declared exact.
+
+    One that is not exact all the same is left out: it breaks another check.
+    """
     claimed = [pair for pair in subject.pairs if subject.claims(*pair)]
-    return [growth for pair in claimed if (growth := _exact_growth(subject, *pair))]
+    return {describe(*pair): found for pair in claimed if (found := _measured(subject, *pair))}
 
 
-def _exact_growth(subject: Subject, small: ModelConfig, large: ModelConfig) -> _ExactGrowth | None:
+def _measured(subject: Subject, small: ModelConfig, large: ModelConfig) -> dict[str, float]:
     model = subject.small(small)
-    gradient = first_moments(model)
-    tape = _Tape(model)
+    before, tape = first_moments(model), _Tape(model)
     operators: list[Any] = [_Taped(operator, tape) for operator in subject.baseline.operators]
     scaled = StatePolicy.SCALED
-    grown = subject.grow(model, large, policy=scaled, moments=gradient, operators=operators)
-    if not (logits(model) - logits(grown.model)).abs().max() <= EXACT:
-        return None
-    return _ExactGrowth(
-        label=grown.label,
-        tape=tape,
-        small_gradient=gradient.exp_avg,
-        large_gradient=gradients_of(grown.model),
-        moments=grown.moments,
-    )
+    grown = subject.grow(model, large, policy=scaled, moments=before, operators=operators)
+    if not distance(logits(model), logits(grown.model)) <= EXACT:
+        return {}
+    first, second = grown.moments.exp_avg, grown.moments.exp_avg_sq
+    # a tensor that growth replaces by another, as factors by their product, leaves no moments
+    inheritable = {name: gradient for name, gradient in before.exp_avg.items() if name in first}
+    squared = {name: moment.square() for name, moment in first.items()}
+    errors = (_error(tape.pull_back(first), inheritable), _error(second, squared))
+    pulled = tape.pull_back(gradients_of(grown.model))
+    return {"gradients": _error(pulled, before.exp_avg), **dict(zip(MOMENTS, errors, strict=True))}
 
 
 def _error(found: Weights, expected: Weights) -> float:
     scale = max(float(tensor.abs().max()) for tensor in expected.values())
-    return max(_distance(found[name], expected[name]) for name in expected) / scale
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b.reshape(a.shape)).abs().nan_to_num(torch.inf).max())
+    return max(distance(found[name], expected[name]) for name in expected) / scale

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from benchmark.contract.subject import EXACT, Subject, Verdict, describe, token_ids
+from benchmark.contract.subject import EXACT, Subject, Verdict, describe, distance, token_ids
 from benchmark.model.transformer import Transformer
 from benchmark.training.evaluate import score
 
@@ -32,14 +32,14 @@ def _fault(model: Transformer) -> str | None:
     for length in sorted({1, 2, 3, 7, 8, last} & set(range(1, last + 1))):
         changed = ids.clone()
         changed[:, length:] = (changed[:, length:] + 1) % model.config.vocab_size
-        if _distance(model(changed)[:, :length], whole[:, :length]) > EXACT:
+        if distance(model(changed)[:, :length], whole[:, :length]) > EXACT:
             return f"logits of the first {length} tokens depend on later ones"
     others = ids.clone()
     others[1:] = ids[1:].flip(1)
-    if _distance(model(others)[0], whole[0]) > EXACT:
+    if distance(model(others)[0], whole[0]) > EXACT:
         return "logits of a text depend on other texts of its batch"
     text = token_ids(model.config).flatten()[: 5 * model.config.seq_len // 2].to(torch.uint8)
-    if _distance(score(model, text, batch_size=2).nats[1:], _byte_by_byte(model, text)) > EXACT:
+    if distance(score(model, text, batch_size=2).nats[1:], _byte_by_byte(model, text)) > EXACT:
         return "the score is not the log loss of predictions made byte by byte"
     return None
 
@@ -52,7 +52,3 @@ def _byte_by_byte(model: Transformer, text: Tensor) -> Tensor:
         logits = model(text[None, start:i].long())[0, -1]
         nats.append(logits.exp().sum().log() - logits[int(text[i])])
     return torch.stack(nats).double()
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())

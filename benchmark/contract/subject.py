@@ -311,6 +311,11 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
     return next((n for n, a in one.items() if not torch.equal(a, other[n].to(a.dtype))), None)
 
 
+def distance(a: Tensor, b: Tensor) -> float:
+    """Largest difference of an entry; infinite if one is not a number."""
+    return float((a - b.reshape(a.shape)).abs().nan_to_num(torch.inf).max())
+
+
 def describe(small: ModelConfig, large: ModelConfig) -> str:
     """A growth in words: its variant, and the sizes that change."""
     sizes = [

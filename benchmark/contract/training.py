@@ -1,16 +1,31 @@
-"""Training is the same for every method, costs what is charged, and shows no trace of being scored.
+"""Training is everyone's, costs what is charged, and shows no trace of being stopped or scored.
 
 Black-box probes: they look at settings, at products counted and at weights, never at how a method
 works. What a method reads or calls beside its batches is not watched: read its code.
 """
 
 import copy
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from benchmark.contract.compute import flop_counter
-from benchmark.contract.subject import BATCH_SIZE, Subject, Verdict, loss, token_ids
+from benchmark.contract.subject import (
+    BATCH_SIZE,
+    Growth,
+    Subject,
+    Verdict,
+    difference,
+    logits,
+    loss,
+    tensors_of,
+    token_ids,
+)
+from benchmark.model.cost import Position
 from benchmark.plan.guard import replacements
+from benchmark.stage.checkpoint import State, load_state, save_state
 from benchmark.training.evaluate import score
 from benchmark.training.optim import build_optimizer, clipped_step, optimizer_flops
 
@@ -82,6 +97,40 @@ def evaluation(subject: Subject) -> Verdict:
             said = f"{changed[0]} learns otherwise once the model was scored"
             return Verdict(False, f"{said}: {grown.label}")
     return Verdict(True, f"{N_STEPS} steps before and after")
+
+
+def resumption(subject: Subject) -> Verdict:
+    """After a growth, three steps, a checkpoint and three steps give the bits of six steps."""
+    rewarm = subject.baseline.rewarm
+    for whole in subject.corners(dtype=torch.float32):
+        parts = copy.deepcopy(whole)
+        whole_moments = subject.train(whole, range(2 * N_STEPS), rewarm)
+        moments = subject.train(parts, range(N_STEPS), rewarm)
+        loaded = _through_disk(replace(parts, moments=moments))
+        if not torch.equal(logits(parts.model), logits(loaded.model)):
+            return Verdict(False, f"a loaded model has other logits: {whole.label}")
+        moments = subject.train(loaded, range(N_STEPS, 2 * N_STEPS), rewarm)
+        ends = tensors_of(whole.model, whole_moments), tensors_of(loaded.model, moments)
+        is_same = whole_moments.step == moments.step
+        if name := difference(*ends) if is_same else "the step count":
+            detail = f"{name} differs from training without a stop: {whole.label}"
+            return Verdict(False, detail)
+    return Verdict(True, f"bit for bit after {2 * N_STEPS} steps")
+
+
+def _through_disk(grown: Growth) -> Growth:
+    state = State(
+        model=grown.model,
+        moments=grown.moments,
+        is_new=grown.is_new,
+        position=Position(),
+        start=Position(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        save_state(path, state)
+        loaded = load_state(path, type(grown.model), "cpu")
+    return replace(grown, model=loaded.model, moments=loaded.moments, is_new=loaded.is_new)
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> dict[str, object]:
