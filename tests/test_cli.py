@@ -323,6 +323,17 @@ def test_a_plan_tells_what_is_unspent_and_which_verdicts_will_be_withheld() -> N
 
 
 @pytest.mark.usefixtures("here")
+def test_a_schedule_of_a_methods_own_is_told_once_whatever_its_trials() -> None:
+    methods = "methods=[scratch,net2net_corner_annealed]"
+    tuning = "protocol.tuning={trials: 3, seeds: [7], space: {learning_rate.peak: [0.001, 0.01]}}"
+    session = Session(load_suite("tiny.yaml", (methods, tuning)))
+    assert {run.method.trial for run in session.runs} == {None, 0, 1, 2}
+    lines = list(listing.totals(session, listing.outlooks_of(session), with_time=False))
+    (own,) = [line for line in lines if line.startswith("own schedule")]
+    assert own.startswith("own schedule: net2net_corner_annealed: 1 x the peak rate, ")
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     "name",
     [

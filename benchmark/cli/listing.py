@@ -1,8 +1,7 @@
 """Tables of what there is, and of what a suite would do, for a person at a terminal."""
 
-import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
@@ -26,7 +25,7 @@ from benchmark.plan.spec import Done
 from benchmark.plan.suite import compute
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
-from benchmark.report.controls import REQUIRED, SAME_BUDGET, SCRATCH, SCRATCH_SMALL
+from benchmark.report.controls import REQUIRED, missing
 from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
@@ -160,9 +159,9 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         )
     for name, reason in design(session.suite).left_out.items():
         yield f"left out of the crossed design: {name}: {reason}"
-    methods = {run.method.name: asdict(run.method) for run in session.runs}
-    for name, method in methods.items():
-        if found := own_schedule(method):
+    own = {run.method.tunes or run.method.name: run.method for run in session.runs}
+    for name, method in own.items():
+        if found := own_schedule(asdict(method)):
             yield f"own schedule: {name}: {found}"
     if with_time and left:
         seconds = duration(outlooks, Probe(session.device).seconds, session.workers)
@@ -187,8 +186,9 @@ def doubts(session: Session, outlooks: Sequence[Outlook]) -> Iterator[str]:
         for name, run in runs.items()
         if run.method.role in ("control", "hull") and not run.n_growths and name not in REQUIRED
     }
-    if missing := list(_missing(session, fixed)):
-        yield f"there will be no verdict without {formats.listed(missing)}"
+    annealed = [run.method.budget for run in runs.values() if run.method.role == "rung"]
+    if lost := list(missing(fixed, fixed, session.suite.protocol.rungs, annealed)):
+        yield f"there will be no verdict without {formats.listed(lost)}"
     lacking = defaultdict[str, list[str]](list)
     for name, run in runs.items():
         lacks = [other for other in (*REQUIRED, *run.method.controls) if other not in runs]
@@ -197,18 +197,6 @@ def doubts(session: Session, outlooks: Sequence[Outlook]) -> Iterator[str]:
             lacking[formats.listed(lacks)].append(name)
     for needed, names in lacking.items():
         yield f"without {needed} not called better: {formats.listed(names)}"
-
-
-def _missing(session: Session, fixed: Collection[str]) -> Iterator[str]:
-    """Controls without which there is no verdict."""
-    if SCRATCH not in fixed:
-        yield SCRATCH
-    if not any(name.startswith(SCRATCH_SMALL) for name in fixed):
-        yield SCRATCH_SMALL
-    annealed = [1.0, *(run.method.budget for run in session.runs if run.method.role == "rung")]
-    for rung in session.suite.protocol.rungs:
-        if not any(math.isclose(rung, budget, rel_tol=SAME_BUDGET) for budget in annealed):
-            yield f"{SCRATCH} at {formats.fraction(rung)}"
 
 
 def on_machine(precision: str, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:

@@ -8,7 +8,7 @@ the word "better": the other words could not become more favourable if it were t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,6 @@ from benchmark.records.events import ABSENT
 from benchmark.report.formats import fraction, listed
 
 if TYPE_CHECKING:  # `growbench plan` needs names from here, and does not wait for pandas
-    import pandas as pd
-
     from benchmark.report.frames import Frames, Row
 
 SCRATCH = "scratch"
@@ -51,21 +49,39 @@ class Controls:
 
 def controls(frames: Frames) -> Controls:
     """The controls of a suite; rungs are none, as they spend less than C*."""
-    hull = frames.methods("hull")
-    fixed = [m for m in _never_grown(frames) if m in hull or m.startswith(SCRATCH_SMALL)]
-    fixed = [m for m in frames.methods() if m in fixed or m == SCRATCH]
-    ran = [method for method in fixed if method in frames.validation]
-    missing = [name for name in (SCRATCH,) if name not in fixed]
-    missing += [] if any(m.startswith(SCRATCH_SMALL) for m in fixed) else [SCRATCH_SMALL]
-    missing += [method for method in fixed if method not in ran]
-    missing += [f"{SCRATCH} at {fraction(u)}" for u in _rungs_without_results(frames)]
-    tuned = {str(row.tunes): str(row.method) for row in _finals(frames).itertuples() if row.tunes}
+    hull, alone, ran = frames.methods("hull"), _never_grown(frames), frames.validation
+    sizes = [m for m in alone if m in hull or m.startswith(SCRATCH_SMALL)]
+    fixed = [m for m in frames.methods() if m == SCRATCH or m in sizes]
+    rungs = frames.runs[(frames.runs.role == "rung") & ~frames.runs.status.isin(ABSENT)]
+    annealed = list(rungs.budget_flops / frames.budget_flops)
+    finals = {m: own for m, own in frames.settings.items() if own.get("trial") is None}
     return Controls(
         fixed=tuple(fixed),
-        best_fixed=min(ran, key=frames.validation.__getitem__, default=None),
-        missing=tuple(missing),
-        tuned=tuned,
+        best_fixed=_best(frames, fixed),
+        missing=tuple(missing(fixed, ran, frames.protocol.get("rungs", ()), annealed)),
+        tuned={own["tunes"]: method for method, own in finals.items() if own.get("tunes")},
     )
+
+
+def missing(
+    fixed: Collection[str], ran: Container[str], rungs: Iterable[float], annealed: Sequence[float]
+) -> Iterator[str]:
+    """Controls without which there is no verdict.
+
+    Args:
+        fixed: planned methods that keep one size for the whole of C*.
+        ran: methods with a result.
+        rungs: shares of C* at which scratch should be annealed.
+        annealed: shares at which it was, beside the whole.
+    """
+    if SCRATCH not in fixed:
+        yield SCRATCH
+    if not any(name.startswith(SCRATCH_SMALL) for name in fixed):
+        yield SCRATCH_SMALL
+    yield from (name for name in fixed if name not in ran)
+    for rung in rungs:
+        if not any(abs(share / rung - 1) < SAME_BUDGET for share in (1.0, *annealed)):
+            yield f"{SCRATCH} at {fraction(rung)}"
 
 
 def held_against(frames: Frames, found: Controls, method: str) -> dict[str, str]:
@@ -74,32 +90,24 @@ def held_against(frames: Frames, found: Controls, method: str) -> dict[str, str]
     A tuned method meets tuned controls: of a control's default and tuned runs the one with the
     lower mean validation bpb. A control that stands there already is left out.
     """
-    settings = frames.settings.get(method, {})
-    scratch = SCRATCH if SCRATCH in found.fixed else None
-    named = {SCRATCH: scratch} | {name: name for name in settings.get("controls", ())}
+    named = [SCRATCH] if SCRATCH in found.fixed else []
+    named += frames.settings.get(method, {}).get("controls", ())
+    candidates = {name: _best(frames, _alternatives(frames, found, method, name)) for name in named}
     chosen: dict[str, str] = {}
-    for against, control in named.items():
-        best = _best(frames, _alternatives(frames, found, method, control))
+    for against, best in (*candidates.items(), (BEST_FIXED, best_fixed(frames, found, method))):
         if best is not None and best != method and best not in chosen.values():
             chosen[against] = best
-    fixed = best_fixed(frames, found, method)
-    if fixed is not None and fixed != method and fixed not in chosen.values():
-        chosen[BEST_FIXED] = fixed
     return chosen
 
 
 def best_fixed(frames: Frames, found: Controls, method: str) -> str | None:
     """The best fixed size that a method meets; for a tuned method, tuned ones included."""
-    if not frames.settings.get(method, {}).get("tunes"):
-        return found.best_fixed
     pool = [_alternatives(frames, found, method, name) for name in found.fixed]
     return _best(frames, [name for names in pool for name in names])
 
 
-def _alternatives(frames: Frames, found: Controls, method: str, control: str | None) -> list[str]:
+def _alternatives(frames: Frames, found: Controls, method: str, control: str) -> list[str]:
     """Runs of a control that a method may meet."""
-    if control is None:
-        return []
     if not frames.settings.get(method, {}).get("tunes"):
         return [control]
     default = frames.settings.get(control, {}).get("tunes") or control
@@ -126,13 +134,6 @@ def _never_grown(frames: Frames) -> list[str]:
     return [m for m in small if not frames.settings.get(m, {}).get("tunes")]
 
 
-def _rungs_without_results(frames: Frames) -> list[float]:
-    runs = frames.runs[(frames.runs.role == "rung") & ~frames.runs.status.isin(ABSENT)]
-    trained = runs.budget_flops / frames.budget_flops
-    asked = [u for u in frames.protocol.get("rungs", ()) if u < 1 - SAME_BUDGET]
-    return [u for u in asked if not ((trained / u - 1).abs() < SAME_BUDGET).any()]
-
-
 def _doubts(frames: Frames, found: Controls, method: str, alone: list[Row | None]) -> list[str]:
     settings, against = frames.settings.get(method, {}), held_against(frames, found, method)
     reasons = _lost_seeds(frames, method, against.values())
@@ -148,11 +149,6 @@ def _doubts(frames: Frames, found: Controls, method: str, alone: list[Row | None
     if source is not None and source not in alone:
         reasons.append(f"its source ({_difference(frames, source)}) was not trained alone at C*")
     return reasons
-
-
-def _finals(frames: Frames) -> pd.DataFrame:
-    """Runs at the whole budget of methods that were tuned."""
-    return frames.runs[(frames.runs.role != "tuning") & frames.runs.trial.isna()]
 
 
 def _lost_seeds(frames: Frames, method: str, against: Iterable[str]) -> list[str]:
