@@ -11,6 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmark.base.seeding import generator
 from benchmark.model.kernels import (
+    NARROW_HEAD,
+    SHORT_WINDOW,
     attention,
     chunked_cross_entropy,
     cross_entropy,
@@ -155,14 +157,23 @@ def attend(qkv: Tensor, rotation: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("rotates", [True, False])
 @pytest.mark.parametrize("n_query", [1, 2, 3])
 @pytest.mark.parametrize("n_time", [1, 5])
-def test_attention_is_the_definition(n_time: int, n_query: int, rotates: bool) -> None:
-    qkv = draw(2, n_time, n_query + 2, 3, 4, dtype=torch.float64)
-    rotation = angles(n_time + 2, 4) if rotates else None
+@pytest.mark.parametrize("width", [4, NARROW_HEAD + 2])
+def test_attention_is_the_definition(width: int, n_time: int, n_query: int, rotates: bool) -> None:
+    qkv = draw(2, n_time, n_query + 2, 3, width, dtype=torch.float64)
+    rotation = angles(n_time + 2, width) if rotates else None
     for ours, theirs in zip(
         gradients(attend(qkv, rotation), qkv), gradients(attended(qkv, rotation), qkv),
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_time", [SHORT_WINDOW, SHORT_WINDOW + 1])
+def test_attention_of_narrow_heads_is_pytorchs(n_time: int) -> None:
+    qkv = draw(2, n_time, 3, 2, NARROW_HEAD)
+    q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attend(qkv, None), theirs)
 
 
 def test_attention_leaves_autocast_to_pytorch() -> None:

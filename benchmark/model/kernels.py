@@ -3,7 +3,8 @@
 float32 products: PyTorch calls MKL, which on AMD processors runs at less than half the speed of
 oneDNN, which the same build carries. RMSNorm: PyTorch composes it from a dozen passes on a CPU,
 backward included; five are enough. Rotary positions: one complex product instead of seven real
-ones. Cross-entropy: one pass back instead of three. ADR 0018 has what each is worth; `make perf`
+ones. Attention of short windows and narrow heads: products whose long side lies in memory's order.
+Cross-entropy: one pass back instead of three. ADR 0018 has what each is worth; `make perf`
 measures the step with them. Elsewhere than on a CPU, and in what `torch.compile` makes code of,
 PyTorch's own are used.
 
@@ -12,6 +13,7 @@ On every device the logits of a large vocabulary are made, and used up, a part a
 Shape suffixes: B batch, T time, H n_head, K d_head, Q queries of a head and its key.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 from typing_extensions import override
+
+NARROW_HEAD, SHORT_WINDOW = 12, 128
+"""Entries of a head and positions up to which `_NarrowAttention` is the faster."""
 
 N_CHUNKS = 16
 """Parts in which the logits of a large vocabulary are made."""
@@ -36,6 +41,7 @@ def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[s
     Returns:
         By kind of operation: the library, or what else decides how it rounds.
     """
+    attends = "PyTorch, scaled_dot_product_attention"
     if device != "cpu":
         tf32 = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
         products, norm = f"cuBLAS of CUDA {torch.version.cuda}, TF32 {tf32}", "PyTorch"
@@ -43,10 +49,11 @@ def kernels(device: str, precision: str, *, is_compiled: bool = False) -> dict[s
         is_plain = is_compiled or precision != "32-true"
         is_onednn = torch.backends.mkldnn.is_available() and not is_plain
         products, norm = "oneDNN" if is_onednn else "PyTorch", "growbench"
+        attends += f"; growbench for heads of at most {NARROW_HEAD}, {SHORT_WINDOW} positions"
     return {
         "products": products,
         "norm": "Inductor" if is_compiled else norm,
-        "attention": "PyTorch, scaled_dot_product_attention",
+        "attention": attends,
         "float32_products": torch.get_float32_matmul_precision(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
@@ -138,7 +145,12 @@ def attention(qk_BTQHK: Tensor, v_BTHK: Tensor, rotation_Tk2: Tensor | None) -> 
     k_BHTK, v_BHTK = qk_BTQHK[:, :, -1].transpose(1, 2), v_BTHK.transpose(1, 2)
     if n_query > 1:
         k_BHTK, v_BHTK = k_BHTK.repeat(1, n_query, 1, 1), v_BHTK.repeat(1, n_query, 1, 1)
-    y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
+    if _is_narrow(q_BHTK):
+        qkv_NTK = [x.flatten(0, 1).contiguous() for x in (q_BHTK, k_BHTK, v_BHTK)]
+        y_NTK = _NarrowAttention.apply(*qkv_NTK)  # type: ignore[no-untyped-call]
+        y_BHTK = y_NTK.unflatten(0, q_BHTK.shape[:2])
+    else:
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
     return y_BHTK.transpose(1, 2).flatten(2)
 
 
@@ -170,6 +182,12 @@ def chunked_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 def _is_plain_cpu(x: Tensor) -> bool:
     is_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return is_cpu and not is_compiling()
+
+
+def _is_narrow(q_BHTK: Tensor) -> bool:
+    n_time, width = q_BHTK.shape[-2:]
+    is_small = n_time <= SHORT_WINDOW and width <= NARROW_HEAD
+    return is_small and q_BHTK.dtype in (torch.float32, torch.float64) and _is_plain_cpu(q_BHTK)
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -252,6 +270,37 @@ class _RMSNorm(torch.autograd.Function):
         along = (product @ gain).unsqueeze(-1).div_(-unit.shape[-1])
         grad_x = (grad * gain).addcmul_(unit, along).mul_(scale)
         return grad_x, product.flatten(0, -2).sum(0), None
+
+
+class _NarrowAttention(torch.autograd.Function):
+    """Causal attention of N heads, each (T, K), that keeps its probabilities.
+
+    Products of K rows take a third of the time of those of K columns, so what has K columns is
+    computed transposed.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ahead = q.new_full((q.shape[1], q.shape[1]), -math.inf).triu_(1)
+        scores = torch.baddbmm(ahead, q, k.mT, alpha=q.shape[-1] ** -0.5)
+        shares = scores.softmax(-1)
+        ctx.save_for_backward(q, k, v, shares)
+        return torch.bmm(v.mT, shares.mT).mT
+
+    @staticmethod
+    @once_differentiable
+    @override
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, shares = ctx.saved_tensors
+        grad_shares = torch.bmm(grad, v.mT)
+        grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+        grad_scores *= q.shape[-1] ** -0.5
+        return (
+            torch.bmm(k.mT, grad_scores.mT).mT,
+            torch.bmm(q.mT, grad_scores).mT,
+            torch.bmm(grad.mT, shares).mT,
+        )
 
 
 class _CrossEntropy(torch.autograd.Function):
