@@ -151,7 +151,7 @@ def attention(qk_BTQHK: Tensor, v_BTHK: Tensor, rotation_Tk2: Tensor | None) -> 
         y_BHTK = y_NTK.unflatten(0, q_BHTK.shape[:2])
     else:
         y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
-    return y_BHTK.transpose(1, 2).flatten(2)
+    return y_BHTK.transpose(1, 2).flatten(2).contiguous()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
