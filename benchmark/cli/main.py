@@ -101,11 +101,14 @@ def plan(
 ) -> None:
     """Show what a suite would train and what it costs; train nothing."""
     from benchmark.cli import listing
-    from benchmark.session.outlook import machine_of
+    from benchmark.plan.config import is_compiled, load_machine
+    from benchmark.session.outlook import Machine
     from benchmark.session.session import Session
 
-    config = _load(suite, overrides, method)
-    elsewhere = None if machine is None else machine_of(machine, config)
+    config, elsewhere = _load(suite, overrides, method), None
+    if machine is not None:
+        there = load_machine(machine)
+        elsewhere = Machine(there, is_compiled(config.run.compile, there.device))
     session = Session(config)
     out = console()
     outlooks = listing.outlooks_of(session)
@@ -132,10 +135,13 @@ def doctor(
 
     Takes 20 steps of the suite's target and of its narrowest model; downloads nothing.
     """
+    from dataclasses import asdict
+
     import torch
+    import yaml
 
     from benchmark.cli.listing import on_machine
-    from benchmark.session.doctor import Doctor, write_machine
+    from benchmark.session.doctor import Doctor
     from benchmark.session.outlook import Machine, Outlook
 
     config = _load(suite or ("gpu" if torch.cuda.is_available() else "cpu"), overrides, None)
@@ -151,7 +157,7 @@ def doctor(
     line = next(on_machine(config.protocol.precision, outlooks, machine_here))
     typer.echo(f"suite {config.name} {line}")
     if write is not None:
-        write_machine(machine, write)
+        write.write_text(yaml.safe_dump(asdict(machine), sort_keys=False), encoding="utf-8")
         typer.echo(f"wrote {write}: growbench plan {config.name} --machine {write}")
 
 

@@ -4,10 +4,13 @@ What arrives is not trusted here: the caller holds the lock and checks the SHA-2
 """
 
 import http.client
+import shutil
+import ssl
 import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 from benchmark.base.errors import DataError
 from benchmark.base.paths import display_path
@@ -18,6 +21,7 @@ CHUNK = 1 << 20
 _TIMEOUT = 30.0
 _TRANSIENT = frozenset({408, 416, 429})  # and every 5xx
 _RANGE_NOT_SATISFIABLE = 416
+_BROKEN = (ConnectionError, TimeoutError, ssl.SSLError, HTTPException, URLError)
 
 
 def fetch(url: str, target: Path, *, attempts: int = 4, pause: float = 1.0) -> None:
@@ -60,11 +64,14 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
     Only the network is forgiven: a full disk or an unwritable folder is raised as it is.
     """
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.build_opener().open(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        with urllib.request.build_opener().open(request, timeout=_TIMEOUT) as response:
+            resumed = response.status == http.client.PARTIAL_CONTENT
+            length = response.headers.get("Content-Length")
+            with part.open("ab" if resumed else "wb") as file:
+                shutil.copyfileobj(response, file, CHUNK)
+    except HTTPError as error:
         error.close()
         if error.code == _RANGE_NOT_SATISFIABLE:  # the part is longer than the file: start over
             part.unlink(missing_ok=True)
@@ -72,33 +79,12 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
         return f"HTTP {error.code} {error.reason}", transient
     except ValueError as error:  # an address that is none
         return _why(error), False
-    except (OSError, http.client.HTTPException) as error:
+    except _BROKEN as error:
         return _why(error), True
-    with response:
-        resumed = response.status == http.client.PARTIAL_CONTENT
-        length = response.headers.get("Content-Length")
-        total = None if length is None else int(length) + have * resumed
-        problem = _append(response, part, "ab" if resumed else "wb")
     got = part.stat().st_size
-    if total is not None and got != total:
+    if length is not None and got != (total := int(length) + have * resumed):
         return f"{got} of {total} bytes arrived", True
-    return problem, True
-
-
-def _append(response: http.client.HTTPResponse, part: Path, mode: str) -> str | None:
-    """Write the body to `part` as it arrives; returns why it broke off, or None."""
-    with part.open(mode) as file:
-        while True:
-            try:
-                chunk = response.read(CHUNK)
-            except http.client.IncompleteRead as error:
-                file.write(error.partial)
-                return "the connection broke off"
-            except (OSError, http.client.HTTPException) as error:
-                return _why(error)
-            if not chunk:
-                return None
-            file.write(chunk)
+    return None, True
 
 
 def _why(error: Exception) -> str:

@@ -48,7 +48,7 @@ STAGE = ("stage", "stage_id")
 OWN = ("seed", "method")
 """Parts of a configuration that are not the same in all runs."""
 
-Shared = dict[str, dict[str, Any]]
+Shared = dict[str, Any]
 """What runs have in common, by its digest."""
 
 
@@ -194,29 +194,26 @@ def write_run(
 
     The first event is the run's, which says its id. One process at a time may write to a folder.
     """
-    settings = {key: value for key, value in config.items() if key not in OWN}
-    parts = {
-        _digest(content): {"kind": kind, "content": content}
-        for kind, content in [
-            ("settings", settings),
-            ("method", config["method"]),
-            *(("environment", _made_with(entry)) for entry in provenance),
-        ]
-    }
     known = _load_shared(results_dir)
+
+    def share(kind: str, content: object) -> str:
+        """Write what is not there yet; its digest."""
+        if (digest := _digest(content)) not in known:
+            log.append(kind, id=digest, content=content)
+            known[digest] = content
+        return digest
+
     with EventLog(results_dir / SHARED) as log:
-        for digest, part in parts.items():
-            if digest not in known:
-                log.append(part["kind"], id=digest, content=part["content"])
+        refers = {
+            "settings": share("settings", {k: v for k, v in config.items() if k not in OWN}),
+            "method": share("method", config["method"]),
+            "stages": [
+                {"environment": share("environment", _made_with(entry))}
+                | {key: entry[key] for key in STAGE if key in entry}
+                for entry in provenance
+            ],
+        }
         log.sync()
-    refers = {
-        "settings": _digest(settings),
-        "method": _digest(config["method"]),
-        "stages": [
-            {"environment": _digest(_made_with(entry))} | {k: entry[k] for k in STAGE if k in entry}
-            for entry in provenance
-        ],
-    }
     first, *others = events
     lines = encode([first | {"shared": refers}, *others])
     atomic_write(run_file(results_dir, first["run_id"]), gzip.compress(lines, 9, mtime=0))

@@ -10,12 +10,11 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import torch
-import yaml
 
 from benchmark.base.plugins import class_path
 from benchmark.data.corpora import load
@@ -187,11 +186,6 @@ def planned(suite: SuiteConfig) -> list[Run]:
     n_tokens = lengths.get("train_tokens", lengths["train"])
     data = {"corpus": corpus.name, "sha256": corpus.sha256, **lengths}
     return plan(suite, data, tokens_per_epoch(n_tokens, seq_len))
-
-
-def write_machine(machine: MachineConfig, path: Path) -> None:
-    """Write a machine file."""
-    path.write_text(yaml.safe_dump(asdict(machine), sort_keys=False), encoding="utf-8")
 
 
 def gpu(device: str, *, is_asked: bool) -> Iterator[Finding]:

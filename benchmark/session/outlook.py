@@ -24,7 +24,7 @@ from benchmark.growth.operator import Moments
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import ModelConfig, Transformer
 from benchmark.plan import tuning
-from benchmark.plan.config import MachineConfig, SuiteConfig, is_compiled, load_machine
+from benchmark.plan.config import MachineConfig
 from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.stage.checkpoint import StageStore
@@ -174,12 +174,6 @@ class Machine:
             scored += spec.step_flops / self.peak("32-true")
         step = self.step(spec.step_flops, *sizes)
         return self.config.stage_seconds + step * n_steps + scored * scored_steps(spec) / 3
-
-
-def machine_of(name: str, suite: SuiteConfig) -> Machine:
-    """A machine from configs/machine or a path, as the suite would use it."""
-    config = load_machine(name)
-    return Machine(config, is_compiled(suite.run.compile, config.device))
 
 
 def _figure(machine: str, what: str, table: Mapping[str, T], by: str, key: str) -> T:

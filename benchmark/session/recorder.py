@@ -154,15 +154,11 @@ def locked(folder: Path) -> Iterator[None]:
         RecordError: somebody else holds it, or it cannot be written.
     """
     make_folder(folder, "run.results")
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        with FileLock(folder / ".lock", timeout=0):
+            yield
     except Timeout as error:
         raise RecordError(
             f"{display_path(folder)}: another growbench command is working here; wait for it, "
             "or set run.results to another folder"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
