@@ -34,7 +34,6 @@ _SCIENCE = {f"{_HARNESS}.{name}" for name in ("base.seeding", "data.stream", "da
 }
 _COVERED = _SCIENCE | {_HARNESS}  # the package itself only points at its parts
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
-_INSTALLED = {"site-packages", "dist-packages"}
 
 
 @cache
@@ -81,14 +80,17 @@ def _content(module: str) -> str:
 
 def _may_move(package: str, imported: str) -> bool:
     """Whether a module is no part of Python, nor of an installed package other than this one."""
-    if _top(imported) in (package, _HARNESS):
-        return True
-    file = _file(_top(imported))
-    return file is not None and not _INSTALLED.intersection(file.parts) and not _is_stdlib(file)
+    file = _file(top := _top(imported))
+    return top in (package, _HARNESS) or (file is not None and not _is_brought(file))
 
 
-def _is_stdlib(file: Path) -> bool:
-    return file.is_relative_to(_STDLIB)
+def _is_brought(file: Path) -> bool:
+    """Whether Python or an installation brought a file."""
+    return _is_installed(file) or file.is_relative_to(_STDLIB)
+
+
+def _is_installed(file: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def _is_made_for_harness(cls: type) -> bool:
@@ -100,12 +102,10 @@ def _top(module: str) -> str:
 
 
 def _counts(module: str, homes: frozenset[str]) -> bool:
-    """Whether this is code of a method: a file that neither Python nor an installation brought."""
+    """Whether this is code of a method."""
     if module in _COVERED or (file := _file(module)) is None:
         return False
-    if _INSTALLED.intersection(file.parts):
-        return _top(module) in homes
-    return not _is_stdlib(file)
+    return not _is_brought(file) or (_is_installed(file) and _top(module) in homes)
 
 
 def _source(module: str) -> Path:

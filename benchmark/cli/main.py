@@ -36,8 +36,7 @@ SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A name in configs/suite, or a YAML file.")
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change."),
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change.")
 ]
 ResultsName = Annotated[
     str, typer.Argument(metavar="RESULTS", help="A folder such as results/cpu, or a suite's name.")
@@ -255,9 +254,7 @@ def report(
 
 
 @app.command()
-def show(
-    results: ResultsName,
-) -> None:
+def show(results: ResultsName) -> None:
     """Print the verdicts of a report: difference to scratch, 95 % interval, verdict."""
     from benchmark.cli.verdicts import verdicts
 
@@ -340,9 +337,7 @@ def check(
 
 
 @app.command()
-def audit(
-    results: ResultsName,
-) -> None:
+def audit(results: ResultsName) -> None:
     """Recompute every number of a results folder from its records; exit code 1 on a fault."""
     from benchmark import audit
 

@@ -32,12 +32,7 @@ from benchmark.contract.isolation import (
 from benchmark.contract.learning import copies_separate, frozen_weights, no_dead_entries
 from benchmark.contract.prediction import causality
 from benchmark.contract.subject import Subject, Verdict
-from benchmark.contract.training import (
-    evaluation,
-    resumption,
-    shared_training,
-    training_flops,
-)
+from benchmark.contract.training import evaluation, resumption, shared_training, training_flops
 from benchmark.plan.config import load_method
 from benchmark.plan.guard import build_schedule
 from benchmark.stage.process import prepare_process

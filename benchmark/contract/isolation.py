@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from benchmark.contract.subject import (
-    Subject,
-    Verdict,
-    difference,
-    first_moments,
-    loss,
-    tensors_of,
-)
+from benchmark.contract.subject import Subject, Verdict, difference, first_moments, loss, tensors_of
 from benchmark.growth.grow import Grown
 from benchmark.growth.operator import StatePolicy
 from benchmark.model.transformer import Transformer

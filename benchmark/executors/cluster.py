@@ -134,15 +134,7 @@ class RayExecutor(Executor):
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Stay connected to a cluster within the block.
-
-    Args:
-        address: HOST:PORT, or auto; empty for what RAY_ADDRESS says, or else a cluster of this
-            machine alone, which ends with the block.
-
-    Raises:
-        ConfigError: there is no such cluster, it does not let us in, or it runs another release.
-    """
+    """Stay connected to a cluster within the block; one that is started here ends with it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark reports to nobody
     address = address or os.environ.get("RAY_ADDRESS", "")
     settings = {"address": address} if address else {"address": "local", "include_dashboard": False}

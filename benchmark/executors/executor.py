@@ -4,9 +4,8 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 
 from benchmark.base.errors import BenchmarkError, RecordError
 from benchmark.executors.track import Failure, Track
@@ -125,18 +124,13 @@ class Executor(ABC):
             self.on_finished(track)
 
     def _fill_slots(self) -> None:
-        n_free = max(0, self.n_slots - len(self.at_work))
-        for spec in islice(self._to_begin(), n_free):
-            self.at_work.add(spec.id)
-            self.begin(spec)
-
-    def _to_begin(self) -> Iterator[StageSpec]:
-        """Stages that nobody works on, the most urgent first."""
-        waiting = (track for track in self.tracks if track.waiting_for is not None)
-        for track in sorted(waiting, key=_urgency):
+        """Begin on stages that nobody works on, the most urgent first."""
+        n_slots = self.n_slots
+        for track in sorted(self.tracks, key=_urgency):
             spec = track.waiting_for
-            if spec is not None and spec.id not in self.at_work:
-                yield spec
+            if spec is not None and spec.id not in self.at_work and len(self.at_work) < n_slots:
+                self.at_work.add(spec.id)
+                self.begin(spec)
 
     def _take(self, spec: StageSpec, message: Message) -> None:
         """Let the runs that wait for a stage know of it; at its end they go on, or have failed."""

@@ -63,7 +63,11 @@ class LocalExecutor(Executor):
                 if isinstance(message, Tick):
                     yield spec, message
                     continue
-                self._release(worker, message)
+                del self.busy[worker]
+                if isinstance(message, Failure):
+                    worker.stop()
+                else:
+                    self.idle.append(worker)
                 yield spec, message
                 break
 
@@ -78,13 +82,6 @@ class LocalExecutor(Executor):
         used = [worker.gpu for worker in (*self.busy, *self.idle)]
         gpu = min(self.gpus, key=used.count, default=None)
         return Worker(self.train, self.settings.timeout_seconds or math.inf, gpu)
-
-    def _release(self, worker: Worker, message: Message) -> None:
-        del self.busy[worker]
-        if isinstance(message, Failure):
-            worker.stop()
-        else:
-            self.idle.append(worker)
 
 
 def visible_gpus() -> list[str]:

@@ -75,19 +75,15 @@ def _machine(site: Site) -> LocalExecutor:
             other.stop()
         _MACHINES.clear()
         _leave_ray_behind(site.path)
-        _enter_shared_folder(site)
+        if site.folder.is_dir():
+            os.chdir(site.folder)
+        if not site.mark.is_file():
+            raise RecordError(
+                "a machine of the cluster does not see the command's run.cache: share it and the "
+                "working folder"
+            )
         _MACHINES[gpus] = LocalExecutor(site.context, site.settings, 1, train=site.train)
     return _MACHINES[gpus]
-
-
-def _enter_shared_folder(site: Site) -> None:
-    if site.folder.is_dir():
-        os.chdir(site.folder)
-    if not site.mark.is_file():
-        raise RecordError(
-            "a machine of the cluster does not see the command's run.cache: share it and the "
-            "working folder"
-        )
 
 
 def _leave_ray_behind(path: Sequence[str]) -> None:

@@ -73,13 +73,7 @@ class Worker:
 
 
 def _serve(pipe: "Connection[Any, Any]", environment: dict[str, str], train: Train) -> None:
-    """Execute what comes through the pipe.
-
-    Args:
-        pipe: to the parent.
-        environment: the parent's, which that of the server may differ from.
-        train: what is done with a stage.
-    """
+    """Execute what comes through the pipe; the server's environment may not be the parent's."""
     threading.Thread(target=follow_parent, daemon=True).start()
     os.environ.update(environment)  # CUDA looks at it when it is first used
     prepare_process(threads=1)

@@ -21,12 +21,7 @@ from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, is_compiled
-from benchmark.plan.guard import (
-    build_method,
-    build_schedule,
-    check_training_is_shared,
-    sizes_of,
-)
+from benchmark.plan.guard import build_method, build_schedule, check_training_is_shared, sizes_of
 from benchmark.plan.own_schedule import OwnStage, check_stages, train_bytes
 from benchmark.plan.spec import (
     RELEASES,

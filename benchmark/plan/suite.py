@@ -1,18 +1,14 @@
 """From a suite to its runs, and what they share."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import did_you_mean
 from benchmark.data.stream import tokens_per_epoch
 from benchmark.plan import tuning
-from benchmark.plan.config import (
-    MethodConfig,
-    SuiteConfig,
-    available,
-    load_method,
-)
+from benchmark.plan.config import MethodConfig, SuiteConfig, available, load_method
 from benchmark.plan.factors import design
 from benchmark.plan.own_schedule import train_bytes
 from benchmark.plan.run import Run
@@ -35,7 +31,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
     methods += [_hull_method(sizes) for sizes in suite.hull]
     methods += design(suite).methods
     tuned = tuning.tuned_methods(protocol, methods)
-    methods += [tuning.final(method) for method in tuned]
+    methods += [replace(m, name=f"{m.name}-tuned", tunes=m.name) for m in tuned]
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

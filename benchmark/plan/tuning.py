@@ -85,11 +85,6 @@ def trials(protocol: ProtocolConfig, method: MethodConfig) -> list[MethodConfig]
     ]
 
 
-def final(method: MethodConfig) -> MethodConfig:
-    """The run of a method at settings still to be chosen."""
-    return replace(method, name=f"{method.name}-tuned", tunes=method.name)
-
-
 def is_open(method: MethodConfig) -> bool:
     """Whether the method is a final run whose settings are still to be chosen."""
     return bool(method.tunes) and not method.tuned
