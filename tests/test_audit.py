@@ -15,7 +15,7 @@ from trained_suite import Events, faults, forge, last, replan, run_log, train
 from baselines.parts.low_rank import LowRankTransformer
 from baselines.parts.token_parameters import TokenFormer
 from benchmark.audit import CHECKS, audit
-from benchmark.audit.band import compared
+from benchmark.audit.band import reference
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.audit.ledger import training_flops_per_token
 from benchmark.audit.parameters import tensors
@@ -202,7 +202,7 @@ def test_a_crippled_scratch_is_named_by_the_reference_band(
                 "seeds": {seed: bpb - shift for seed, bpb in seeds.items()}}  # fmt: skip
         band["rounding"] = {"sd": 0.004, "n": 3}
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(band | more))
-        return list(compared(evidence, tmp_path))
+        return list(reference(evidence, tmp_path))
 
     least = 0.004 / math.sqrt(3) * 2.3534 if is_listed else 0.05  # Student's t, 3 degrees
     assert said(0.0) == said(-0.2) == said(0.9 * least if is_listed else 0.0) == []

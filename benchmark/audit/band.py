@@ -7,7 +7,7 @@ rounding differs from machine to machine; other seeds with all that are listed, 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,13 +22,8 @@ ALPHA = 0.05
 """Of each one-sided test."""
 
 
-def reference(evidence: Evidence) -> Iterator[Remark]:
+def reference(evidence: Evidence, bands: Path = CONFIGS / "bands") -> Iterator[Remark]:
     """Scratch is not worse on validation than the reference, seed by seed (one-sided, 5 %)."""
-    yield from compared(evidence, CONFIGS / "bands")
-
-
-def compared(evidence: Evidence, bands: Path) -> Iterator[Remark]:
-    """The same against the bands in a folder."""
     path = bands / f"{evidence.suite.name}.yaml"
     name = f"configs/bands/{path.name}"
     if not path.is_file():
@@ -50,11 +45,12 @@ def compared(evidence: Evidence, bands: Path) -> Iterator[Remark]:
     for seeds, test in ((known, _same_seeds), (found.keys() - known, _other_seeds)):
         if seeds and (p := test({seed: found[seed] for seed in seeds}, band)) < ALPHA:
             worse = fmean(found[seed] for seed in seeds)
+            those = seeds if test is _same_seeds else band["seeds"]
+            expected = fmean(band["seeds"][seed] for seed in those)
             yield Remark(
                 f"suite.yaml: scratch reaches {worse:.4f} bpb on validation with seeds "
-                f"{', '.join(map(str, sorted(seeds)))}, {name} says "
-                f"{_expected(seeds if test is _same_seeds else band['seeds'], band):.4f}: a "
-                f"crippled control, p = {p:.2g}"
+                f"{', '.join(map(str, sorted(seeds)))}, {name} says {expected:.4f}: a crippled "
+                f"control, p = {p:.2g}"
             )
 
 
@@ -85,7 +81,3 @@ def _other_seeds(found: Mapping[int, float], band: Mapping[str, Any]) -> float:
         fmean(listed), stdev(listed), len(listed), alternative="greater",
     )  # fmt: skip
     return float(test.pvalue)
-
-
-def _expected(seeds: Iterable[int], band: Mapping[str, Any]) -> float:
-    return fmean(band["seeds"][seed] for seed in seeds)

@@ -67,8 +67,3 @@ def numbered(run: RunRecord, *kinds: str) -> Iterator[tuple[str, Event]]:
 def log_of(run: RunRecord) -> str:
     """The file of a run's records, and whose they are."""
     return f"runs/{run.run_id}.jsonl.gz ({run.method}, seed {run.seed})"
-
-
-def is_headline(run: RunRecord) -> bool:
-    """Whether a run is compared at C*."""
-    return run.role not in PARTIAL

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from benchmark.audit.evidence import Evidence, Remark, is_headline
+from benchmark.audit.evidence import PARTIAL, Evidence, Remark
 from benchmark.records.folder import RunRecord
 from benchmark.report.moderation import prior
 
@@ -56,7 +56,7 @@ def _pairs(test: Scores, row: Mapping[Any, Any]) -> tuple[list[float], list[floa
 def _scores(evidence: Evidence, split: str) -> Scores:
     found: Scores = {}
     for run in evidence.ran:
-        if is_headline(run) and run.status != "unfinished":
+        if run.role not in PARTIAL and run.status != "unfinished":
             found.setdefault(run.method, {})[run.seed] = _bpb(run, split)
     return found
 

@@ -89,10 +89,7 @@ def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
         run = load_run(evidence.folder, run_id)
         is_ours = str(run.events[0]["suite_version"]) == evidence.suite.version
         if is_ours and (run.method, run.seed) not in lock.named():
-            yield Remark(
-                f"runs/{run_id}.jsonl.gz ({run.method}, seed {run.seed}): has results, and {FILE} "
-                "never planned it"
-            )
+            yield Remark(f"{log_of(run)}: has results, and {FILE} never planned it")
 
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:

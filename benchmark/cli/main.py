@@ -7,7 +7,7 @@ help and reports do not wait for torch.
 # ruff: noqa: PLC0415
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -328,12 +328,8 @@ def check(
     from benchmark.plan.reading import parse
 
     results = contract.check(method, parse(arguments or ()), optimizer)
-    table = FittedTable(("", "check", "detail"), prose=("detail",))
-    for name, verdict in results.items():
-        mark = Text("passed", "green") if verdict.passed else Text("failed", "red")
-        table.add_row(mark, name, verdict.detail)
-    console().print(table)
-    raise typer.Exit(0 if all(verdict.passed for verdict in results.values()) else 1)
+    words = {True: "passed", False: "failed"}
+    _judged((words[verdict.passed], name, verdict.detail) for name, verdict in results.items())
 
 
 @app.command()
@@ -341,14 +337,18 @@ def audit(results: ResultsName) -> None:
     """Recompute every number of a results folder from its records; exit code 1 on a fault."""
     from benchmark import audit
 
-    colours = {"passed": "green", "note": "yellow", "failed": "red"}
-    findings = audit.audit(_folder(results))
+    _judged((f.status, f.name, f.detail) for f in audit.audit(_folder(results)))
+
+
+def _judged(findings: Iterable[tuple[str, str, str]]) -> None:
+    """Show the status, name and detail of each finding; exit code 1 if one has failed."""
+    colours, has_failed = {"passed": "green", "note": "yellow", "failed": "red"}, False
     table = FittedTable(("", "check", "detail"), prose=("detail",))
-    for finding in findings:
-        mark = Text(finding.status, colours[finding.status])
-        table.add_row(mark, finding.name, Text(finding.detail, overflow="fold"))
+    for status, name, detail in findings:
+        table.add_row(Text(status, colours[status]), name, Text(detail, overflow="fold"))
+        has_failed |= status == "failed"
     console().print(table)
-    raise typer.Exit(1 if any(finding.status == "failed" for finding in findings) else 0)
+    raise typer.Exit(int(has_failed))
 
 
 @app.command("compare")

@@ -26,9 +26,9 @@ def small_untouched(subject: Subject) -> Verdict:
         grown = subject.grow(model, large, policy=policy, moments=moments)
         if name := difference(before, tensors_of(model, moments)):
             return Verdict(False, f"growth under {policy.value} changes {name} of the small model")
-        old = {_address(tensor) for tensor in tensors_of(model, moments).values()}
+        stored = {t.untyped_storage().data_ptr() for t in tensors_of(model, moments).values()}
         for name, tensor in _all_tensors(grown).items():
-            if tensor.numel() and _address(tensor) in old:
+            if tensor.numel() and tensor.untyped_storage().data_ptr() in stored:
                 return Verdict(False, f"under {policy.value}, {name} is memory of the small model")
     return Verdict(True, f"under {', '.join(policy.value for policy in StatePolicy)}")
 
@@ -88,7 +88,3 @@ def _leaves(model: Transformer) -> Iterator[Tensor]:
 def _all_tensors(grown: Grown) -> dict[str, Tensor]:
     marks = {f"the mark of new entries of {name}": mask for name, mask in grown.is_new.items()}
     return {**tensors_of(grown.model, grown.moments), **marks}
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

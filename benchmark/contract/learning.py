@@ -123,16 +123,13 @@ def _copies(
         policy=StatePolicy.CARRY,
         moments=Moments.adam(marks, marks, dict.fromkeys(marks, 1.0)),
     )
-    for axis in sorted(subject.baseline.grows & _axes(grown.model)):
+    written = {axis for axes in grown.model.axes().values() for axis in axes.out}
+    for axis in sorted(subject.baseline.grows & written):
         marked = _writers(grown.model, grown.moments.exp_avg, axis, {})
         for a in range(len(marked)):
             for b in range(a):
                 if marked[a].any() and torch.equal(marked[a], marked[b]):
                     yield axis, b, a
-
-
-def _axes(model: Transformer) -> set[str]:
-    return {axis for axes in model.axes().values() for axis in axes.out}
 
 
 def _writers(

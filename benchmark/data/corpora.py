@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -228,7 +228,10 @@ def load(config: CorpusConfig, cache: Path) -> Corpus:
     size = (signature[0] - start) // dtype.itemsize
     val, test = config.splits.offsets(size)
     places = [start + at * dtype.itemsize for at in (0, val, test, size)]
-    parts = [_mapped(path, dtype, *ends) for ends in pairwise(places)]
+    parts = [  # a copy of what is written to
+        torch.from_numpy(np.memmap(path, dtype, "c", begin, (end - begin) // dtype.itemsize))
+        for begin, end in pairwise(places)
+    ]
     return Corpus(config.name, digest, path, signature, vocabulary, *parts)
 
 
@@ -276,12 +279,6 @@ def _sha256(path: Path, _: tuple[int, ...]) -> str:
     """Of a file of this signature: hashed once per process."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _mapped(path: Path, dtype: np.dtype[Any], start: int, end: int) -> Tensor:
-    """Bytes of a file from `start` up to `end`; writing to them leaves the file alone."""
-    shape = ((end - start) // dtype.itemsize,)
-    return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c", offset=start, shape=shape))
 
 
 def _checked(path: Path, config: CorpusConfig, what: str) -> str:

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +56,8 @@ def tokenize(text: Path, tokenizer: Path, out: Path, splits: Splits) -> tuple[Pa
     ends = pairwise([0, *marks, len(content)])
     parts = [_encoded(content, start, end, encode, vocabulary) for start, end in ends]
     dtype = "uint16" if vocabulary.size <= 1 << 16 else "uint32"
+    ids = np.concatenate(parts).astype(dtype).tobytes()
+    n_train, n_val, _ = map(len, parts)
     described = {
         "name": target.stem,
         "kind": "tokens",
@@ -66,22 +67,13 @@ def tokenize(text: Path, tokenizer: Path, out: Path, splits: Splits) -> tuple[Pa
         "dtype": dtype,
         "vocabulary": vocabulary.size,
         "tokenizer": str(tokenizer),
-    }
-    _write(target, np.concatenate(parts).astype(dtype).tobytes(), described, *map(len, parts[:2]))
-    return manifest, vocabulary.size
-
-
-def _write(target: Path, ids: bytes, described: dict[str, Any], n_train: int, n_val: int) -> None:
-    """Write the tokens and, last, what they are."""
-    described |= {
         "size": len(ids),
         "sha256": hashlib.sha256(ids).hexdigest(),
         "splits": {"val_start": n_train, "test_start": n_train + n_val},
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, ids)
-    described_text = yaml.safe_dump(described, sort_keys=False)
-    atomic_write_text(target.with_suffix(".yaml"), described_text)
+    atomic_write_text(manifest, yaml.safe_dump(described, sort_keys=False))
+    return manifest, vocabulary.size
 
 
 def _encoder(tokenizer: Path, tokens: dict[int, bytes]) -> Callable[[str], list[int]]:

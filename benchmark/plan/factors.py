@@ -82,15 +82,12 @@ def _check(factors: FactorsConfig) -> None:
         levels = list(getattr(factors, name))
         if not levels or len(set(levels)) < len(levels):
             raise ConfigError(f"factors.{name} must have distinct levels, at least one: {levels}")
-    _refuse("operator", (name for name in factors.operator if not _grows(name)), "grow")
+    still = (name for name in factors.operator if not load_method(name).ladder.n_growths)
+    _refuse("operator", still, "grow")
     policies = [policy.value for policy in StatePolicy]
     _refuse("state_policy", set(factors.state_policy) - set(policies), f"be one of {policies}")
     _refuse("at", (at for at in factors.at if not 0 <= at < 1), "lie in [0, 1)")
     _refuse("factor", (x for x in factors.factor if not 1 < x < math.inf), "be larger than 1")
-
-
-def _grows(operator: str) -> bool:
-    return load_method(operator).ladder.n_growths > 0
 
 
 def _refuse(factor: str, wrong: Iterable[object], rule: str) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from benchmark.base.errors import ConfigError, GrowthError, SizeError
-from benchmark.base.plugins import PluginConfig, build, failures
+from benchmark.base.plugins import PluginConfig, build, class_path, failures
 from benchmark.growth.depth import DepthOperator
 from benchmark.growth.grow import check_reach, enlargements
 from benchmark.growth.operator import GrowthOperator
@@ -69,25 +69,24 @@ def check_training_is_shared(baseline: Baseline, where: str) -> None:
         ConfigError: its class, or the instance itself, replaces part of the shared training.
     """
     if replaced := replacements(baseline):
-        cls = type(baseline)
         raise ConfigError(
-            f"{where}.target: {cls.__module__}:{cls.__qualname__} replaces {', '.join(replaced)}, "
-            f"which every method shares; a method may set {', '.join(sorted(OPEN))}"
+            f"{where}.target: {class_path(type(baseline))} replaces {', '.join(replaced)}, which"
+            f" every method shares; a method may set {', '.join(sorted(OPEN))}"
         )
 
 
 def replacements(baseline: Baseline) -> list[str]:
     """Names of the shared parts that a method replaces, sorted."""
     own = [cls for cls in type(baseline).__mro__ if cls not in Baseline.__mro__]
-    named = {name for cls in own for name, value in vars(cls).items() if _counts(name, value)}
+    # what Python adds to every class, and other private values, cannot change behaviour
+    named = {
+        name
+        for cls in own
+        for name, value in vars(cls).items()
+        if name not in _HARMLESS and (callable(value) or not name.startswith("_"))
+    }
     on_instance = {name for name in vars(baseline) if callable(getattr(Baseline, name, None))}
     return sorted((named | on_instance) & set(dir(Baseline)) - OPEN)
-
-
-def _counts(name: str, value: object) -> bool:
-    """Whether a class attribute could change behaviour; what Python adds to every class cannot."""
-    is_hidden = name.startswith("_") and not callable(value)
-    return name not in _HARMLESS and not is_hidden
 
 
 def sizes_of(target: ModelConfig, method: MethodConfig, baseline: Baseline) -> list[ModelConfig]:

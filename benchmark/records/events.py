@@ -114,7 +114,8 @@ def read_bytes(path: Path) -> bytes:
 
 def encode(events: Iterable[Event]) -> bytes:
     """Records as lines of JSON."""
-    return b"".join(map(_line, events))
+    lines = (json.dumps(_encoded(e), allow_nan=False, ensure_ascii=False) for e in events)
+    return b"".join(line.encode() + b"\n" for line in lines)
 
 
 def decode(lines: bytes, path: Path) -> list[Event]:
@@ -178,10 +179,6 @@ def _refuse_constant(name: str) -> None:
 
 
 _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _line(event: Event) -> bytes:
-    return json.dumps(_encoded(event), allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
 def _encoded(value: object) -> object:
