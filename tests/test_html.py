@@ -26,7 +26,7 @@ from benchmark.report.drawing import Drawing
 from benchmark.report.files import check, render, write
 from benchmark.report.html import markup
 from benchmark.report.html.curves import curves
-from benchmark.report.html.library import library, packed
+from benchmark.report.html.page import library, packed
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import verdict_table
 from benchmark.report.markdown import verdict_rows
@@ -191,23 +191,26 @@ def test_tables_have_headers_for_rows_and_columns_and_links_for_runs() -> None:
 def test_the_verdict_table_says_what_report_md_says(tmp_path: Path) -> None:
     found = analyse_folder(write_records(tmp_path, noise=0.01))
     table = verdict_table(found)
-    lines = formats.table(verdict_rows(found)).splitlines()
-    headings, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    assert list(table.headings) == headings
+    text = formats.table(verdict_rows(found)).splitlines()
+    headings, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text)
+    assert list(table["headings"]) == headings
     plain = [[re.sub(r"[*`]", "", cell) for cell in row] for row in cells[1:]]
-    assert [[c.html.striptags() for c in line.cells] for line in table.lines] == plain
+    lines = [line["cells"] for _, group in table["groups"] for line in group]
+    assert [[cell["html"].striptags() for cell in line] for line in lines] == plain
 
 
 def test_columns_of_numbers_sort_by_the_unrounded_number(tmp_path: Path) -> None:
     wild = Planted(name="wild", status="diverged", ends_at=0.6)
     found = analyse_folder(write_records(tmp_path, (*SUITE, wild), noise=0.01))
     table = verdict_table(found)
-    column = list(table.headings).index("test bpb")
-    keys = {line.cells[0].sort: line.cells[column].sort for line in table.lines}
+    headings = list(table["headings"])
+    lines = [line["cells"] for _, group in table["groups"] for line in group]
+    column = headings.index("test bpb")
+    keys = {line[0]["sort"]: line[column]["sort"] for line in lines}
     summary = found.tables["summary"].set_index("method")
     assert {name: float(key) for name, key in keys.items()} == dict(summary.test_bpb)
     assert (keys["wild"], math.inf) == ("Infinity", summary.test_bpb["wild"])
-    assert table.lines[0].cells[list(table.headings).index("minus scratch")].interval is not None
+    assert lines[0][headings.index("minus scratch")]["interval"] is not None
 
 
 def test_the_chart_shows_scratch_the_best_fixed_size_and_the_best_methods_first(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.records.events import atomic_write
-from benchmark.report import html
 from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
+from benchmark.report.html import page as html
 from benchmark.report.markdown import page
 from benchmark.report.plots import draw
 

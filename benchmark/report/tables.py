@@ -32,7 +32,7 @@ def summary(
     method first; within a group and among controls, by mean test bpb.
     """
     at_end = {row["method"]: row for row in rows(faster[faster.reference == SCRATCH])}
-    grows, factors = (what_grows(frames, changed) for changed in (_changed, _factors))
+    grows, factors = (what_grows(frames, words) for words in (changed, _factors))
     against = grouped(compared)
     compiled = [
         _quality(frames, method)
@@ -52,14 +52,14 @@ def summary(
     return ordered.drop(columns=["rank", "best", "in_group"])
 
 
-def what_grows(frames: Frames, changed: Callable[[Row, Row], str]) -> dict[str, str]:
+def what_grows(frames: Frames, words: Callable[[Row, Row], str]) -> dict[str, str]:
     """Of each method that grows: what changes and the shares of C* at which it does.
 
     Means over seeds, rounded to a percent; "stops" if no size changes.
     """
     found = {}
     for method, growths in frames.growths.groupby("method", sort=False):
-        sizes = changed(growths.iloc[0].from_sizes, growths.iloc[-1].to_sizes)
+        sizes = words(growths.iloc[0].from_sizes, growths.iloc[-1].to_sizes)
         starts = growths.groupby("growth").start_flops.mean() / frames.budget_flops
         when = listed([f"{100 * share:.0f}" for share in starts])
         found[str(method)] = f"{sizes or 'stops'} at {when} %"
@@ -79,7 +79,7 @@ def growth_events(frames: Frames) -> pd.DataFrame:
     recovered = ("recovery_flops", lambda flops: int(np.isfinite(flops).sum()))
     grouped = frames.growths.groupby(["method", "growth"], sort=False)
     table = grouped.agg(n=("seed", "size"), n_recovered=recovered, **firsts, **means).reset_index()
-    table["changed"] = list(map(_changed, table.from_sizes, table.to_sizes))
+    table["changed"] = list(map(changed, table.from_sizes, table.to_sizes))
     table["budget_share"] = table.flops / frames.budget_flops
     table["jump"] = table.bpb_after - table.bpb_before
     table["recovery_share"] = table.recovery_flops / frames.budget_flops
@@ -190,7 +190,7 @@ def _costs(frames: Frames, method: str) -> Row:
     return {**means} | {"run_ids": frames.run_ids(method)}
 
 
-def _changed(small: Row, large: Row) -> str:
+def changed(small: Row, large: Row) -> str:
     """Such as "n_layer 1 to 2"."""
     sizes = ((key, small.get(key), large[key]) for key in large)
     return ", ".join(f"{key} {a} to {b}" for key, a, b in sizes if a != b)

@@ -4,8 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,7 +17,6 @@ from benchmark.report.controls import SCRATCH
 from benchmark.report.drawing import COLOURS, Drawing
 from benchmark.report.frames import Row
 from benchmark.report.html.curves import curves
-from benchmark.report.html.library import library, packed
 from benchmark.report.html.markup import block, inline
 from benchmark.report.html.run_cards import run_cards
 from benchmark.report.html.verdict_table import OWN, verdict_table
@@ -28,22 +27,9 @@ SCRIPTS = ("format.js", "library.js", "table.js", "drawer.js", "chart.js")
 INTERACTIVE = ("curves_flops",)
 """Figures that the chart of the page replaces."""
 
+_PACKED = re.compile(rb'(<script type="text/plain" id="library">)([^<]+)')
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _FIGURE = re.compile(r"^!\[([^]]*)\]\(figures/(\w+)\.png\)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page that folds."""
-
-    title: str
-    html: Markup
-    is_open: bool
-
-    @property
-    def anchor(self) -> str:
-        """The fragment that links to it."""
-        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
@@ -81,7 +67,30 @@ def page(drawing: Drawing, markdown: str, figures: Mapping[str, bytes]) -> str:
     ) + "\n"  # fmt: skip
 
 
-def _sections(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> Iterator[Section]:
+def library() -> str:
+    """plotly.js, from the wheel of the pinned plotly."""
+    return files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+
+
+def packed(text: str) -> str:
+    """The text as zlib's format in base64, which the script `library.js` reads."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def unpacked(page: bytes) -> bytes:
+    """The page with its library as text: what to compare, for builds of zlib pack differently.
+
+    Raises:
+        ValueError: what the page carries cannot be unpacked.
+    """
+    try:
+        return _PACKED.sub(lambda m: m[1] + zlib.decompress(base64.b64decode(m[2])), page)
+    except zlib.error as error:
+        raise ValueError(f"the library of the page is damaged: {error}") from error
+
+
+def _sections(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -> Iterator[Row]:
+    """The parts of the page that fold."""
     run_ids = [run.run_id for run in analysis.frames.suite.runs]
     _, *parts = _HEADING.split(markdown)
     for title, text in zip(parts[::2], parts[1::2], strict=True):
@@ -89,7 +98,12 @@ def _sections(analysis: Analysis, markdown: str, figures: Mapping[str, bytes]) -
         shown = [block(words, title, run_ids) for words in blocks[::3]]
         for i, (caption, name) in enumerate(zip(blocks[1::3], blocks[2::3], strict=True)):
             shown[i] += _image(caption, name, figures)
-        yield Section(title, Markup().join(shown), is_open=title in sections.SECTIONS)
+        yield {
+            "title": title,
+            "anchor": "section-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
+            "html": Markup().join(shown),
+            "is_open": title in sections.SECTIONS,
+        }
 
 
 def _shown_first(drawing: Drawing) -> str:

@@ -11,7 +11,7 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
 from benchmark.report.frames import grouped as grouped_rows
-from benchmark.report.tables import literal
+from benchmark.report.tables import changed, literal
 
 Section = tuple[str, Mapping[str, Any]]
 """A title, and names with their values."""
@@ -71,11 +71,9 @@ def _result(row: Row) -> dict[str, str]:
 
 
 def _growth(row: Row) -> dict[str, str]:
-    before, after = row["from_sizes"], row["to_sizes"]
-    changed = [f"{k} {before.get(k)} to {n}" for k, n in after.items() if before.get(k) != n]
     return {
         "operator": str(row["operator"]),
-        "changed": ", ".join(changed) or "none (same size)",
+        "changed": changed(row["from_sizes"], row["to_sizes"]) or "none (same size)",
         "parameters": f"{_exact(row['n_params_from'])} to {_exact(row['n_params_to'])}",
         "at step": _exact(row["step"]),
         "at FLOPs": formats.flops(row["flops"]),

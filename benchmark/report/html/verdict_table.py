@@ -2,8 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from markupsafe import Markup
 
@@ -16,83 +16,32 @@ from benchmark.report.tables import GROUPS
 OWN = "minus own"
 """Heading of the column that is folded away at first."""
 
-
 _NOTE = re.compile(r" ([(\[][^()\[\]]*[)\]])")
 """What stands in brackets behind a value."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Where a difference, its interval and zero lie, in percent of the range of all methods.
+def verdict_table(analysis: Analysis) -> Row:
+    """One row per method, in the order of report.md, as the template wants it.
 
-    A control outside of it is drawn at its end.
+    Returns:
+        `headings`, each with the kind of its column as the style sheet calls it; `roles` in the
+        words of the page; `groups`, each a title with its rows of `role` and `cells`; and whether
+        an interval is drawn, as it is not with too few seeds (`has_intervals`).
     """
-
-    side: str
-    """Which of "better" and "worse" the whole interval says; empty if neither."""
-
-    zero: float
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one cell shows, and what it sorts by: a number, a text, or nothing, which comes last."""
-
-    html: Markup
-    sort: str
-    interval: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method."""
-
-    role: str
-    group: str
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class VerdictTable:
-    """Headings, each with the kind of its column, and the rows in groups with a title."""
-
-    headings: dict[str, str]
-    roles: dict[str, str]
-    """In the words of the page."""
-
-    lines: list[Line]
-
-    @property
-    def groups(self) -> list[tuple[str, list[Line]]]:
-        """Consecutive rows that grow the same, or that are of one role."""
-        return [(title, list(own)) for title, own in groupby(self.lines, lambda row: row.group)]
-
-    @property
-    def kinds(self) -> list[str]:
-        """Of every column, as the style sheet calls it."""
-        return list(self.headings.values())
-
-    @property
-    def has_intervals(self) -> bool:
-        """Whether an interval is drawn: not with too few seeds."""
-        drawn = [cell.interval for line in self.lines for cell in line.cells if cell.interval]
-        return any(interval.low < interval.high for interval in drawn)
-
-
-def verdict_table(analysis: Analysis) -> VerdictTable:
-    """One row per method, in the order of report.md."""
     summary, shown = rows(analysis.tables["summary"]), verdict_rows(analysis)
     headings = list(shown[0]) if shown else []
     scale = _scale(summary, [_source(h) for h in headings if h.startswith("minus ")])
-    lines = [
-        Line(row["role"], row["group"], [_cell(row, h, text, scale) for h, text in texts.items()])
-        for row, texts in zip(summary, shown, strict=True)
-    ]
-    roles = {row["role"]: GROUPS.get(row["role"], "methods") for row in summary}
-    return VerdictTable({heading: _kind(heading) for heading in headings}, roles, lines)
+    cells = [[_cell(row, h, text, scale) for h, text in texts.items()]
+             for row, texts in zip(summary, shown, strict=True)]  # fmt: skip
+    lines = [{"role": row["role"], "group": row["group"], "cells": own}
+             for row, own in zip(summary, cells, strict=True)]  # fmt: skip
+    drawn = [cell["interval"] for own in cells for cell in own if cell["interval"]]
+    return {
+        "headings": {heading: _kind(heading) for heading in headings},
+        "roles": {row["role"]: GROUPS.get(row["role"], "methods") for row in summary},
+        "groups": [(name, list(own)) for name, own in groupby(lines, itemgetter("group"))],
+        "has_intervals": any(interval["low"] < interval["high"] for interval in drawn),
+    }
 
 
 def _source(heading: str) -> str:
@@ -110,16 +59,19 @@ def _kind(heading: str) -> str:
     return "number" if _source(heading) else heading.split(maxsplit=1)[0]
 
 
-def _cell(row: Row, heading: str, text: str, scale: tuple[float, float]) -> Cell:
+def _cell(row: Row, heading: str, text: str, scale: tuple[float, float]) -> Row:
+    """What a cell shows, its interval, and what it sorts by: a number, a text, or nothing: last."""
     source, html = _source(heading), Markup(_NOTE.sub(r" <small>\1</small>", str(inline(text))))
-    if heading == "method":
-        return Cell(run_link(row["run_ids"].split()[0], breakable(html)), row["method"])
-    if not source:
-        return Cell(breakable(html), re.sub(r"[*`]", "", text))
-    value = float(row[source])
     interval = _interval(row, source, scale) if heading.startswith("minus ") else None
-    sort = "" if math.isnan(value) else repr(value).replace("inf", "Infinity")
-    return Cell(html, sort, interval)
+    if heading == "method":
+        html, sort = run_link(row["run_ids"].split()[0], breakable(html)), row["method"]
+    elif not source:
+        html, sort = breakable(html), re.sub(r"[*`]", "", text)
+    elif math.isnan(row[source]):
+        sort = ""
+    else:
+        sort = repr(float(row[source])).replace("inf", "Infinity")
+    return {"html": html, "sort": sort, "interval": interval}
 
 
 def _scale(summary: list[Row], names: list[str]) -> tuple[float, float]:
@@ -131,12 +83,18 @@ def _scale(summary: list[Row], names: list[str]) -> tuple[float, float]:
     return min(finite), max(finite)
 
 
-def _interval(row: Row, name: str, scale: tuple[float, float]) -> Interval | None:
+def _interval(row: Row, name: str, scale: tuple[float, float]) -> Row | None:
+    """Where zero, a difference and its interval lie, in percent of the range of all methods.
+
+    `side` is which of "better" and "worse" the whole interval says; empty if neither. A control
+    outside of the range is drawn at its end.
+    """
     value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
     lowest, highest = scale
     if not math.isfinite(value) or lowest == highest:
         return None
     ends = (low, high) if math.isfinite(low) and math.isfinite(high) else (value, value)
     inside = (min(max(x, lowest), highest) for x in (0.0, value, *ends))
-    places = (round(100 * (x - lowest) / (highest - lowest), 2) for x in inside)
-    return Interval("better" if high < 0 else "worse" if low > 0 else "", *places)
+    places = [round(100 * (x - lowest) / (highest - lowest), 2) for x in inside]
+    side = "better" if high < 0 else "worse" if low > 0 else ""
+    return {"side": side, **dict(zip(("zero", "value", "low", "high"), places, strict=True))}
