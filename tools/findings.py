@@ -231,7 +231,7 @@ def _detectable(analysis: Analysis) -> float:
 
 
 def _optimizer(analysis: Analysis) -> str:
-    found: Any = analysis.frames.protocol.get("optimizer", {})
+    found: Any = analysis.frames.config["protocol"].get("optimizer", {})
     return str(found.get("target") or "AdamW").rpartition(":")[2]
 
 

@@ -25,8 +25,8 @@ NOT_SIGNIFICANT = "~"
 HIDDEN = ("seed", "protocol.seeds", "method")
 """Settings in which runs of the two folders may differ."""
 
-NAMES = ("run_id", "stage_id")
-"""Fields that name code and machine rather than say what happened."""
+UNTOLD = ("run_id", "stage_id", "seconds", "memory")
+"""In names of fields that tell of code and machine rather than of what happened."""
 
 NAMED = 3
 """Differing fields of a record that are spelt out."""
@@ -90,8 +90,8 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
     suites = load_suite(a), load_suite(b)
     sides = [frames(suite) for suite in suites]
     _require_comparable((a, b), sides)
-    old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods()} for side in sides)
-    old, new = ({m: scores for m, scores in side.items() if scores} for side in (old, new))
+    old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods() if m in side.validation}
+                for side in sides)  # fmt: skip
     return Changes(
         methods=tuple(
             _change(method, old[method], new[method], factor, threshold)
@@ -122,7 +122,7 @@ def _only(here: Scores, there: Scores, planned: Suite) -> tuple[str, ...]:
 
 def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:
     old, new = (
-        flatten({k: v for k, v in _config(side).items() if k not in HIDDEN})
+        flatten({k: v for k, v in side.config.items() if k not in HIDDEN})
         | {"suite": side.suite.name, "version": side.suite.version}
         for side in sides
     )
@@ -136,10 +136,6 @@ def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None
             f"cannot compare {folders[0]} with {folders[1]}: {', '.join(wrong)}; runs may differ "
             "only in method and seed"
         )
-
-
-def _config(side: Frames) -> Mapping[str, Any]:
-    return next(run.config for run in side.suite.runs if run.config)
 
 
 def _change(
@@ -203,12 +199,8 @@ def _differing(mine: Event, theirs: Event) -> Iterator[str]:
 
 def _fields(event: Event) -> dict[str, Any]:
     """What a record says by dotted name, entries of lists by their number."""
-    told = {key: value for key, value in event.items() if not _passes(key)}
-    return flatten({key: _numbered(value) for key, value in told.items()})
-
-
-def _passes(key: str) -> bool:
-    return key in NAMES or "seconds" in key or "memory" in key
+    told = [key for key in event if not any(word in key for word in UNTOLD)]
+    return flatten({key: _numbered(event[key]) for key in told})
 
 
 def _numbered(value: object) -> object:

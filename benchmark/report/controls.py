@@ -58,7 +58,7 @@ def controls(frames: Frames) -> Controls:
     return Controls(
         fixed=tuple(fixed),
         best_fixed=_best(frames, fixed),
-        missing=tuple(missing(fixed, ran, frames.protocol.get("rungs", ()), annealed)),
+        missing=tuple(missing(fixed, ran, frames.config["protocol"].get("rungs", ()), annealed)),
         tuned={own["tunes"]: method for method, own in finals.items() if own.get("tunes")},
     )
 

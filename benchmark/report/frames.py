@@ -1,7 +1,7 @@
 """Records as tidy tables: one row per run, curve point, growth and charge."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, takewhile, zip_longest
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmark.base.errors import RecordError
 from benchmark.records.events import ABSENT, Event, flatten
-from benchmark.records.folder import RunRecord, Suite
+from benchmark.records.folder import OWN, RunRecord, Suite
 from benchmark.report.statistics import cost_to_target
 
 Row = dict[str, Any]
@@ -52,9 +52,9 @@ class Frames:
     charges: pd.DataFrame
 
     @property
-    def protocol(self) -> Row:
-        """What every run shares."""
-        return next(dict(run.config["protocol"]) for run in self.suite.runs if run.config)
+    def config(self) -> Row:
+        """The configuration of a run; all have the same but for seed and method."""
+        return next(dict(run.config) for run in self.suite.runs if run.config)
 
     @cached_property
     def settings(self) -> dict[str, Row]:
@@ -75,8 +75,8 @@ class Frames:
         return list(chosen.method.unique())
 
     def of(self, method: str) -> pd.DataFrame:
-        """The runs of one method, by seed."""
-        return self._by_method[method]
+        """The runs of one method, by seed; empty if unplanned."""
+        return self._by_method.get(method, self.runs[:0])
 
     def run_ids(self, method: str) -> str:
         """Ids of the runs of one method, by seed, as tables have them."""
@@ -84,8 +84,8 @@ class Frames:
 
     def results(self, method: str) -> pd.DataFrame:
         """Runs of a method that have a result, good or infinite, by seed; empty if unplanned."""
-        found = self._results.get(method)
-        return found if found is not None else self.runs[:0]
+        runs = self.of(method)
+        return runs[~runs.status.isin(ABSENT)]
 
     def rows_of(self, method: str) -> dict[int, Row]:
         """The runs of one method as mappings, by seed."""
@@ -105,10 +105,6 @@ class Frames:
         return {str(m): float(bpb) for m, bpb in scored.groupby("method").val_bpb.mean().items()}
 
     @cached_property
-    def _results(self) -> dict[str, pd.DataFrame]:
-        return {m: runs[~runs.status.isin(ABSENT)] for m, runs in self._by_method.items()}
-
-    @cached_property
     def _rows(self) -> dict[str, list[Row]]:
         return grouped(self.runs)
 
@@ -125,20 +121,19 @@ def frames(suite: Suite) -> Frames:
         RecordError: runs differ outside `method` and `seed`, scored different text, or a finished
             one lacks its score.
     """
-    configs = [run.config for run in suite.runs if run.config]
-    if not configs:
+    if not any(run.config for run in suite.runs):
         raise RecordError(f"suite {suite.name}: none of its {len(suite.runs)} runs has records yet")
     if all(run.role in ("rung", "tuning") for run in suite.runs):
         raise RecordError(
             f"suite {suite.name}: nothing to compare, every run is a rung of scratch or a trial"
         )
-    _require_shared(suite)
+    config = _shared_config(suite)
     _require_same_text(suite)
     runs = _table(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
     return Frames(
         suite=suite,
-        budget_flops=float(configs[0]["protocol"]["budget_flops"]),
+        budget_flops=float(config["protocol"]["budget_flops"]),
         runs=runs,
         points=_table(suite, _point_rows, _POINT),
         growths=_table(suite, _growth_rows, _GROWTH),
@@ -255,20 +250,21 @@ def _growth_rows(run: RunRecord) -> Iterator[Row]:
         }
 
 
-def _require_shared(suite: Suite) -> None:
-    reference: tuple[str, Row] | None = None
-    for run in suite.runs:
-        leaves = flatten(dict(run.config)).items() if run.config else ()
-        shared = {key: leaf for key, leaf in leaves if key.split(".")[0] not in ("method", "seed")}
-        reference = reference or ((run.run_id, shared) if shared else None)
-        if not shared or reference is None or shared == reference[1]:
-            continue
-        keys = shared.keys() | reference[1].keys()
-        wrong = sorted(key for key in keys if shared.get(key) != reference[1].get(key))
-        raise RecordError(
-            f"runs {reference[0]} and {run.run_id} differ in {', '.join(wrong)}; the runs of a "
-            "suite may differ only in method and seed"
-        )
+def _shared_config(suite: Suite) -> Mapping[str, Any]:
+    """The configuration of the first run that has one; all others must share it."""
+    first, *others = (run for run in suite.runs if run.config)
+    reference, *rest = (
+        flatten({part: value for part, value in run.config.items() if part not in OWN})
+        for run in (first, *others)
+    )
+    for run, shared in zip(others, rest, strict=True):
+        keys = shared.keys() | reference.keys()
+        if wrong := sorted(key for key in keys if shared.get(key) != reference.get(key)):
+            raise RecordError(
+                f"runs {first.run_id} and {run.run_id} differ in {', '.join(wrong)}; the runs of a "
+                "suite may differ only in method and seed"
+            )
+    return first.config
 
 
 def _require_same_text(suite: Suite) -> None:

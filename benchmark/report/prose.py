@@ -1,7 +1,7 @@
 """The sentences of a report, generated from its numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -118,8 +118,7 @@ def _partial(analysis: Analysis) -> str:
 
 def _setting(analysis: Analysis) -> str:
     frames = analysis.frames
-    run = next(run for run in frames.suite.runs if run.config)
-    target = run.config["workload"]["target"]
+    target = frames.config["workload"]["target"]
     sizes = ", ".join(f"{key} {target[key]}" for key in ("d_model", "n_layer") if key in target)
     trained = frames.runs.dropna(subset="train_bytes").iloc[0]
     scale = (
@@ -211,11 +210,12 @@ def _verdicts(analysis: Analysis) -> list[str]:
     worse = groups.get("significantly worse", []) + groups.get("worse", [])
     alone = [row["method"] for row in methods if row["vs_scratch_high"] < 0 and row in worse]
     unsure, held = groups.get("no evidence", []), groups.get("no verdict", [])
+    reasons = {row["method"]: row["withheld"] for row in held}
     others = {
         f"{len(unsure)} of {len(methods)} show no evidence of a difference to a control.": unsure,
         f"{len(worse)} of {len(methods)} are worse than a control.": worse,
         f"Better than {SCRATCH} alone: {listed(f'`{name}`' for name in alone)}.": alone,
-        f"Better by the numbers, but not called so: {_reasons(held)}.": held,
+        f"Better by the numbers, but not called so: {_noted(reasons)}.": held,
         f"Fewer than {MIN_SEEDS} seeds, so nothing is concluded: {_gaps(few)}.": few,
     }
     return better + [sentence for sentence, group in others.items() if group]
@@ -231,18 +231,18 @@ def _crossed(analysis: Analysis) -> str:
 
 
 def _gaps(methods: Sequence[Row]) -> str:
-    ordered = sorted(methods, key=lambda row: float(row["test_bpb"]))
-    return listed(f"`{row['method']}` ({_gaps_of(row)})" for row in ordered)
+    """Methods with their differences to both controls, which may be one; the best first."""
+    found = {}
+    for row in sorted(methods, key=lambda row: float(row["test_bpb"])):
+        is_one = row[f"vs_{SCRATCH}_control"] == row[f"vs_{BEST_FIXED}_control"]
+        shown = (SCRATCH,) if is_one else (SCRATCH, BEST_FIXED)
+        found[row["method"]] = ", ".join(f"{formats.gap(row, f'vs_{c}')} to {c}" for c in shown)
+    return _noted(found)
 
 
-def _gaps_of(row: Row) -> str:
-    is_one = row[f"vs_{SCRATCH}_control"] == row[f"vs_{BEST_FIXED}_control"]
-    shown = (SCRATCH,) if is_one else (SCRATCH, BEST_FIXED)
-    return ", ".join(f"{formats.gap(row, f'vs_{control}')} to {control}" for control in shown)
-
-
-def _reasons(methods: Sequence[Row]) -> str:
-    return listed(f"`{row['method']}` ({row['withheld']})" for row in methods)
+def _noted(notes: Mapping[str, str]) -> str:
+    """Methods, each with a note in brackets."""
+    return listed(f"`{method}` ({note})" for method, note in notes.items())
 
 
 def _params(analysis: Analysis, method: str) -> str:

@@ -1,6 +1,6 @@
 """The sections of a report: a few words, figures, and tables that say what the CSVs hold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -8,19 +8,7 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.conventions import CONVENTIONS, READING, crossing_of_nothing
-from benchmark.report.formats import (
-    Columns,
-    bpb,
-    code,
-    count,
-    figure,
-    flops,
-    gap,
-    memory,
-    number,
-    percent,
-    seconds,
-)
+from benchmark.report.formats import Columns, bpb, code, count, flops, gap, number, percent
 from benchmark.report.frames import grouped, rows
 from benchmark.report.leaks import splits
 from benchmark.report.prose import (
@@ -50,8 +38,8 @@ _COSTS: Columns = {
     "test bpb": ("", formats.mean),
     "params": ("n_params", count),
     "tokens": ("tokens", count),
-    "time": ("seconds", seconds),
-    "memory": ("peak_memory_bytes", memory),
+    "time": ("seconds", formats.seconds),
+    "memory": ("peak_memory_bytes", formats.memory),
 }
 COUNTED: Columns = {
     "method": ("method", code),
@@ -181,7 +169,7 @@ def factors(analysis: Analysis) -> list[str]:
     effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
     return [
         what_matters(effects, parts),
-        figure("main_effects", "Main effects of the factors"),
+        formats.figure("main_effects", "Main effects of the factors"),
         "Least squares on test bpb with the seed as a block, 95 % intervals: each level against "
         "the factor's reference, the other factors held alike. A failed run has no finite score: "
         "it is left out here and counted, so a level at which many fail looks better than it is. "
@@ -217,7 +205,10 @@ def hull(analysis: Analysis) -> list[str]:
 def curves(analysis: Analysis) -> list[str]:
     """Loss in the course of training."""
     whole = "The chart of report.html has the whole course of every method and seed."
-    return [whole, figure("curves_flops", "Loss minus scratch in the last fifth of training")]
+    return [
+        whole,
+        formats.figure("curves_flops", "Loss minus scratch in the last fifth of training"),
+    ]
 
 
 def settings(analysis: Analysis) -> list[str]:
@@ -264,7 +255,7 @@ def plan(analysis: Analysis) -> list[str]:
     return [
         f"`plan.lock` of {lock.date}, when there were {seen}. Metric: {lock.first.get('metric')}. "
         f"Tests: {tests}.",
-        "No amendments." if changes is None else _plain(changes),
+        "No amendments." if changes is None else formats.table(rows(changes.map(str)), "left"),
     ]
 
 
@@ -322,15 +313,10 @@ APPENDIX: dict[str, Section] = {
 
 def _by_group(analysis: Analysis, table: pd.DataFrame, columns: Columns) -> str:
     """A table with headings of what grows, when; of the other roles by what they are."""
-    return formats.table(
-        formats.cells(rows(table), columns), groups=_groups(analysis, table.method)
-    )
-
-
-def _groups(analysis: Analysis, methods: Iterable[str]) -> list[str]:
-    summary = analysis.tables["summary"]
-    group = dict(zip(summary.method, summary.group, strict=True))
-    return [group.get(method, "other runs of scratch and of tuning") for method in methods]
+    group = analysis.tables["summary"].set_index("method").group
+    others = "other runs of scratch and of tuning"
+    groups = [str(group.get(method, others)) for method in table.method]
+    return formats.table(formats.cells(rows(table), columns), groups=groups)
 
 
 def _shared(analysis: Analysis) -> str:
@@ -354,8 +340,3 @@ def _same_scores(analysis: Analysis) -> str:
     same = [formats.listed(methods) for methods in scores.values() if len(methods) > 1]
     text = "The same to the last digit at every seed, so one method at these sizes: "
     return f"{text}{'; '.join(same)}." if same else ""
-
-
-def _plain(table: pd.DataFrame) -> str:
-    shown = [{key: str(value) for key, value in row.items()} for row in rows(table)]
-    return formats.table(shown, alignment="left")

@@ -14,13 +14,16 @@ from benchmark.report.controls import (
 )
 from benchmark.report.formats import listed
 from benchmark.report.frames import Frames, Row, grouped, rows
-from benchmark.report.statistics import Estimate, mean_interval
+from benchmark.report.statistics import mean_interval
 
 ROLES = ("method", "control", "hull", "rung")
 GROUPS = {"control": "controls", "hull": "other fixed sizes"}
 """Headings of the rows that are no methods."""
 
 _TOTALS = ["flops", "flops_unmasked", "tokens", "seconds"]
+_COSTS = ["n_params", "n_params_nonembedding", *_TOTALS, "epochs", "peak_memory_bytes"]
+_SPEED_UP = {"cost_to_scratch": "cost", "speed_up": "speed_up", "n_reached": "n_reached",
+             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
 
 
 def summary(
@@ -39,8 +42,9 @@ def summary(
         | _differences(against.get(method, []))
         | {"grows": grows.get(method, ""), "group": factors.get(method, "does not grow")}
         | {"is_best_fixed": method == found.best_fixed}
-        | _speed_up(at_end.get(method, {}))
-        | _costs(frames, method)
+        | {name: at_end.get(method, {}).get(key, math.nan) for name, key in _SPEED_UP.items()}
+        | {**frames.results(method)[_COSTS].mean()}
+        | {"run_ids": frames.run_ids(method)}
         for method in frames.methods("method", "control", "hull")
     ]
     table = pd.DataFrame(compiled).assign(rank=lambda t: t.role.map(ROLES.index))
@@ -98,8 +102,7 @@ def shared_compute(frames: Frames) -> pd.DataFrame:
 
 def hyperparameters(frames: Frames) -> pd.DataFrame:
     """Every setting that all runs of the suite share."""
-    config = next(run.config for run in frames.suite.runs if run.config)
-    leaves = flatten({part: config[part] for part in ("workload", "protocol")})
+    leaves = flatten({part: frames.config[part] for part in ("workload", "protocol")})
     return pd.DataFrame({"key": list(leaves), "value": list(map(literal, leaves.values()))})
 
 
@@ -151,13 +154,16 @@ def status(runs: pd.DataFrame) -> str:
 
 def _quality(frames: Frames, method: str) -> Row:
     runs, scored = frames.of(method), frames.results(method).test_bpb
+    mean = mean_interval(list(scored))
     return {
         "method": method,
         "role": runs.role.iloc[0],
         "status": status(runs),
         "n": len(scored),
         "n_planned": len(runs),
-        **_estimate("test_bpb", mean_interval(list(scored))),
+        "test_bpb": mean.value,
+        "test_bpb_low": mean.low,
+        "test_bpb_high": mean.high,
         "test_bpb_min": scored.min(),
         "test_bpb_max": scored.max(),
     }
@@ -184,12 +190,6 @@ def _differences(compared: list[Row]) -> Row:
     return cells
 
 
-def _costs(frames: Frames, method: str) -> Row:
-    shown = ["n_params", "n_params_nonembedding", *_TOTALS, "epochs", "peak_memory_bytes"]
-    means = frames.results(method)[shown].mean()
-    return {**means} | {"run_ids": frames.run_ids(method)}
-
-
 def changed(small: Row, large: Row) -> str:
     """Such as "n_layer 1 to 2"."""
     sizes = ((key, small.get(key), large[key]) for key in large)
@@ -200,13 +200,3 @@ def _factors(small: Row, large: Row) -> str:
     """Such as "n_layer x2"."""
     grown = {key: (small.get(key), large[key]) for key in large}
     return ", ".join(f"{key} x{b / a:.3g}" if a else key for key, (a, b) in grown.items() if a != b)
-
-
-def _speed_up(row: Row) -> Row:
-    names = {"cost_to_scratch": "cost", "speed_up": "speed_up", "n_reached": "n_reached",
-             "speed_up_n": "n", "speed_up_low": "low", "speed_up_high": "high"}  # fmt: skip
-    return {name: row.get(source, math.nan) for name, source in names.items()}
-
-
-def _estimate(name: str, estimate: Estimate) -> Row:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -25,12 +25,9 @@ def trials(frames: Frames, found: Controls) -> pd.DataFrame:
 
 def tuning(frames: Frames, found: Controls, tried: pd.DataFrame) -> pd.DataFrame:
     """The ledger: what each tuned method spent on trials, and its score before and after."""
-    ledger = [_tuned(frames, found, str(name), group) for name, group in _by_method(tried)]
+    by_method = tried.groupby("tunes", sort=False)
+    ledger = [_tuned(frames, found, str(name), group) for name, group in by_method]
     return pd.DataFrame(ledger, columns=_TUNING)
-
-
-def _by_method(tried: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(str(name), group) for name, group in tried.groupby("tunes", sort=False)]
 
 
 def _trial(frames: Frames, found: Controls, name: str) -> Row:
@@ -56,6 +53,7 @@ def _trial(frames: Frames, found: Controls, name: str) -> Row:
 def _tuned(frames: Frames, found: Controls, name: str, group: pd.DataFrame) -> Row:
     after = found.tuned.get(name, "")
     seeds = {seed for row in rows(group) for seed in frames.of(row["method"]).seed}
+    default, tuned = (frames.results(method) for method in (name, after))
     row: Row = {
         "method": name,
         "tuned_as": after,
@@ -65,13 +63,13 @@ def _tuned(frames: Frames, found: Controls, name: str, group: pd.DataFrame) -> R
         "seeds": " ".join(map(str, sorted(seeds))),
         "flops": group.flops.sum(),
         "settings": _text(frames.settings.get(after, {}).get("tuned", {})),
+        "default_bpb": default.test_bpb.mean(),
+        "tuned_bpb": tuned.test_bpb.mean(),
     }
-    for key, method in (("default_bpb", name), ("tuned_bpb", after)):
-        row[key] = frames.results(method).test_bpb.mean()
-    if name in frames.validation and after in frames.validation:
+    if len(default) and len(tuned):
         gap = paired(frames, after, name).difference
         row |= {"n": gap.n, "difference": gap.value, "low": gap.low, "high": gap.high}
-    if after in frames.validation:
+    if len(tuned):
         row["flops_share"] = row["flops"] / frames.of(after).flops.sum()
     return row
 

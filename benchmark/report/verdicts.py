@@ -5,22 +5,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from benchmark.report import statistics
 from benchmark.report.controls import SCRATCH, Controls, best_fixed, held_against
 from benchmark.report.frames import Frames, Row
 from benchmark.report.moderation import prior
-from benchmark.report.statistics import (
-    MIN_SEEDS,
-    Comparison,
-    Estimate,
-    Verdict,
-    compare,
-    holm,
-    is_significant,
-    joint_verdict,
-    minimum_detectable_effect,
-    t_limit,
-    verdict,
-)
 
 DIGITS = 9
 """Of what is estimated from all rows; finer ones differ between machines."""
@@ -30,11 +18,11 @@ _COMPARISON = ["against", "method", "role", "control", "n", "n_lost", "is_best_f
                "p_holm", "detectable", "verdict", "significant"]  # fmt: skip
 
 
-def paired(frames: Frames, method: str, control: str, column: str = "test_bpb") -> Comparison:
+def paired(frames: Frames, method: str, control: str) -> statistics.Comparison:
     """Method minus control over the seeds where the control is done and the method has a result."""
-    ours, theirs = (dict(frames.results(name)[column]) for name in (method, control))
+    ours, theirs = (dict(frames.results(name).test_bpb) for name in (method, control))
     seeds = [s for s in ours if math.isfinite(theirs.get(s, math.nan))]
-    return compare([ours[s] for s in seeds], [theirs[s] for s in seeds])
+    return statistics.compare([ours[s] for s in seeds], [theirs[s] for s in seeds])
 
 
 def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
@@ -52,11 +40,13 @@ def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
     ]
     _moderate(compared)
     for row in compared:
-        difference = Estimate(n=row["n"], value=row["difference"], low=row["low"], high=row["high"])
-        row["verdict"] = verdict(difference)
+        difference = statistics.Estimate(
+            n=row["n"], value=row["difference"], low=row["low"], high=row["high"]
+        )
+        row["verdict"] = statistics.verdict(difference)
     family = [row for row in compared if row["role"] == "method"]
-    for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-        row |= {"p_holm": p, "significant": is_significant(row["n"], p)}
+    for row, p in zip(family, statistics.holm([row["p"] for row in family]), strict=True):
+        row |= {"p_holm": p, "significant": statistics.is_significant(row["n"], p)}
     return pd.DataFrame(compared, columns=_COMPARISON)
 
 
@@ -65,16 +55,18 @@ def _moderate(compared: list[Row]) -> None:
 
     Rows with the same differences are one method at these sizes, so they count once.
     """
-    judged = [row for row in compared if row["n"] >= MIN_SEEDS and math.isfinite(row["sd"])]
+    judged = [
+        row for row in compared if row["n"] >= statistics.MIN_SEEDS and math.isfinite(row["sd"])
+    ]
     known = {(round(row["sd"], 12), row["n"] - 1.0) for row in judged}
     common = prior([sd for sd, _ in known], [degrees for _, degrees in known])
     for row in judged:
         sd, degrees, share = common.moderated(row["sd"], row["n"] - 1.0)
         error = sd / math.sqrt(row["n"])
-        half = t_limit(degrees) * error
+        half = statistics.t_limit(degrees) * error
         found = {"low": row["difference"] - half, "high": row["difference"] + half, "shrunk_sd": sd,
                  "degrees": degrees, "own_share": share,
-                 "detectable": minimum_detectable_effect(error, degrees)}  # fmt: skip
+                 "detectable": statistics.minimum_detectable_effect(error, degrees)}  # fmt: skip
         row |= {name: round(value, DIGITS) for name, value in found.items()}
 
 
@@ -91,7 +83,7 @@ def verdicts(
         if found.missing or mine.empty:
             words[method] = "no verdict"
             continue
-        word: Verdict = joint_verdict(list(mine.verdict))
+        word: statistics.Verdict = statistics.joint_verdict(list(mine.verdict))
         deciding = mine.significant[mine.verdict == word]
         strong = deciding.all() if word == "better" else deciding.any()
         if word == "better" and method in withheld:

@@ -24,7 +24,9 @@ def tripwires(analysis: Analysis) -> list[str]:
     failed = runs[~runs.status.isin([*ABSENT, "done"])]
     repeated = runs[runs.epochs > 1]
     leaked = runs[(runs.test_bpb < PLAUSIBLE_BPB) & (runs.corpus != "synthetic")]
-    controls = failed[failed.method.isin(_controls(analysis))]
+    methods, found = analysis.frames.methods("method"), analysis.controls
+    used = {c for m in methods for c in held_against(analysis.frames, found, m).values()}
+    controls = failed[failed.method.isin(used)]
     planned = formats.plural(len(runs), "planned run")
     warnings = {
         f"**Incomplete, {len(absent)} of {planned} without a result:** {_runs(absent)}.": absent,
@@ -35,16 +37,11 @@ def tripwires(analysis: Analysis) -> list[str]:
         f"{code(repeated.method.unique())}.": repeated,
         f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
     }
-    found = [warning for warning, affected in warnings.items() if len(affected)]
-    others = (*_shared(analysis), *_dropped(analysis), *_copied(analysis), *_tuned(analysis),
-              *_own(analysis), *_registered(analysis))  # fmt: skip
-    return [*found, *others]
-
-
-def _controls(analysis: Analysis) -> set[str]:
-    methods = analysis.frames.methods("method")
-    used = [held_against(analysis.frames, analysis.controls, m).values() for m in methods]
-    return {control for controls in used for control in controls}
+    others = (_shared, _dropped, _copied, _tuned, _own, _registered)
+    return [
+        *(warning for warning, affected in warnings.items() if len(affected)),
+        *(warning for found in others for warning in found(analysis)),
+    ]
 
 
 def _shared(analysis: Analysis) -> list[str]:
@@ -61,7 +58,7 @@ def _dropped(analysis: Analysis) -> list[str]:
     gone = [
         {"method": method, "status": "not planned", "seed": seed}
         for method in frames.methods("method", "control", "hull", "rung")
-        for seed in frames.protocol.get("seeds", ())
+        for seed in frames.config["protocol"].get("seeds", ())
         if seed not in frames.of(method).index
     ]
     listed = _runs(pd.DataFrame(gone))
