@@ -21,9 +21,9 @@ from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.conventions import crossing_of_nothing, speed_up, worth_of_doubling
 from benchmark.report.frames import rows
 from benchmark.report.statistics import t_limit
-from benchmark.report.study import regime, rounding, trend
-from benchmark.report.study.mixes import mixes
 from tools.findings import LADDER, Study, findings
+from tools.study import regime, rounding, trend
+from tools.study.mixes import mixes
 
 CONTROLS = tuple(method for method in SUITE if method.role != "method")
 GROWN = Planted(name="tokenformer", sizes=(NARROW, TARGET), grows_at=(0.25,))

@@ -24,7 +24,7 @@ from benchmark.report.frames import Row, rows
 from benchmark.report.plots import image, main_effects, styled
 from benchmark.report.prose import n_seeds, what_matters
 from benchmark.report.sections import COUNTED, by_convention
-from benchmark.report.study import (
+from tools.study import (
     mixes,
     pictures,
     regime,

@@ -26,7 +26,7 @@ from benchmark.report.drawing import (
     margin_for,
 )
 from benchmark.report.frames import rows
-from benchmark.report.study.regime import AGAINST, sizes
+from tools.study.regime import AGAINST, sizes
 
 MARKERS = "osD^vPX<>"
 DODGE = 0.012
