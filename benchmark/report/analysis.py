@@ -114,7 +114,7 @@ def _of_suite(data: Frames) -> dict[str, pd.DataFrame]:
 
 def _of_some(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.DataFrame]:
     """Tables that only some suites have."""
-    tried, crossed = tuning.trials(data, found), factors.design(data)
+    tried, crossed = tuning.trials(data, found), factors.design(data, factors.cells(data))
     tables = {
         "tuning": tuning.tuning(data, found, tried),
         "tuning_trials": tried,

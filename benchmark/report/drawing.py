@@ -4,7 +4,7 @@ Lines differ in dashes as well as in colour, so that they are told apart in prin
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -125,25 +125,27 @@ class Drawing:
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """Mean bpb of each method over its seeds, with limits."""
-        frames = self.analysis.frames
-        curves = {
-            method: mean_curve([frames.curves[run] for run in runs.run_id if run in frames.curves])
-            for method, runs in ((method, frames.of(method)) for method in frames.methods())
-        }
-        return {method: curve for method, curve in curves.items() if len(curve)}
+        curves = self.analysis.frames.curves
+        return self._means(lambda run: curves.get(run["run_id"]))
 
     @cached_property
     def minus(self) -> dict[str, pd.DataFrame]:
         """The same minus scratch with the same seed at equal compute, where scratch has a curve."""
+        return self._means(self.minus_scratch)
+
+    def minus_scratch(self, run: Row) -> Curve | None:
+        """The curve of a run minus that of scratch with the same seed, if both have one."""
+        frames = self.analysis.frames
+        scratch = frames.rows_of(SCRATCH).get(run["seed"], {})
+        own, its = (frames.curves.get(x.get("run_id", "")) for x in (run, scratch))
+        return difference(own, its) if own and its else None
+
+    def _means(self, curve_of: Callable[[Row], Curve | None]) -> dict[str, pd.DataFrame]:
+        """Mean curve of each method that has one."""
         frames, found = self.analysis.frames, {}
-        scratch = frames.rows_of(SCRATCH)
         for method in frames.methods():
-            own = frames.rows_of(method)
-            pairs = [[frames.curves.get(runs[seed]["run_id"]) for runs in (own, scratch)]
-                     for seed in own if seed in scratch]  # fmt: skip
-            found[method] = mean_curve(
-                [difference(ours, its) for ours, its in pairs if ours and its]
-            )
+            curves = map(curve_of, frames.rows_of(method).values())
+            found[method] = mean_curve([curve for curve in curves if curve])
         return {method: curve for method, curve in found.items() if len(curve)}
 
     @cached_property

@@ -32,12 +32,16 @@ def cells(frames: Frames) -> dict[str, Mapping[str, str]]:
     return {name: levels for name, levels in crossed.items() if levels}
 
 
-def design(frames: Frames) -> pd.DataFrame:
+def design(frames: Frames, crossed: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """A row for each run with a result of a cell: levels of its factors, then seed and bpb.
 
     bpb is infinite if the run failed. A factor with one level is left out.
+
+    Args:
+        frames: the suite.
+        crossed: level of each factor, by method.
     """
-    crossed, runs = cells(frames), frames.runs
+    runs = frames.runs
     has_result = (runs.role == "method") & ~runs.status.isin(ABSENT)
     runs = runs[runs.method.isin(list(crossed)) & has_result]
     levels = pd.DataFrame([crossed[method] for method in runs.method], index=runs.index)

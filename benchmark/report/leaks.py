@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.base.errors import RecordError
-from benchmark.records.folder import RunRecord, Suite
+from benchmark.records.folder import Suite
 
 FILE = "corpus.json"
 PLAUSIBLE_BPB = 0.93
@@ -56,8 +56,9 @@ def require_possible(suite: Suite, found: Overlap) -> None:
             bpb, error = event["bpb"], _error(event)
             if math.isfinite(bpb) and bpb < rate - ERRORS_BELOW * error:
                 raise RecordError(
-                    f"{_name(run)}: {bpb:.4f} bpb on {event['split']} is below the entropy rate "
-                    f"of its source, {rate:.4f}: no model can do that on text it has not seen"
+                    f"run {run.run_id} ({run.method}, seed {run.seed}): {bpb:.4f} bpb on "
+                    f"{event['split']} is below the entropy rate of its source, {rate:.4f}: no "
+                    "model can do that on text it has not seen"
                 )
 
 
@@ -68,7 +69,3 @@ def _error(event: Mapping[str, Any]) -> float:
         return 0.0
     bits = nats / sizes / math.log(2)
     return float(bits.std(ddof=1)) / math.sqrt(len(bits))
-
-
-def _name(run: RunRecord) -> str:
-    return f"run {run.run_id} ({run.method}, seed {run.seed})"

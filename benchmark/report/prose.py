@@ -37,13 +37,12 @@ def answer(analysis: Analysis) -> str:
 
 def where_the_target_sits(analysis: Analysis) -> str:
     """Whether the target is larger than the best size for its budget, as far as sizes show."""
-    sizes = fixed_sizes(analysis)
-    target = sizes[(sizes.method == SCRATCH) & sizes.test_bpb.map(math.isfinite)]
-    smaller = sizes[sizes.n_params < target.n_params.max()]
-    if smaller.empty:
+    sizes, smaller = fixed_sizes(analysis), _smaller_to_scratch(analysis)
+    target = sizes[sizes.method == SCRATCH]
+    if not smaller or not math.isfinite(target.test_bpb.max()):
         return "Where the target lies is not known: it needs scratch and a smaller fixed size."
     n_larger = int((sizes.n_params > target.n_params.max()).sum())
-    closest = min(_to_scratch(analysis, smaller.method), key=lambda row: float(row["difference"]))
+    closest = min(smaller, key=lambda row: float(row["difference"]))
     return _oversize(analysis) or (
         "The target is **no larger than compute-optimal** at C*, as far as these sizes show: of "
         f"{formats.plural(len(smaller), 'smaller fixed size')} none is better beyond the noise "
@@ -161,11 +160,9 @@ def _oversize(analysis: Analysis) -> str:
     Its interval lies below zero or, lacking that, its mean is lower by more than the standard
     deviation of scratch over seeds.
     """
-    frames, sizes = analysis.frames, fixed_sizes(analysis)
-    smaller = sizes.method[sizes.n_params < sizes[sizes.method == SCRATCH].n_params.max()]
+    frames, pairs = analysis.frames, _smaller_to_scratch(analysis)
     noise = deviation(list(frames.results(SCRATCH).test_bpb))
     noise = noise if math.isfinite(noise) else 0.0
-    pairs = _to_scratch(analysis, smaller)
     beating = [row for row in pairs if row["verdict"] == "better" or row["difference"] < -noise]
     if not beating:
         return ""
@@ -179,9 +176,11 @@ def _oversize(analysis: Analysis) -> str:
     )
 
 
-def _to_scratch(analysis: Analysis, methods: Iterable[str]) -> list[Row]:
-    table = analysis.tables["comparisons"]
-    return rows(table[table.method.isin(list(methods)) & (table.control == SCRATCH)])
+def _smaller_to_scratch(analysis: Analysis) -> list[Row]:
+    """Comparisons to scratch of the fixed sizes that are smaller than the target."""
+    sizes, table = fixed_sizes(analysis), analysis.tables["comparisons"]
+    smaller = sizes.method[sizes.n_params < sizes[sizes.method == SCRATCH].n_params.max()]
+    return rows(table[table.method.isin(list(smaller)) & (table.control == SCRATCH)])
 
 
 def _verdicts(analysis: Analysis) -> list[str]:

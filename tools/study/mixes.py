@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from benchmark.records.events import ABSENT
-from benchmark.report.factors import main_effects, shares
+from benchmark.report.factors import design, main_effects, shares
 from benchmark.report.frames import Frames, Row
 
 
@@ -15,10 +14,7 @@ def mixes(frames: Frames) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     levels = {name: _levels(frames.settings[name]["ladder"]) for name in frames.methods("method")
               if frames.settings.get(name, {}).get("ladder", {}).get("n_growths")}  # fmt: skip
-    runs = frames.runs[frames.runs.method.isin(list(levels)) & ~frames.runs.status.isin(ABSENT)]
-    found = pd.DataFrame([levels[method] for method in runs.method])
-    varied = [name for name in found if len(found[name].unique()) > 1]
-    found = found[varied].assign(seed=list(runs.seed), bpb=list(runs.test_bpb))
+    found = design(frames, levels)
     return main_effects(found), shares(found)
 
 

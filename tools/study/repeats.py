@@ -55,8 +55,3 @@ def as_shown(analysis: Analysis) -> pd.DataFrame:
             row |= dict(zip(keys, ends, strict=True))
         found.append(row)
     return pd.DataFrame(found)
-
-
-def lowest_held_out(frames: Frames) -> float:
-    """The lowest test bpb that any run of the suite ends with."""
-    return float(frames.runs.test_bpb.min())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmark.records.events import STOPPED
 from benchmark.report import formats
 from benchmark.report.controls import SCRATCH
-from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look, difference
+from benchmark.report.drawing import FIRST_SHOWN, GREY, INK, Drawing, Look
 from benchmark.report.frames import CURVE, Curve, Row, rows
 from benchmark.report.statistics import MIN_SEEDS
 
@@ -38,7 +38,7 @@ def finite(value: float) -> float | None:
 
 def _method(drawing: Drawing, name: str) -> Row:
     frames, curve, look = drawing.analysis.frames, drawing.curves[name], drawing.looks[name]
-    runs = frames.of(name)
+    runs, events = frames.of(name), drawing.analysis.tables["growth_events"]
     return _look(look) | {
         "name": name,
         "role": str(runs.role.iloc[0]),
@@ -51,7 +51,7 @@ def _method(drawing: Drawing, name: str) -> Row:
             for run in rows(runs)
             if run["run_id"] in frames.curves
         ],
-        "growths": _growths(drawing, name),
+        "growths": [_growth(drawing, event) for event in rows(events[events.method == name])],
         "stopped": bool(runs.status.isin(STOPPED).any()),
     }
 
@@ -65,12 +65,10 @@ def _mean(curve: pd.DataFrame) -> Row:
 
 def _seed(drawing: Drawing, run: Row) -> Row:
     """One run's own points, and their differences to scratch with the same seed if it has some."""
-    frames, seed = drawing.analysis.frames, run["seed"]
-    own, scratch = frames.curves[run["run_id"]], frames.rows_of(SCRATCH).get(seed, {})
-    reference = frames.curves.get(scratch.get("run_id", ""))
-    minus = [] if reference is None else _plain(difference(own, reference)["bpb"])
+    own, minus = drawing.analysis.frames.curves[run["run_id"]], drawing.minus_scratch(run)
     points = {column: _plain(values) for column, values in own.items()}
-    return {"run": run["run_id"], "seed": int(seed), "minus": minus} | points
+    bpb = _plain(minus["bpb"]) if minus else []
+    return {"run": run["run_id"], "seed": int(run["seed"]), "minus": bpb} | points
 
 
 def _is_aligned(own: Curve, mean: pd.DataFrame) -> bool:
@@ -85,32 +83,22 @@ def _look(look: Look) -> Row:
     return {"colour": colour, "dash": dash, "width": look.width, "order": look.order}
 
 
-def _growths(drawing: Drawing, name: str) -> list[Row]:
-    """Where the growths of a method are drawn: at the mean over seeds, before the growth."""
-    means = {row["growth"]: row for row in drawing.growths.get(name, ())}
-    events = drawing.analysis.tables["growth_events"]
-    return [
-        {axis: finite(means[event["growth"]][axis]) for axis in AXES}
-        | {"bpb": finite(event["bpb_before"]), "notes": _growth_notes(event)}
-        | {"minus": finite(event["bpb_before"] - _of_scratch(drawing, event["flops"]))}
-        for event in rows(events[events.method == name])
-    ]
-
-
-def _of_scratch(drawing: Drawing, flops: float) -> float:
-    """Mean bpb of scratch at some compute; nan where it is unknown."""
-    curve = drawing.curves.get(SCRATCH)
-    return math.nan if curve is None else float(np.interp(flops, curve.flops, curve.bpb))
-
-
-def _growth_notes(event: Row) -> list[str]:
-    return [
-        event["changed"] or "same size",
-        f"at {formats.percent(event['budget_share'])} of C*, mean of "
-        f"{formats.plural(event['n'], 'seed')}",
-        f"bpb {formats.bpb(event['bpb_before'])} before, {formats.bpb(event['bpb_after'])} after",
-        f"Adam state: {event['state_policy']}",
-    ]
+def _growth(drawing: Drawing, event: Row) -> Row:
+    """Where a growth is drawn: at the mean over seeds, before the growth."""
+    means = {row["growth"]: row for row in drawing.growths[event["method"]]}[event["growth"]]
+    curve, before = drawing.curves.get(SCRATCH), event["bpb_before"]
+    scratch = math.nan if curve is None else np.interp(event["flops"], curve.flops, curve.bpb)
+    return {axis: finite(means[axis]) for axis in AXES} | {
+        "bpb": finite(before),
+        "notes": [
+            event["changed"] or "same size",
+            f"at {formats.percent(event['budget_share'])} of C*, mean of "
+            f"{formats.plural(event['n'], 'seed')}",
+            f"bpb {formats.bpb(before)} before, {formats.bpb(event['bpb_after'])} after",
+            f"Adam state: {event['state_policy']}",
+        ],
+        "minus": finite(before - scratch),
+    }
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
