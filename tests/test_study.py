@@ -196,7 +196,7 @@ def test_findings_say_what_is_there_and_what_is_not(published: Path) -> None:
     page = files["README.md"].decode()
     assert page.startswith("# Findings\n\n**At equal compute TokenFormer ends ")
     assert " Tuned by as many trials as its controls, `tokenformer-tuned` ends +0.0" in page
-    assert "Suites `ladder_3` and `ladder_4` are planned, not trained yet." in page
+    assert "Suite `ladder_4` is planned, not trained yet." in page
     assert "Suite `mixes` is planned, not trained yet." in page
     images = set(re.findall(r"\((figures/[^)]+)\)", page))
     assert images == files.keys() - {"README.md"}

@@ -31,7 +31,7 @@ HEADLINE = ("tokenformer", "cpu")
 """Suites that the answer is from: the first that is there."""
 
 TUNED = "tokenformer_tuned"
-LADDER = ("ladder_1", "ladder_2", "ladder_3", "ladder_4")
+LADDER = ("ladder_1", "ladder_2", "tokenformer", "ladder_4")
 REGIME = ("regime_quarter", "regime_optimal", "regime_fourfold")
 AGAIN = "_again"
 """Ending of the folder of a suite that was trained a second time, on other kernels."""
