@@ -98,35 +98,38 @@ def analyse(
         note=note,
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
-        | _of_some(data, found, lock)
-        | _of_suite(data),
+        | _others(data, found, lock),
     )
 
 
-def _of_suite(data: Frames) -> dict[str, pd.DataFrame]:
-    return {
-        "shared_compute": tables.shared_compute(data),
-        "settings": tables.hyperparameters(data),
-        "what_differs": tables.differing(data),
-        "environment": tables.environment(data),
-    } | {name: getattr(data, name) for name in ("runs", "points", "growths", "charges")}
-
-
-def _of_some(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.DataFrame]:
-    """Tables that only some suites have."""
+def _others(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.DataFrame]:
+    """Tables that are not by method; the first five only if they have rows."""
     tried, crossed = tuning.trials(data, found), factors.design(data, factors.cells(data))
-    tables = {
+    of_some = {
         "tuning": tuning.tuning(data, found, tried),
         "tuning_trials": tried,
         "main_effects": factors.main_effects(crossed),
         "effect_shares": factors.shares(crossed),
         "amendments": amendments(lock),
     }
-    return {name: table for name, table in tables.items() if len(table)}
+    return {name: table for name, table in of_some.items() if len(table)} | {
+        "shared_compute": tables.shared_compute(data),
+        "settings": tables.hyperparameters(data),
+        "what_differs": tables.differing(data),
+        "environment": tables.environment(data),
+        "runs": data.runs,
+        "points": data.points,
+        "growths": data.growths,
+        "charges": data.charges,
+    }
 
 
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the summary's methods."""
     rank = {method: i for i, method in enumerate(summary.method)}
-    by_rank = table.assign(rank=table.method.map(rank).fillna(len(rank)))
-    ordered = by_rank.sort_values("rank", kind="stable", ignore_index=True)
-    return ordered.drop(columns="rank")
+    return table.sort_values(
+        "method",
+        key=lambda methods: methods.map(rank).fillna(len(rank)),
+        kind="stable",
+        ignore_index=True,
+    )

@@ -1,4 +1,4 @@
-"""The figures of a report: differences to controls, curves, sizes, and what factors are worth.
+"""The figures of a report: differences to controls, curves, and what factors are worth.
 
 As PNG; their numbers are those of the tables. Bytes depend on records alone.
 """

@@ -7,11 +7,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.records.events import flatten
-from benchmark.report.controls import (
-    BEST_FIXED,
-    SCRATCH,
-    Controls,
-)
+from benchmark.report.controls import BEST_FIXED, SCRATCH, Controls
 from benchmark.report.formats import listed
 from benchmark.report.frames import Frames, Row, grouped, rows
 from benchmark.report.statistics import mean_interval

@@ -40,10 +40,8 @@ def comparisons(frames: Frames, found: Controls) -> pd.DataFrame:
     ]
     _moderate(compared)
     for row in compared:
-        difference = statistics.Estimate(
-            n=row["n"], value=row["difference"], low=row["low"], high=row["high"]
-        )
-        row["verdict"] = statistics.verdict(difference)
+        limits = {name: row[name] for name in ("n", "low", "high")}
+        row["verdict"] = statistics.verdict(statistics.Estimate(value=row["difference"], **limits))
     family = [row for row in compared if row["role"] == "method"]
     for row, p in zip(family, statistics.holm([row["p"] for row in family]), strict=True):
         row |= {"p_holm": p, "significant": statistics.is_significant(row["n"], p)}
@@ -55,9 +53,7 @@ def _moderate(compared: list[Row]) -> None:
 
     Rows with the same differences are one method at these sizes, so they count once.
     """
-    judged = [
-        row for row in compared if row["n"] >= statistics.MIN_SEEDS and math.isfinite(row["sd"])
-    ]
+    judged = [row for row in compared if math.isfinite(row["own_low"])]
     known = {(round(row["sd"], 12), row["n"] - 1.0) for row in judged}
     common = prior([sd for sd, _ in known], [degrees for _, degrees in known])
     for row in judged:
@@ -80,16 +76,13 @@ def verdicts(
     words = {}
     for method in frames.methods("method"):
         mine = compared[compared.method == method]
-        if found.missing or mine.empty:
-            words[method] = "no verdict"
-            continue
-        word: statistics.Verdict = statistics.joint_verdict(list(mine.verdict))
+        is_judged = not found.missing and len(mine) > 0
+        word = statistics.joint_verdict(list(mine.verdict)) if is_judged else "no verdict"
+        if word == "better" and method in withheld:
+            word = "no verdict"
         deciding = mine.significant[mine.verdict == word]
         strong = deciding.all() if word == "better" else deciding.any()
-        if word == "better" and method in withheld:
-            words[method] = "no verdict"
-        else:
-            words[method] = f"significantly {word}" if strong else word
+        words[method] = f"significantly {word}" if strong else word
     return words
 
 
