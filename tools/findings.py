@@ -231,7 +231,7 @@ def _optimizer(analysis: Analysis) -> str:
 def of_tokenformer(study: Study) -> list[str]:
     """The question on two kinds of text, and what the paper's figures show."""
     parts = []
-    for name in ("tokenformer", TUNED, "wikipedia"):
+    for name in OF_TOKENFORMER:
         if not study.has(name):
             parts.append(study.planned(name))
             continue
@@ -358,14 +358,9 @@ SECTIONS: Mapping[str, Section] = {
         "above call planned. Whoever trains the next rung adds a suite; this page fills itself in."
     ],
 }
-STUDY = (
-    *HEADLINE,
-    TUNED,
-    "tokenformer_figures",
-    "wikipedia",
-    *LADDER,
-    *REGIME,
-    "mixes",
+OF_TOKENFORMER = ("tokenformer", TUNED, "wikipedia", "tokenformer_rules")
+STUDY = tuple(
+    dict.fromkeys((*HEADLINE, *OF_TOKENFORMER, "tokenformer_figures", *LADDER, *REGIME, "mixes"))
 )
 
 
