@@ -59,12 +59,7 @@ class Finding:
 def audit(folder: Path, without: Collection[str] = ()) -> list[Finding]:
     """Check a results folder; damaged records end the audit, as there is nothing to recompute.
 
-    Args:
-        folder: the results.
-        without: names of `CHECKS` to leave out.
-
-    Returns:
-        Findings in the order of the checks; the audit fails if one has failed.
+    Findings come in the order of `CHECKS`, but for those `without`; the audit fails if one has.
 
     Raises:
         RecordError: the folder holds no results.

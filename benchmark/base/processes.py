@@ -35,11 +35,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def death(code: int | None) -> str:
-    """How a process ended that said nothing of it.
-
-    Args:
-        code: its exit code, negative for a signal.
-    """
+    """How a process ended that said nothing of it, by its exit code; a signal's is negative."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         often = ", as systems do that run out of memory" if name == "SIGKILL" else ""

@@ -423,12 +423,7 @@ def _write_report(out: Console, results: Path) -> None:
 
 
 def _folder(results: str) -> Path:
-    """The results folder at that path, or of that suite: one's own, or else the published one.
-
-    Raises:
-        ConfigError: there is no such suite.
-        RecordError: it has no results.
-    """
+    """The results folder at that path, or of that suite: one's own, or else the published one."""
     path = Path(results).expanduser()
     usual = (path, Path("results/local") / path, Path("results") / path)
     if found := next(filter(Path.is_dir, usual), None):

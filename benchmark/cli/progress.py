@@ -32,12 +32,7 @@ class Piece:
 
 
 class Progress:
-    """Of the runs of a suite; what is not known yet is predicted.
-
-    Args:
-        runs: of the suite.
-        clock: in seconds.
-    """
+    """Of the runs of a suite; what is not known yet is predicted."""
 
     def __init__(self, runs: Sequence[Run], clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

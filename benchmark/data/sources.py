@@ -21,12 +21,7 @@ def packaged(
     """Files of installed distributions, found without importing them.
 
     Sorted by path; files that a group of `held_out` matches come after all others, group by group.
-
-    Args:
-        packages: release that each distribution must have, by its name.
-        include: patterns of paths, `*` crossing folders.
-        exclude: patterns of paths to leave out.
-        held_out: groups of patterns of paths.
+    The arguments are as in `CorpusConfig`.
 
     Raises:
         DataError: one is not installed, is another release, or none lists a file like these.

@@ -38,12 +38,10 @@ _TASK: Any = ray.remote(num_returns="streaming", max_retries=0)(run_stage)
 class RayExecutor(Executor):
     """Executes stages in a Ray cluster, each on a core, or on a GPU too, of its own.
 
+    The loss of a machine ends an attempt. The first arguments are those of every executor.
+
     Args:
-        context: where stages are gathered.
-        settings: which cluster, and how often stages are tried again; the loss of a machine ends an
-            attempt.
         n_gpus: of each stage, 0 or 1.
-        train: what is done with a stage.
     """
 
     def __init__(
@@ -84,11 +82,7 @@ class RayExecutor(Executor):
             yield spec, message
 
     def _next(self, stream: Any) -> Message:  # noqa: ANN401 - Ray's
-        """What a stage says.
-
-        Raises:
-            RecordError: a machine refuses to work for this command.
-        """
+        """What a stage says; an error, if a machine refuses to work for this command."""
         try:
             said: Message = ray.get(next(stream))
         except RayTaskError as error:
@@ -109,11 +103,7 @@ class RayExecutor(Executor):
     @contextmanager
     @override
     def connected(self) -> Iterator[None]:
-        """A connection to the cluster, and what its machines have to know.
-
-        Raises:
-            ConfigError: there is no such cluster, or it is of another release.
-        """
+        """A connection to the cluster, if there is one, and what its machines have to know."""
         cache = self.context.cache
         cache.mkdir(parents=True, exist_ok=True)
         with (

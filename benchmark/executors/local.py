@@ -22,12 +22,11 @@ class LocalExecutor(Executor):
 
     A process goes from stage to stage; after one that fails, a fresh process takes its place.
 
+    The first arguments are those of every executor.
+
     Args:
-        context: where stages run.
-        settings: what stages may take, and how often they are tried again.
         workers: stages that run at once.
         gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one.
-        train: what is done with a stage.
     """
 
     def __init__(

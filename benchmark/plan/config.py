@@ -352,9 +352,6 @@ def _layers(path: Path, above: Sequence[Path] = ()) -> list[tuple[str, Mapped]]:
 
     A name means the first file that is none of those `above`: one's own ligo.yaml may build upon
     the packaged one.
-
-    Raises:
-        ConfigError: files take from one another in a circle.
     """
     (where, raw), above = _layer(path, MethodConfig), [*above, path]
     if isinstance(raw.get("rewarm"), str):
@@ -389,12 +386,7 @@ def available(group: str) -> list[str]:
 
 
 def find(group: str, name: str, beside: Path | None = None) -> Path:
-    """The file of a named configuration, or the file at that path.
-
-    Args:
-        group: method, preset, suite, corpus or machine.
-        name: a name or a path.
-        beside: a folder to look in first.
+    """The file of that name or path, looked for in folder `beside` first.
 
     Raises:
         ConfigError: there is none; the nearest names are suggested.

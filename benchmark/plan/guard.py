@@ -113,11 +113,7 @@ def sizes_of(target: ModelConfig, method: MethodConfig, baseline: Baseline) -> l
 def _check_maps(
     small: ModelConfig, large: ModelConfig, operators: Sequence[GrowthOperator]
 ) -> None:
-    """Ask every operator that maps axes or blocks whether it can at these sizes.
-
-    Raises:
-        GrowthError: one cannot, as when copies are even and the sizes no multiples.
-    """
+    """Ask every operator that maps axes or blocks: copies may take even multiples, for example."""
     random = torch.Generator().manual_seed(0)
     for operator, reached in enlargements(small, large, operators):
         if isinstance(operator, WidthOperator):

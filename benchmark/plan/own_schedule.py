@@ -36,14 +36,7 @@ class OwnRate:
     def curve(
         self, shared: LearningRateConfig, budget_flops: float, start: float, end: float
     ) -> RateCurve:
-        """The learning rate of a size.
-
-        Args:
-            shared: that of the suite.
-            budget_flops: C*.
-            start: FLOPs spent when the size begins.
-            end: FLOPs spent when it ends.
-        """
+        """The learning rate of a size that lasts from `start` to `end`, in FLOPs of the run."""
         warmup = shared.warmup * budget_flops
         if self.warmup is not None:
             warmup = self.warmup * (end - start)
@@ -74,15 +67,9 @@ def check_stages(
 ) -> None:
     """Refuse stages that do not fit the sizes, or that cannot be planned.
 
-    Args:
-        stages: what the method's file says, if anything.
-        times: of growth, where they are known beforehand.
-        n_growths: of the method.
-        where: what messages begin with.
-
     Raises:
-        ConfigError: too few or too many, growth at times that only the loss decides, or a corpus
-            that is not known by its bytes.
+        ConfigError: too few or too many, growth at times that only the loss decides (`times` is
+            None), or a corpus that is not known by its bytes.
     """
     if stages and len(stages) != n_growths + 1:
         raise ConfigError(

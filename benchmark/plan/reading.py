@@ -41,11 +41,7 @@ _Loader.add_constructor(
 
 
 def read(path: Path, schema: type | None = None) -> Mapped:
-    """Content of a YAML file.
-
-    Args:
-        path: the file.
-        schema: the dataclass that it fills, which says what is text.
+    """Content of a YAML file; the dataclass that it fills says what is text.
 
     Raises:
         ConfigError: it cannot be read, or is not a mapping.

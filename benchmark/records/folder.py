@@ -268,11 +268,7 @@ def _load_run(results_dir: Path, run_id: str, shared: Shared) -> RunRecord:
 
 
 def _load_shared(results_dir: Path) -> Shared:
-    """What the runs of a folder have in common; nothing if none has ended.
-
-    Raises:
-        RecordError: the file is damaged.
-    """
+    """What the runs of a folder have in common; nothing if none has ended."""
     path = results_dir / SHARED
     return {part["id"]: part["content"] for part in read_events(path)} if path.is_file() else {}
 

@@ -36,9 +36,7 @@ _SOURCES = ("--", ".", ":(exclude)results")
 def provenance(computing: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of a run's provenance; None means not known.
 
-    Args:
-        computing: what only the caller knows, such as device, precision, threads and kernels: this
-            module does not know torch.
+    Device, precision, threads and kernels are for the caller to say: this module has no torch.
     """
     return {
         "schema": SCHEMA,

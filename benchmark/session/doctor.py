@@ -189,12 +189,7 @@ def planned(suite: SuiteConfig) -> list[Run]:
 
 
 def gpu(device: str, *, is_asked: bool) -> Iterator[Finding]:
-    """Driver and CUDA.
-
-    Args:
-        device: kind of device that would train, "cpu" or "cuda".
-        is_asked: whether a GPU that is there is to be used.
-    """
+    """Driver and CUDA, of a GPU that is to be used if `is_asked`."""
     said = _ask_driver()
     if said is None and not GPU.exists():
         yield Finding("note", "driver", f"no NVIDIA GPU here: {os.cpu_count()} cores would train")

@@ -35,10 +35,7 @@ NAMED = 3
 def publish(source: Path, published: Path, *, replace: bool = False) -> list[str]:
     """Publish the results in `source` as a folder of `published`, named after the suite.
 
-    Args:
-        source: a working folder, such as results/local/cpu.
-        published: where published results are, such as results.
-        replace: whether results of another version or plan may be overwritten.
+    Results of another version or plan are only overwritten if `replace` is set.
 
     Returns:
         What was done, in sentences.

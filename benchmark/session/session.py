@@ -157,11 +157,7 @@ class Session:
         return Path(self.suite.run.published).expanduser() / self.suite.name
 
     def _published(self, runs: list[Run]) -> dict[str, RunRecord]:
-        """Records of those runs that came to an end where results are published, by id.
-
-        Raises:
-            RecordError: the records are damaged.
-        """
+        """Records of those runs that came to an end where results are published, by id."""
         folder = self._published_folder
         if not self.suite.run.published or folder.resolve() == self.results.resolve():
             return {}
@@ -183,11 +179,7 @@ class Session:
         return settled
 
     def _executor(self) -> Executor:
-        """What runs the stages.
-
-        Raises:
-            ConfigError: Ray is asked for, and not installed.
-        """
+        """What runs the stages."""
         settings = self.suite.run
         context = Context(
             corpus=self.suite.workload.corpus,
