@@ -89,7 +89,8 @@ def _tuned(analysis: Analysis) -> list[str]:
 def _own(analysis: Analysis) -> list[str]:
     """Methods that have not the schedule, or the text, of the others."""
     methods = {run.method: run.config.get("method", {}) for run in analysis.frames.suite.runs}
-    own = {name: found for name, method in methods.items() if (found := own_schedule(method))}
+    finals = {name: method for name, method in methods.items() if method.get("trial") is None}
+    own = {name: found for name, method in finals.items() if (found := own_schedule(method))}
     return [f"**Own schedule:** `{name}`: {found}." for name, found in own.items()]
 
 
