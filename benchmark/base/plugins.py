@@ -96,12 +96,14 @@ def failures(where: str) -> Iterator[None]:
     try:
         with redirect_stderr(said):
             yield
+    except KeyboardInterrupt:
+        raise
     except BenchmarkError as error:
         raise ConfigError(f"{where}: {error}") from error
     except SystemExit as error:
         said = io.StringIO()
         raise ConfigError(f"{where}: it exits with code {error.code}{_place(error)}") from error
-    except Exception as error:
+    except BaseException as error:
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise ConfigError(f"{where}: {kind}{error}{_place(error)}") from error
     finally:

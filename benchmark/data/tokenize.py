@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,6 @@ def tokenize(text: Path, tokenizer: Path, out: Path, splits: Splits) -> tuple[Pa
     parts = [_encoded(content, start, end, encode, vocabulary) for start, end in ends]
     dtype = "uint16" if vocabulary.size <= 1 << 16 else "uint32"
     ids = np.concatenate(parts).astype(dtype).tobytes()
-    n_train, n_val, _ = map(len, parts)
     described = {
         "name": target.stem,
         "kind": "tokens",
@@ -67,13 +67,17 @@ def tokenize(text: Path, tokenizer: Path, out: Path, splits: Splits) -> tuple[Pa
         "dtype": dtype,
         "vocabulary": vocabulary.size,
         "tokenizer": str(tokenizer),
-        "size": len(ids),
-        "sha256": hashlib.sha256(ids).hexdigest(),
-        "splits": {"val_start": n_train, "test_start": n_train + n_val},
-    }
+    } | _measured(ids, parts)
     atomic_write(target, ids)
     atomic_write_text(manifest, yaml.safe_dump(described, sort_keys=False))
     return manifest, vocabulary.size
+
+
+def _measured(ids: bytes, parts: list[Ids]) -> dict[str, Any]:
+    """Length and digest of the file, and where its second and third part begin, in tokens."""
+    n_train, n_val, _ = map(len, parts)
+    starts = {"val_start": n_train, "test_start": n_train + n_val}
+    return {"size": len(ids), "sha256": hashlib.sha256(ids).hexdigest(), "splits": starts}
 
 
 def _encoder(tokenizer: Path, tokens: dict[int, bytes]) -> Callable[[str], list[int]]:

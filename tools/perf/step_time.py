@@ -91,7 +91,7 @@ class Shape:
         return self.tokens * training_flops_per_token(Transformer.shell(self.config))
 
 
-CPU = ModelConfig(d_model=48, n_layer=4, d_head=12, d_ff=192)
+CPU = ModelConfig(d_model=32, n_layer=4, d_head=8, d_ff=128)
 TARGET = Shape(CPU, batch_size=8, n_threads=1, n_steps=30)
 """What suite `cpu` trains in the end."""
 
@@ -103,8 +103,8 @@ SHAPES = (
     replace(TARGET, config=replace(CPU, n_layer=8), n_steps=20),
     replace(TARGET, config=replace(CPU, n_layer=2)),
     replace(TARGET, config=replace(CPU, n_layer=1)),
-    replace(TARGET, config=replace(CPU, n_head=2, d_ff=96)),
-    replace(TARGET, config=replace(CPU, d_model=24, n_head=2, d_ff=96)),
+    replace(TARGET, config=replace(CPU, n_head=2, d_ff=64)),
+    replace(TARGET, config=replace(CPU, d_model=16, n_head=2, d_ff=64)),
     LARGER,
     replace(
         LARGER, config=replace(WIDE, d_model=256, n_layer=6, n_head=8, d_ff=1024), n_steps=2
