@@ -333,10 +333,17 @@ class Outline(Transformer):
 
     @override
     def shell(self, config: ModelConfig) -> "Outline":  # type: ignore[override]
-        return Outline(self.layout, config, self.by_query)
+        other = Outline(self.layout, config, self.by_query)
+        if (config.n_layer, config.n_query) == (self.config.n_layer, self.config.n_query):
+            other._axes = self._axes  # these do not depend on the other sizes
+        return other
 
     @override
     def axes(self) -> dict[str, Axes]:
+        return self._axes
+
+    @cached_property
+    def _axes(self) -> dict[str, Axes]:
         return {
             name: spec.axes(self.config, by_query=self.by_query)
             for name, _, spec in self.layout.tensors(self.config.n_layer)

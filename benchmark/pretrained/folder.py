@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmark.base.errors import CheckpointError
 from benchmark.base.paths import display_path
+from benchmark.growth.axis_map import take
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -105,15 +106,20 @@ class CheckpointFolder:
             )
         return f"{display_path(self.path)} has neither {SINGLE} nor {INDEX}"
 
-    def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """A tensor, or some of its rows.
+    def read(self, name: str, some: tuple[int, Tensor] | None = None) -> Tensor:
+        """A tensor, or some of it.
+
+        Args:
+            name: in the file.
+            some: length of its first axis, and the coordinates along that to read.
 
         Raises:
             CheckpointError: it holds NaN or infinity.
         """
         with safe_open(self.tensors[name].file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)  # a view of the file: nothing is read yet
-        tensor = tensor if rows is None else tensor[rows]
+        if some is not None:
+            tensor = take(tensor.view(some[0], -1), 0, some[1]).view(-1, *tensor.shape[1:])
         # NaN is passed on by either extreme, and this is fast
         if tensor.is_floating_point() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
             where = display_path(self.tensors[name].file)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.base.errors import CheckpointError
+from benchmark.model.transformer import FixedAxis
 from benchmark.pretrained.architecture import Layout, TensorSpec, load_architecture, stored_shape
 from benchmark.pretrained.folder import (
     DTYPES,
@@ -25,10 +26,10 @@ from benchmark.pretrained.folder import (
     write_json,
     write_shard,
 )
-from benchmark.pretrained.growth import Asked, Growth, closed_form
+from benchmark.pretrained.growth import Asked, Growth, Step, closed_form, through
 
-PIECE_BYTES = 32 * 2**20
-"""Of a large table or head; more are grown some rows at a time."""
+PIECE_BYTES = 2 * 2**20
+"""Of a large tensor; more is grown piece by piece: little enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Request:
     seed: int = 0
     architecture: Path | None = None
     """A file to read instead of the packaged ones."""
+
+
+Part = tuple[list[Step], tuple[int, Tensor] | None, int]
 
 
 @dataclass(frozen=True)
@@ -196,23 +200,30 @@ class Plan:
                 advance(piece.nbytes)
 
     def _grown(self, named: Named, entry: Entry) -> Iterator[Tensor]:
-        """A large tensor as it is stored, in as many pieces as it takes."""
-        _, dtype, shape = entry
-        is_long = named.spec.out.startswith("vocab_size") and entry_bytes(entry) > PIECE_BYTES
-        n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES) if is_long else 1
-        n_rows = -(-self.small.vocab_size // n_pieces)
-        for start in range(0, self.small.vocab_size if is_long else 1, n_rows):
-            rows = slice(start, min(start + n_rows, self.small.vocab_size))
-            growth = self.growth.of_rows(rows) if is_long else self.growth
-            read = partial(self.read, rows=rows if is_long else None)
-            weight = growth.weights(Asked(read, self.tensors.__contains__), self.wide)[named.name]
-            shape = (rows.stop - rows.start, *shape[1:]) if is_long else shape
-            yield to_stored(weight, named.spec, shape).to(DTYPES[dtype])
+        """A large tensor as it is stored, in pieces along the axis that lies first in memory."""
+        spec, (_, dtype, shape) = named.spec, entry
+        for steps, some, n_rows in self._parts(spec, entry):
+            small = Asked(partial(self.read, some=some), self.tensors.__contains__)
+            large = through(steps, small, lambda step, below, n: step.weight(n, below, self.wide))
+            yield to_stored(large[named.name], spec, (n_rows, *shape[1:])).to(DTYPES[dtype])
 
-    def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """A tensor of the checkpoint as operators see it."""
+    def _parts(self, spec: TensorSpec, entry: Entry) -> Iterator[Part]:
+        """Of each piece of a tensor: steps of its growth, what they read, rows in the file."""
+        axes, shape = spec.axes(self.large, by_query=False), entry[2]
+        axis = next(iter(axes.into if spec.transposed else axes.names), FixedAxis("", 1))
+        n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES)
+        if n_pieces <= 1 or isinstance(axis, FixedAxis) or not self.growth.splits(axis, spec):
+            yield self.growth.steps, None, shape[0] if shape else 1
+            return
+        n_old, n_new = self.small.size(axis), self.large.size(axis)
+        for index in torch.arange(n_new).split(max(1, n_new // n_pieces)):
+            steps, below = self.growth.some(axis, index)
+            yield steps, (n_old, below), shape[0] // n_new * len(index)
+
+    def read(self, name: str, some: tuple[int, Tensor] | None = None) -> Tensor:
+        """A tensor of the checkpoint as operators see it, or some of it as `folder` reads it."""
         named = self.tensors[name]
-        tensor = self.source.read(named.file_name, rows)
+        tensor = self.source.read(named.file_name, some)
         return tensor.T if named.spec.transposed else tensor
 
 

@@ -8,7 +8,8 @@ come from a stream of each tensor's own, so the order of asking does not matter.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +19,14 @@ from benchmark.base.errors import ConfigError
 from benchmark.base.plugins import PluginConfig
 from benchmark.base.seeding import generator, stream_seed
 from benchmark.growth import DepthOperator, GrowthOperator, Resources, Weights, WidthOperator
+from benchmark.growth.axis_map import AxisMap
 from benchmark.growth.depth import DepthTransfer
 from benchmark.growth.grow import check_reach, enlargements
 from benchmark.growth.width import WidthTransfer
 from benchmark.model.transformer import Kind, ModelConfig, Transformer
 from benchmark.plan.config import load_method
 from benchmark.plan.guard import build_method
-from benchmark.pretrained.architecture import Layout
+from benchmark.pretrained.architecture import Layout, TensorSpec
 
 
 class Asked(dict[str, Tensor]):
@@ -60,6 +62,8 @@ class Step:
     generator: torch.Generator
     seed: int
     init_std: float
+    n_extra: int = 0
+    """Coordinates along the first axis to leave out of what the operator gives."""
 
     def weight(self, name: str, below: Weights, dtype: torch.dtype) -> Tensor:
         """A large tensor: at least of precision `dtype` if it is computed, else as it was."""
@@ -72,7 +76,38 @@ class Step:
             return transfer.weight(name, below, fresh)
         if not transfer.changes(name):
             return below[name]
-        return transfer.weight(name, Asked(lambda n: below[n].to(dtype), below.__contains__), fresh)
+        wide = Asked(lambda n: below[n].to(dtype), below.__contains__)
+        return transfer.weight(name, wide, fresh)[self.n_extra :]
+
+    def splits(self, axis: str, *, is_out: bool) -> bool:
+        """Whether what has this axis first can be grown some of its coordinates at a time."""
+        transfer, usual = self.transfer, WidthTransfer
+        if transfer.shell.by_query and axis == "n_head":  # here another axis has this name
+            return False
+        if isinstance(transfer, DepthTransfer) or axis not in transfer.maps:
+            return True
+        has_own_rule = (type(transfer).weight, type(transfer).image) != (usual.weight, usual.image)
+        is_mean = transfer.operator.fill(axis, "out", self.small) == "mean"
+        return is_out and not has_own_rule and not is_mean
+
+    def some(self, axis: str, index: Tensor) -> tuple["Step", Tensor]:
+        """The step for some coordinates of an axis, and the small ones that these start from."""
+        below, n_extra, changed = index, 0, dict[str, Any]()
+        if isinstance(self.transfer, WidthTransfer):
+            changed["maps"] = maps = dict(self.transfer.maps)
+            if axis in maps:
+                if not (is_old := maps[axis].source[index] >= 0).any():
+                    # operators want at least one coordinate with a source; it is dropped again
+                    n_extra, index = 1, torch.cat((maps[axis].sourced[:1], index))
+                    is_old = maps[axis].source[index] >= 0
+                below = maps[axis].source[index][is_old]
+                numbers = torch.where(is_old, is_old.cumsum(0) - 1, -1)
+                maps[axis] = AxisMap(numbers, maps[axis].share[index])
+            changed["small"] = self.small.resized({axis: len(below)})
+        large = self.large.resized({axis: len(index)})
+        transfer = replace(self.transfer, shell=self.transfer.shell.shell(large), **changed)
+        seed = stream_seed(self.seed, "some", int(index[-1]))
+        return replace(self, transfer=transfer, large=large, seed=seed, n_extra=n_extra), below
 
     def _fresh(self, name: str, dtype: torch.dtype) -> Tensor:
         """A new tensor as transformers draws it: maps and tables normal, gains one, biases zero."""
@@ -113,8 +148,6 @@ class Growth:
     large: ModelConfig
     operators: tuple[GrowthOperator, ...]
     seed: int
-    first_row: int = 0
-    """Of the vocabulary, where only some rows of it are grown."""
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -137,22 +170,21 @@ class Growth:
             transfer = operator.prepare(outline, middle, Resources(source))
             assert isinstance(transfer, WidthTransfer | DepthTransfer)
             std = self.layout.value("initializer_range") or 0.02
-            seed = stream_seed(self.seed, "tensors", i, int(by_query), self.first_row)
+            seed = stream_seed(self.seed, "tensors", i, int(by_query))
             yield Step(operator, transfer, small, middle, source, seed, float(std))
             small = middle
 
-    def weights(self, small: Weights, dtype: torch.dtype) -> Weights:
-        """Every large tensor, when it is asked for, from those of the checkpoint."""
-        return self._through(small, lambda step, name, below: step.weight(name, below, dtype))
+    def splits(self, axis: str, spec: TensorSpec) -> bool:
+        """Whether a tensor that has this axis first in memory can be grown in pieces along it."""
+        return all(step.splits(axis, is_out=not spec.transposed) for step in self.steps)
 
-    def moments(self, small: Weights, power: int) -> Weights:
-        """Every large moment, when it is asked for."""
-        return self._through(small, lambda step, name, below: step.moment(name, below, power))
-
-    def _through(self, small: Weights, grow: Callable[[Step, str, Weights], Tensor]) -> Weights:
-        for step in self.steps:
-            small = _above(step, small, grow)
-        return small
+    def some(self, axis: str, index: Tensor) -> tuple[list[Step], Tensor]:
+        """The steps for some coordinates of an axis, and the small ones that these start from."""
+        steps = list[Step]()
+        for step in reversed(self.steps):
+            restricted, index = step.some(axis, index)
+            steps.insert(0, restricted)
+        return steps, index
 
     def origin(self, name: str) -> str:
         """The tensor of the checkpoint that a large one starts from."""
@@ -174,16 +206,14 @@ class Growth:
         names = [self.origin(f"blocks.{layer}.any") for layer in range(self.large.n_layer)]
         return [int(name.split(".")[1]) for name in names]
 
-    def of_rows(self, rows: slice) -> "Growth":
-        """The same growth of a checkpoint with some of the vocabulary's rows."""
-        field, n_rows = self.layout.architecture.sizes["vocab_size"], rows.stop - rows.start
-        layout = replace(self.layout, fields={**self.layout.fields, field: n_rows})
-        large = replace(self.large, vocab_size=n_rows)
-        return replace(self, layout=layout, large=large, first_row=rows.start)
 
-
-def _above(step: Step, below: Weights, grow: Callable[[Step, str, Weights], Tensor]) -> Weights:
-    return Asked(lambda name: grow(step, name, below), lambda name: name in step.transfer.axes)
+def through(
+    steps: list[Step], small: Weights, grow: Callable[[Step, Weights, str], Tensor]
+) -> Weights:
+    """Every large tensor, when it is asked for, from small ones by what `grow` does at a step."""
+    for step in steps:
+        small = Asked(partial(grow, step, small), step.transfer.axes.__contains__)
+    return small
 
 
 def _by_query(config: ModelConfig) -> ModelConfig:

@@ -6,6 +6,7 @@ model. The same order is taken of the large model. Unlike weights, it is held in
 
 import pickle
 import shutil
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.base.errors import CheckpointError
-from benchmark.growth.operator import ADAM
+from benchmark.growth.operator import ADAM, Weights
 from benchmark.pretrained.architecture import TensorSpec, stored_shape
 from benchmark.pretrained.grow import Plan, to_stored
+from benchmark.pretrained.growth import Step, through
 
 FILE = "optimizer.pt"
 BESIDE = ("scheduler.pt", "trainer_state.json")
@@ -63,7 +65,10 @@ def _grown(
 ) -> dict[int, dict[str, Tensor]]:
     """State of every large parameter by its number."""
     grown, specs = dict[int, dict[str, Tensor]](), _specs(plan, plan.large.n_layer)
-    moments = {kind: plan.growth.moments(small[kind], power) for kind, power in ADAM.items()}
+    moments = {
+        kind: through(plan.growth.steps, small[kind], partial(_moment, power))
+        for kind, power in ADAM.items()
+    }
     for i, full_name in enumerate(names):
         name, spec = specs[full_name]
         if (origin := plan.growth.origin(name)) not in small["step"]:
@@ -75,6 +80,10 @@ def _grown(
         # as in growth of a run: what starts from nothing counts from zero
         grown[i]["step"] = small["step"][origin] * grown[i]["exp_avg_sq"].any()
     return grown
+
+
+def _moment(power: int, step: Step, below: Weights, name: str) -> Tensor:
+    return step.moment(name, below, power)
 
 
 def _specs(plan: Plan, n_layer: int) -> dict[str, tuple[str, TensorSpec]]:

@@ -1,9 +1,10 @@
 """Whether a grown checkpoint does what was claimed: logits of both, by transformers' own classes.
 
-Both are run on ids that the small model generates, in float32 and in the data type that the
-checkpoint is stored in. "Equal" cannot mean to the bit: a grown weight is rounded once more. So
-the measure is what rounding alone does to the small model's logits, and a difference several times
-as large is another function.
+Both are run on ids that the small model generates, in the data type that the checkpoint is stored
+in and in float32. For the latter each layer is widened while it runs; the weights themselves stay
+where the file is. "Equal" cannot mean to the bit: a grown weight is rounded once more. So the
+measure is what rounding alone does to the small model's logits, and a difference several times as
+large is another function.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.base.errors import CheckpointError, ConfigError
 from benchmark.base.seeding import generator
@@ -69,36 +70,62 @@ def differences(small: Path, large: Path, stored: torch.dtype, seed: int = 0) ->
     Returns:
         One in float32 and, if that is another type, one in `stored`.
     """
-    with _model(small, torch.float32) as model:
-        ids = generated_ids(model, generator(seed, "ids"))
+    loaded = min(stored, torch.float32, key=lambda dtype: dtype.itemsize)
+    model = _model(small, loaded)
+    narrow = _logits(model, ids := generated_ids(model, generator(seed, "ids")))
+    with _widened(model):
         reference = _logits(model, ids)
-        eps = max(torch.finfo(dtype).eps for dtype in (stored, torch.float32))
-        _round_again(model, eps, generator(seed, "rounding"))
+    with _widened(model, torch.finfo(loaded).eps, generator(seed, "rounding")):
         rounded = _logits(model, ids)
-    found = [_difference(large, ids, torch.float32, reference, rounded)]
-    if stored.itemsize < torch.float32.itemsize:
-        with _model(small, stored) as model:
-            narrow = _logits(model, ids)
-        coarser = max(rounded, reference, key=lambda other: _largest(narrow, other))
-        found.append(_difference(large, ids, stored, narrow, coarser))
+    del model
+    model, scale = _model(large, loaded), float(reference.std())
+    with _widened(model):
+        largest = _largest(reference, _logits(model, ids))
+    found = [Difference(torch.float32, largest, _largest(reference, rounded), scale)]
+    if loaded is not torch.float32:
+        rounding = max(_largest(narrow, other) for other in (rounded, reference))
+        found.append(Difference(loaded, _largest(narrow, _logits(model, ids)), rounding, scale))
     return found
 
 
-def _difference(
-    large: Path, ids: Tensor, dtype: torch.dtype, small: Tensor, rounded: Tensor
-) -> Difference:
-    with _model(large, dtype) as model:
-        grown = _logits(model, ids)
-    return Difference(dtype, _largest(small, grown), _largest(small, rounded), float(small.std()))
+@contextmanager
+def _widened(
+    model: Any,  # noqa: ANN401 - a class of transformers
+    eps: float = 0.0,
+    source: torch.Generator | None = None,
+) -> Iterator[None]:
+    """Have each layer compute in float32, its weights rounded once more where `eps` is given.
+
+    Every weight moves by up to half a unit in the last place, as rounding does.
+    """
+    stored = dict[Tensor, Tensor]()
+
+    def widen(module: nn.Module, _: object) -> None:
+        for weight in module.parameters(recurse=False):
+            stored[weight] = weight.data
+            weight.data = weight.data.float()
+            if source is not None:
+                noise = torch.rand(weight.shape, generator=source, device="cpu").sub_(0.5)
+                weight.data = noise.mul_(eps).add_(1.0).mul_(weight.data)
+
+    def restore(module: nn.Module, *_: object) -> None:
+        for weight in module.parameters(recurse=False):
+            weight.data = stored.pop(weight)
+
+    layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
+    hooks += [layer.register_forward_hook(restore) for layer in layers]
+    yield
+    for hook in hooks:
+        hook.remove()
 
 
 def _largest(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@contextmanager
-def _model(folder: Path, dtype: torch.dtype) -> Iterator[Any]:
-    """A checkpoint as transformers loads it.
+def _model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a class of transformers
+    """A checkpoint as transformers loads it: in the type of its files, its weights are views.
 
     Raises:
         CheckpointError: it refuses to, or some weights are not what it looks for.
@@ -116,21 +143,13 @@ def _model(folder: Path, dtype: torch.dtype) -> Iterator[Any]:
         raise CheckpointError(f"transformers cannot load {folder.name}: {error}") from error
     if wrong := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
         raise CheckpointError(f"transformers does not find {wrong[0]} in {folder.name}")
-    yield model.eval()
+    return model.eval()
 
 
 @torch.no_grad()
 def _logits(model: Any, ids: Tensor) -> Tensor:  # noqa: ANN401 - a class of transformers
     found: Tensor = model(ids).logits
     return found.double()
-
-
-@torch.no_grad()
-def _round_again(model: Any, eps: float, source: torch.Generator) -> None:  # noqa: ANN401
-    """Move every weight by up to half a unit in the last place, as rounding does."""
-    for weight in model.parameters():
-        noise = torch.rand(weight.shape, generator=source, device="cpu").sub_(0.5)
-        weight.mul_(noise.mul_(eps).add_(1.0))
 
 
 def generated_ids(model: Any, source: torch.Generator) -> Tensor:  # noqa: ANN401
