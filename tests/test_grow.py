@@ -244,7 +244,7 @@ def states(folder: Path) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
 def is_of(gradient: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether a state is that of a parameter which had this gradient in its only step."""
     errors = state["exp_avg"] - gradient, state["exp_avg_sq"] - gradient**2
-    return state["step"] == 1 and all(float(error.abs().max()) < EXACT for error in errors)
+    return bool(state["step"] == 1) and all(float(error.abs().max()) < EXACT for error in errors)
 
 
 @pytest.mark.slow

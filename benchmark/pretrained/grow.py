@@ -212,8 +212,10 @@ class Plan:
         axes, shape = spec.axes(self.large, by_query=False), entry[2]
         axis = next(iter(axes.into if spec.transposed else axes.names), FixedAxis("", 1))
         n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES)
-        if n_pieces <= 1 or isinstance(axis, FixedAxis) or not self.growth.splits(axis, spec):
-            yield self.growth.steps, None, shape[0] if shape else 1
+        steps, is_out = self.growth.steps, not spec.transposed
+        splits = all(step.splits(axis, is_out=is_out) for step in steps)
+        if n_pieces <= 1 or isinstance(axis, FixedAxis) or not splits:
+            yield steps, None, shape[0] if shape else 1
             return
         n_old, n_new = self.small.size(axis), self.large.size(axis)
         for index in torch.arange(n_new).split(max(1, n_new // n_pieces)):

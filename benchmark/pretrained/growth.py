@@ -26,7 +26,7 @@ from benchmark.growth.width import WidthTransfer
 from benchmark.model.transformer import Kind, ModelConfig, Transformer
 from benchmark.plan.config import load_method
 from benchmark.plan.guard import build_method
-from benchmark.pretrained.architecture import Layout, TensorSpec
+from benchmark.pretrained.architecture import Layout
 
 
 class Asked(dict[str, Tensor]):
@@ -173,10 +173,6 @@ class Growth:
             seed = stream_seed(self.seed, "tensors", i, int(by_query))
             yield Step(operator, transfer, small, middle, source, seed, float(std))
             small = middle
-
-    def splits(self, axis: str, spec: TensorSpec) -> bool:
-        """Whether a tensor that has this axis first in memory can be grown in pieces along it."""
-        return all(step.splits(axis, is_out=not spec.transposed) for step in self.steps)
 
     def some(self, axis: str, index: Tensor) -> tuple[list[Step], Tensor]:
         """The steps for some coordinates of an axis, and the small ones that these start from."""

@@ -6,7 +6,6 @@ model. The same order is taken of the large model. Unlike weights, it is held in
 
 import pickle
 import shutil
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.base.errors import CheckpointError
-from benchmark.growth.operator import ADAM, Weights
+from benchmark.growth.operator import ADAM
 from benchmark.pretrained.architecture import TensorSpec, stored_shape
 from benchmark.pretrained.grow import Plan, to_stored
-from benchmark.pretrained.growth import Step, through
+from benchmark.pretrained.growth import through
 
 FILE = "optimizer.pt"
 BESIDE = ("scheduler.pt", "trainer_state.json")
@@ -66,7 +65,9 @@ def _grown(
     """State of every large parameter by its number."""
     grown, specs = dict[int, dict[str, Tensor]](), _specs(plan, plan.large.n_layer)
     moments = {
-        kind: through(plan.growth.steps, small[kind], partial(_moment, power))
+        kind: through(
+            plan.growth.steps, small[kind], lambda step, below, n, p=power: step.moment(n, below, p)
+        )
         for kind, power in ADAM.items()
     }
     for i, full_name in enumerate(names):
@@ -80,10 +81,6 @@ def _grown(
         # as in growth of a run: what starts from nothing counts from zero
         grown[i]["step"] = small["step"][origin] * grown[i]["exp_avg_sq"].any()
     return grown
-
-
-def _moment(power: int, step: Step, below: Weights, name: str) -> Tensor:
-    return step.moment(name, below, power)
 
 
 def _specs(plan: Plan, n_layer: int) -> dict[str, tuple[str, TensorSpec]]:
