@@ -198,7 +198,7 @@ def test_what_is_only_copied_is_the_same_in_pieces(
     for size in (2**30, 256):
         monkeypatch.setattr("benchmark.pretrained.grow.PIECE_BYTES", size)
         (folder := tmp_path / str(size)).mkdir()
-        plan(checkpoints[name], "net2net", "d_ff=30", "n_layer=3", noise=0).write(folder)
+        plan(checkpoints[name], "net2net", "d_ff=30", noise=0).write(folder)
         grown.append(load_file(folder / "model.safetensors"))
     assert all(torch.equal(grown[0][name], grown[1][name]) for name in grown[0])
 

@@ -214,7 +214,7 @@ class Plan:
         n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES)
         steps, is_out = self.growth.steps, not spec.transposed
         splits = all(step.splits(axis, is_out=is_out) for step in steps)
-        if n_pieces <= 1 or isinstance(axis, FixedAxis) or not splits:
+        if min(n_pieces, len(shape)) <= 1 or isinstance(axis, FixedAxis) or not splits:
             yield steps, None, shape[0] if shape else 1
             return
         n_old, n_new = self.small.size(axis), self.large.size(axis)
