@@ -182,6 +182,10 @@ class Growth:
             steps.insert(0, restricted)
         return steps, index
 
+    def moments(self, small: Weights, power: int) -> Weights:
+        """Every large moment, when it is asked for."""
+        return through(self.steps, small, lambda step, below, name: step.moment(name, below, power))
+
     def origin(self, name: str) -> str:
         """The tensor of the checkpoint that a large one starts from."""
         for step in reversed(self.steps):

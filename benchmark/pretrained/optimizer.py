@@ -17,7 +17,6 @@ from benchmark.base.errors import CheckpointError
 from benchmark.growth.operator import ADAM
 from benchmark.pretrained.architecture import TensorSpec, stored_shape
 from benchmark.pretrained.grow import Plan, to_stored
-from benchmark.pretrained.growth import through
 
 FILE = "optimizer.pt"
 BESIDE = ("scheduler.pt", "trainer_state.json")
@@ -64,12 +63,7 @@ def _grown(
 ) -> dict[int, dict[str, Tensor]]:
     """State of every large parameter by its number."""
     grown, specs = dict[int, dict[str, Tensor]](), _specs(plan, plan.large.n_layer)
-    moments = {
-        kind: through(
-            plan.growth.steps, small[kind], lambda step, below, n, p=power: step.moment(n, below, p)
-        )
-        for kind, power in ADAM.items()
-    }
+    moments = {kind: plan.growth.moments(small[kind], power) for kind, power in ADAM.items()}
     for i, full_name in enumerate(names):
         name, spec = specs[full_name]
         if (origin := plan.growth.origin(name)) not in small["step"]:
