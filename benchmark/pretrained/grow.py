@@ -209,12 +209,14 @@ class Plan:
 
     def _parts(self, spec: TensorSpec, entry: Entry) -> Iterator[Part]:
         """Of each piece of a tensor: steps of its growth, what they read, rows in the file."""
-        axes, shape = spec.axes(self.large, by_query=False), entry[2]
-        axis = next(iter(axes.into if spec.transposed else axes.names), FixedAxis("", 1))
+        steps, shape = self.growth.steps, entry[2]
         n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES)
-        steps, is_out = self.growth.steps, not spec.transposed
-        splits = all(step.splits(axis, is_out=is_out) for step in steps)
-        if min(n_pieces, len(shape)) <= 1 or isinstance(axis, FixedAxis) or not splits:
+        axis: str = FixedAxis("", 1)
+        if spec.kind != "copy" and min(n_pieces, len(shape)) > 1:
+            axes = spec.axes(self.large, by_query=False)
+            axis = (axes.into if spec.transposed else axes.names)[0]
+        splits = all(step.splits(axis, is_out=not spec.transposed) for step in steps)
+        if isinstance(axis, FixedAxis) or not splits:
             yield steps, None, shape[0] if shape else 1
             return
         n_old, n_new = self.small.size(axis), self.large.size(axis)
