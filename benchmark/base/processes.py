@@ -1,4 +1,9 @@
-"""How processes are started, and what they have to know of each other's end."""
+"""How processes are started, and what they have to know of each other's end.
+
+On Linux they are copies of a server that has imported what they need: importing takes seconds,
+copying milliseconds. It has one thread and uses no GPU, as what is copied may have neither.
+Elsewhere processes import for themselves: one with threads of the system's own cannot be copied.
+"""
 
 import multiprocessing
 import os
@@ -6,13 +11,29 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 
 if sys.platform == "linux":
     CONTEXT = multiprocessing.get_context("forkserver")
-else:  # a process with threads of the system's own cannot be copied
+else:
     CONTEXT = multiprocessing.get_context("spawn")
-"""Starts processes; on Linux as copies of a server that has imported what they need."""
+
+MODULES = [
+    "benchmark.executors.worker",
+    "benchmark.executors.preloaded",
+    "benchmark.training.lightning",
+    "lightning_fabric",
+    "torch._inductor.config",
+]
+"""What workers are made of, and what they import for their first step."""
+
+
+def start_server() -> None:
+    """Let the server begin to import, unless it has; returns at once."""
+    if sys.platform == "linux":
+        CONTEXT.set_forkserver_preload(MODULES)
+        with interrupts_held_back():
+            forkserver.ensure_running()
 
 
 def follow_parent() -> None:

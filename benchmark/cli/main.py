@@ -186,7 +186,7 @@ def run(
     """
     out = console()
     out.print(f"planning {suite} and starting workers", soft_wrap=True)
-    from benchmark.executors.preload import start_server
+    from benchmark.base.processes import start_server
 
     try:
         if executor != "ray":

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from benchmark.base.errors import ArchiveError, ChangedError, ConfigError, DataError
 from benchmark.base.paths import display_path
-from benchmark.data.archive import require_text, unpacked
 from benchmark.data.download import fetch
-from benchmark.data.sources import packaged
+from benchmark.data.sources import packaged, require_text, unpacked
 from benchmark.data.synthetic import MarkovSource
 from benchmark.data.tokens import BYTES, Vocabulary, read_vocabulary
 

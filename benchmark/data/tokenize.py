@@ -17,9 +17,9 @@ import yaml
 
 from benchmark.base.errors import ConfigError, DataError
 from benchmark.base.paths import display_path
-from benchmark.data.archive import require_text
 from benchmark.data.corpora import Splits
 from benchmark.data.download import CHUNK
+from benchmark.data.sources import require_text
 from benchmark.data.tokens import Vocabulary, is_json, read_vocabulary
 from benchmark.records.events import atomic_write, atomic_write_text
 

@@ -10,7 +10,7 @@ fingerprints: two that differ have the same one once in 2 ** 64 pairs.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ def tripwires(config: CorpusConfig, cache: Path) -> dict[str, Any]:
 
 
 def _overlaps(corpus: Corpus, folder: Path) -> dict[str, Any]:
-    """What each held-out split shares with training, as JSON has it."""
+    """What each held-out split shares with training, from the cache if it was found before."""
     sizes = [str(len(text)) for text in (corpus.train, corpus.val, corpus.test)]
     path = folder / f"{corpus.sha256}-{'-'.join(sizes)}.overlap{SCHEMA}.json"
     decode = corpus.vocabulary.decode
@@ -61,8 +61,7 @@ def _overlaps(corpus: Corpus, folder: Path) -> dict[str, Any]:
         splits = {"val": decode(corpus.val), "test": decode(corpus.test)}
         found = overlaps(map(decode, corpus.train.split(PIECE)), splits)
         atomic_write_text(path, json.dumps(found))
-    stored: dict[str, Any] = json.loads(path.read_bytes())
-    return stored
+    return cast(dict[str, Any], json.loads(path.read_bytes()))
 
 
 def overlaps(train: Iterable[Bytes], splits: Mapping[str, Bytes]) -> dict[str, dict[str, float]]:

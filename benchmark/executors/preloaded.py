@@ -1,4 +1,4 @@
-"""What the server of `preload.py` imports for workers: all that trains, and the digest of it.
+"""What the server of `base/processes.py` imports for workers: all that trains, and its digest.
 
 The digest is taken here, on import, as workers are copies: theirs must be that of the code they
 have, whatever has been edited since the server started.

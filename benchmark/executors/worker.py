@@ -11,9 +11,14 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.base.processes import CONTEXT, death, follow_parent, interrupts_held_back
+from benchmark.base.processes import (
+    CONTEXT,
+    death,
+    follow_parent,
+    interrupts_held_back,
+    start_server,
+)
 from benchmark.executors.executor import Message, Train
-from benchmark.executors.preload import start_server
 from benchmark.executors.track import Failure
 from benchmark.plan.spec import StageResult, StageSpec
 from benchmark.records.events import atomic_write_text

@@ -5,7 +5,7 @@ says "not reached"; a field that is empty all the same is an error, so that noth
 without a word.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.base.errors import RecordError
@@ -78,9 +78,7 @@ def _data(record: RunRecord) -> dict[str, Any]:
     return {
         "corpus": first.get("corpus"),
         "sha256": first.get("corpus_sha256"),
-        "train_bytes": first.get("train_bytes"),
-        "val_bytes": first.get("val_bytes"),
-        "test_bytes": first.get("test_bytes"),
+        **{name: first.get(name) for name in ("train_bytes", "val_bytes", "test_bytes")},
         "tokens": tokens,
         "bytes": None if epochs is None else round(epochs * record.train_bytes),
         "epochs": epochs,
@@ -154,7 +152,7 @@ def _optimizer(record: RunRecord) -> dict[str, Any]:
 
 def _growth(record: RunRecord) -> dict[str, Any]:
     if not _grows(record):
-        return {"planned": NONE, "ladder": NONE, "schedule": NONE, "events": NONE}
+        return dict.fromkeys(("planned", "ladder", "schedule", "events"), NONE)
     return {
         "planned": _setting(record, "method", "ladder", "n_growths"),
         "ladder": _constants(record, "method", "ladder"),
@@ -258,9 +256,8 @@ def _last(record: RunRecord, kind: str) -> Event:
     return (record.of(kind) or [{}])[-1]
 
 
-def _some_fields(events: Iterable[Event], names: Iterable[str]) -> list[Event]:
-    kept = list(names)
-    return [{name: event.get(name) for name in kept} for event in events]
+def _some_fields(events: Iterable[Event], names: Sequence[str]) -> list[Event]:
+    return [{name: event.get(name) for name in names} for event in events]
 
 
 def _is_empty(value: object) -> bool:

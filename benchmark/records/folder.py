@@ -137,23 +137,10 @@ def run_file(results_dir: Path, run_id: str) -> Path:
     return results_dir / "runs" / f"{run_id}.jsonl.gz"
 
 
-def load_run(results_dir: Path, run_id: str) -> RunRecord:
-    """The record of one run.
-
-    Raises:
-        RecordError: a file is missing or damaged, or holds another run.
-    """
-    return load_runs(results_dir, [run_id])[0]
-
-
 def load_runs(results_dir: Path, ids: Iterable[str]) -> list[RunRecord]:
-    """The records of some runs.
-
-    Raises:
-        RecordError: a file is missing or damaged, or holds another run.
-    """
+    """The records of some runs; see `load_run`."""
     shared = _load_shared(results_dir)
-    return [_load_run(results_dir, run_id, shared) for run_id in ids]
+    return [load_run(results_dir, run_id, shared) for run_id in ids]
 
 
 def load_suite(results_dir: Path) -> Suite:
@@ -246,8 +233,13 @@ def grouped(provenance: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return groups
 
 
-def _load_run(results_dir: Path, run_id: str, shared: Shared) -> RunRecord:
-    path = run_file(results_dir, run_id)
+def load_run(results_dir: Path, run_id: str, shared: Shared | None = None) -> RunRecord:
+    """The record of one run; `shared.jsonl` is read unless it was.
+
+    Raises:
+        RecordError: a file is missing or damaged, or holds another run.
+    """
+    path, shared = run_file(results_dir, run_id), shared or _load_shared(results_dir)
     try:
         events = decode(gzip.decompress(read_bytes(path)), path)
     except (OSError, EOFError, zlib.error) as error:
@@ -294,7 +286,7 @@ def _planned_run(results_dir: Path, plan: Event, planned: Event, shared: Shared)
     path = run_file(results_dir, planned["run_id"])
     if not path.is_file():
         return RunRecord(**planned, config={}, provenance=[])
-    run = _load_run(results_dir, planned["run_id"], shared)
+    run = load_run(results_dir, planned["run_id"], shared)
     found = run.events[0] | {"suite_version": str(run.events[0]["suite_version"])}
     expected = planned | {"suite": plan["name"], "suite_version": str(plan["version"])}
     for key, value in expected.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import atomic_write_text, flatten
+from benchmark.records.events import atomic_write_text, flatten, read_bytes
 from benchmark.records.folder import RUNS
 
 FILE = "plan.lock"
@@ -126,16 +126,8 @@ def plan_of(configs: Iterable[Mapping[str, Any]], corpus: Mapping[str, Any], sci
     shared: Mapping[str, Any] = {}
     for config in configs:
         shared, method = config, config["method"]
-        planned = methods.setdefault(
-            method["name"],
-            {
-                "role": method["role"],
-                "budget": method["budget"],
-                "settings": settings(method),
-                "seeds": [],
-            },
-        )
-        planned["seeds"].append(config["seed"])
+        entry = {"role": method["role"], "budget": method["budget"], "settings": settings(method)}
+        methods.setdefault(method["name"], entry | {"seeds": []})["seeds"].append(config["seed"])
     protocol = dict(shared["protocol"])
     protocol.pop("seeds", None)
     budget_flops = protocol.pop("budget_flops")
@@ -195,7 +187,7 @@ def read(results_dir: Path) -> Lock:
     """
     path = results_dir / FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
         entries = [content, *content.pop("amendments")]
         amendments = tuple(
             Amendment(date=new["date"], results=new["results"], old=old["plan"], new=new["plan"])
@@ -207,8 +199,6 @@ def read(results_dir: Path) -> Lock:
             first=content["plan"],
             amendments=amendments,
         )
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: damaged plan: {type(error).__name__}: {error}") from error
 

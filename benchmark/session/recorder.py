@@ -41,21 +41,14 @@ class Recorder:
 
     def write_suite(self, runs: Iterable[Run], published: Collection[str]) -> None:
         """Write what is planned; those runs that are published elsewhere are marked."""
-        suite = self.suite
-        plan_of_runs = [
+        told = ("name", "version", "purpose", "watermark")
+        plan: dict[str, Any] = {key: getattr(self.suite, key) for key in told}
+        plan["runs"] = [
             {"run_id": run.id, "method": run.method.name, "role": run.method.role, "seed": run.seed}
             for run in runs
         ]
-        header: dict[str, Any] = {
-            "name": suite.name,
-            "version": suite.version,
-            "purpose": suite.purpose,
-            "watermark": suite.watermark,
-            "runs": plan_of_runs,
-        }
-        if published:
-            header["published"] = sorted(published)
-        atomic_write_text(self.results / SUITE, yaml.safe_dump(header, sort_keys=False))
+        plan |= {"published": sorted(published)} if published else {}
+        atomic_write_text(self.results / SUITE, yaml.safe_dump(plan, sort_keys=False))
 
     def write_corpus(self) -> None:
         """Tell what the held-out text has in common with what is trained on."""
