@@ -337,7 +337,8 @@ def test_a_schedule_of_a_methods_own_is_told_once_whatever_its_trials() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("cpu", "cpu_tuned", "ladder_1", "mixes", "regime_optimal", "tokenformer", "wikipedia"),
+        *("cpu", "ladder_1", "mixes", "regime_optimal", "tokenformer", "wikipedia"),
+        pytest.param("cpu_tuned", marks=pytest.mark.slow),
         *("gpu", "gpu_large"),
     ],
 )

@@ -42,6 +42,7 @@ def test_every_method_that_grows_has_a_row_and_every_method_a_place() -> None:
         assert (f"| [{name}](#" in text) is (load_method(name).ladder.n_growths > 0)
 
 
+@pytest.mark.slow
 def test_an_edited_deviation_is_found(tmp_path: Path) -> None:
     assert outdated_text(edited(tmp_path, "Deviations:", "Deviations, none:"))
 
