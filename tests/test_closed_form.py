@@ -341,7 +341,7 @@ def test_scaled_copies_are_exact_at_two_and_only_there(config: ModelConfig) -> N
         assert ScaledCopies().keeps_function(config, target) is (factor == 2)
 
 
-@pytest.mark.parametrize("n_new", [1, 3, 5, 10])
+@pytest.mark.parametrize("n_new", [1, 3, 5, pytest.param(10, marks=pytest.mark.slow)])
 def test_readers_of_scaled_copies_keep_the_size_of_what_they_compute(n_new: int) -> None:
     """Of n inputs of unit variance c n are read twice: the variance of the sum grows by 1 + 3 c."""
     axis = ScaledCopies().axis_map("d_ff", 10, 10 + n_new, generator())

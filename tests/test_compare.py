@@ -150,6 +150,7 @@ def at(events: list[Event], kind: str, number: int) -> Event:
     return [event for event in events if event["kind"] == kind][number]
 
 
+@pytest.mark.slow
 def test_the_first_record_that_differs_is_named_with_field_and_both_values(tmp_path: Path) -> None:
     a, b = records(tmp_path / "a"), records(tmp_path / "b")
     assert set(compare_folders(a, b).records.values()) == {None}

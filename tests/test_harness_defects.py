@@ -182,6 +182,7 @@ def test_d8_a_score_is_a_mean_over_bytes_not_over_parts() -> None:
     assert whole.bits_per_byte > 0
 
 
+@pytest.mark.slow
 def test_d9_a_sum_does_not_depend_on_how_a_text_is_cut() -> None:
     """Elsewhere nats were added up in float32, and lost a digit per factor of ten in length."""
     nats = torch.rand(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

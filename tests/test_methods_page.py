@@ -47,6 +47,7 @@ def test_an_edited_deviation_is_found(tmp_path: Path) -> None:
     assert outdated_text(edited(tmp_path, "Deviations:", "Deviations, none:"))
 
 
+@pytest.mark.slow
 def test_a_row_that_is_missing_or_left_over_is_found(tmp_path: Path) -> None:
     assert outdated_text(edited(tmp_path, "| [stacking](#stacking)", "| [gone](#stacking)"))
 

@@ -148,7 +148,7 @@ class Simulated(Executor):
         """Nothing is at work."""
 
 
-@pytest.mark.parametrize("fastest", [3e6, 3e5])
+@pytest.mark.parametrize("fastest", [3e6, pytest.param(3e5, marks=pytest.mark.slow)])
 def test_after_a_minute_the_time_left_is_right_within_a_factor_of_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: float
 ) -> None:
