@@ -17,6 +17,8 @@ from benchmark.records.folder import RunRecord, load_run
 from benchmark.session.session import Session
 from benchmark.stage.context import Context
 
+pytestmark = pytest.mark.slow  # whichever test is first trains a suite
+
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
