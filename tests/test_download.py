@@ -1,7 +1,10 @@
 """Downloads resume, retry, and end whole or with one line that says what to do."""
 
+import errno
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from web import Site, serve
 
 from benchmark.base.errors import DataError
 from benchmark.base.paths import display_path
-from benchmark.data.download import fetch
+from benchmark.data.download import _chunks, fetch
 
 BODY = bytes(torch.randint(256, (300_000,), generator=torch.Generator().manual_seed(0)).tolist())
 
@@ -142,6 +145,19 @@ def test_an_unwritable_folder_is_not_mistaken_for_a_network_failure(
     with pytest.raises(FileNotFoundError):
         fetch(site.url, tmp_path / "missing" / "text.zip")
     assert len(site.asked) == 1
+
+
+def test_a_route_that_is_lost_on_the_way_is_the_networks_failure() -> None:
+    class Cut(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if not (chunk := super().read(size)):
+                raise OSError(errno.EHOSTUNREACH, "No route to host")
+            return chunk
+
+    chunks = _chunks(Cut(b"text"))
+    assert next(chunks) == b"text"
+    with pytest.raises(URLError, match="No route to host"):
+        next(chunks)
 
 
 def test_messages_show_paths_relative_to_the_working_folder(

@@ -174,6 +174,13 @@ def test_a_speed_up_is_given_where_every_seed_got_there(row: dict[str, float], w
     assert formats.speed_up(dict.fromkeys(("low", "high"), math.nan) | row) == words
 
 
+def test_seeds_that_reached_the_loss_are_counted_where_one_did_not(tmp_path: Path) -> None:
+    write_records(tmp_path, missing=(("fast", 1),))
+    fast = row(analysis(tmp_path), "summary", "fast")
+    assert fast["n_reached"] == 2
+    assert math.isnan(float(str(fast["speed_up"])))
+
+
 @pytest.mark.slow
 def test_a_diverged_run_counts_as_an_infinite_loss(tmp_path: Path) -> None:
     write_records(tmp_path, (*SUITE, DIVERGED))

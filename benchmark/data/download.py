@@ -4,10 +4,11 @@ What arrives is not trusted here: the caller holds the lock and checks the SHA-2
 """
 
 import http.client
-import shutil
+import io
 import ssl
 import time
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -70,7 +71,7 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
             resumed = response.status == http.client.PARTIAL_CONTENT
             length = response.headers.get("Content-Length")
             with part.open("ab" if resumed else "wb") as file:
-                shutil.copyfileobj(response, file, CHUNK)
+                file.writelines(_chunks(response))
     except HTTPError as error:
         error.close()
         if error.code == _RANGE_NOT_SATISFIABLE:  # the part is longer than the file: start over
@@ -85,6 +86,15 @@ def _continue(url: str, part: Path) -> tuple[str | None, bool]:
     if length is not None and got != (total := int(length) + have * resumed):
         return f"{got} of {total} bytes arrived", True
     return None, True
+
+
+def _chunks(response: io.BufferedIOBase) -> Iterator[bytes]:
+    """The body as it arrives; what the network does is not taken for the disk's error."""
+    try:
+        while chunk := response.read(CHUNK):
+            yield chunk
+    except OSError as error:
+        raise URLError(error) from error
 
 
 def _why(error: Exception) -> str:

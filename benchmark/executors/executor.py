@@ -126,7 +126,8 @@ class Executor(ABC):
     def _fill_slots(self) -> None:
         """Begin on stages that nobody works on, the most urgent first."""
         n_slots = self.n_slots
-        for track in sorted(self.tracks, key=_urgency):
+        waiting = (track for track in self.tracks if track.waiting_for is not None)
+        for track in sorted(waiting, key=_urgency):
             spec = track.waiting_for
             if spec is not None and spec.id not in self.at_work and len(self.at_work) < n_slots:
                 self.at_work.add(spec.id)

@@ -239,7 +239,8 @@ def load_run(results_dir: Path, run_id: str, shared: Shared | None = None) -> Ru
     Raises:
         RecordError: a file is missing or damaged, or holds another run.
     """
-    path, shared = run_file(results_dir, run_id), shared or _load_shared(results_dir)
+    path = run_file(results_dir, run_id)
+    shared = _load_shared(results_dir) if shared is None else shared
     try:
         events = decode(gzip.decompress(read_bytes(path)), path)
     except (OSError, EOFError, zlib.error) as error:

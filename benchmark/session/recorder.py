@@ -148,10 +148,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     make_folder(folder, "run.results")
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise RecordError(
             f"{display_path(folder)}: another growbench command is working here; wait for it, "
             "or set run.results to another folder"
         ) from error
+    with held:
+        yield
