@@ -1,7 +1,9 @@
 """Fails a test that takes long and is not marked slow, so that `make quick` stays quick.
 
 What counts is CPU time, its own and that of child processes that it waits for: a busy machine makes
-a test wait, but hardly work more. Shared fixtures count for the first test that needs them.
+a test wait, but hardly work more. Shared fixtures count for the first test that needs them. A slow
+processor does more of it for the same test, so .ci/run, which nobody chose the machine of, allows
+more: GROWBENCH_TEST_SECONDS.
 """
 
 import os
@@ -9,7 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
-LIMIT_SECONDS = 2.0
+LIMIT_SECONDS = float(os.environ.get("GROWBENCH_TEST_SECONDS", "2"))
 STARTED = pytest.StashKey[float]()
 
 
