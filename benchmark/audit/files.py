@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.records.folder import SUMS
 from benchmark.records.folder import checksums as current
-from benchmark.report.files import INTERACTIVE, generated, is_same, render
+from benchmark.report.files import INTERACTIVE, generated, render
 
 SHOWN = 40
 """Characters of a differing line that are quoted."""
@@ -42,8 +42,7 @@ def report(evidence: Evidence) -> Iterator[Remark]:
         if not path.is_file():
             if name != INTERACTIVE:
                 yield Remark(f"{name}: missing")
-        elif not is_same(path, content):
-            found = path.read_bytes()
+        elif (found := path.read_bytes()) != content:
             is_text = name.endswith((".md", ".csv", ".html", ".svg"))
             yield Remark(_first_difference(name, found, content) if is_text else f"{name}: changed")
 

@@ -8,7 +8,7 @@ import pandas as pd
 from benchmark.records.events import atomic_write
 from benchmark.report.analysis import analyse_folder
 from benchmark.report.drawing import Drawing
-from benchmark.report.html import page as html
+from benchmark.report.html.page import page as html_page
 from benchmark.report.markdown import page
 from benchmark.report.plots import draw
 
@@ -28,7 +28,7 @@ def render(results_dir: Path) -> dict[str, bytes]:
     tables = {f"tables/{name}.csv": _csv(table) for name, table in analysis.tables.items()}
     drawing, text = Drawing(analysis), page(analysis)
     images = dict(draw(drawing))
-    pages = {"report.md": text, INTERACTIVE: html.page(drawing, text, images)}
+    pages = {"report.md": text, INTERACTIVE: html_page(drawing, text, images)}
     figures = {f"figures/{name}": image for name, image in images.items()}
     return {name: content.encode() for name, content in pages.items()} | tables | figures
 
@@ -51,21 +51,10 @@ def check(results_dir: Path) -> list[str]:
     wrong = generated(results_dir) - files.keys()
     for name, content in files.items():
         path = results_dir / name
-        is_right = is_same(path, content) if path.is_file() else name == INTERACTIVE
+        is_right = path.read_bytes() == content if path.is_file() else name == INTERACTIVE
         if not is_right:
             wrong.add(name)
     return sorted(wrong)
-
-
-def is_same(path: Path, content: bytes) -> bool:
-    """Whether a file of a report has this content; of the page, once unpacked."""
-    found = path.read_bytes()
-    if found == content or path.name != INTERACTIVE:
-        return found == content
-    try:
-        return html.unpacked(found) == html.unpacked(content)
-    except ValueError:
-        return False
 
 
 def generated(results_dir: Path) -> set[str]:

@@ -103,7 +103,4 @@ def _growth(drawing: Drawing, event: Row) -> Row:
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
     """Numbers as JSON can write them, with as many decimals as the page shows."""
-    values = values.round(6)
-    if np.isfinite(values).all():
-        return values.tolist()
-    return list(map(finite, values))
+    return list(map(finite, values.round(6).tolist()))

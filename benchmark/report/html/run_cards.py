@@ -19,7 +19,6 @@ Section = tuple[str, Mapping[str, Any]]
 
 def run_cards(analysis: Analysis) -> Row:
     """All runs, and the sections they are made of: most are shared, so each is written once."""
-    numbers: dict[str, int] = {}
     pool: dict[tuple[tuple[str, str], ...], int] = {}
     found = {row["run_id"]: row for row in rows(analysis.frames.runs)}
     growths = grouped_rows(analysis.frames.growths, "run_id")
@@ -27,11 +26,8 @@ def run_cards(analysis: Analysis) -> Row:
     for run in analysis.frames.suite.runs:
         row, references = found[run.run_id], []
         for title, values in _sections(run, row, growths.get(run.run_id, [])):
-            if not values:
-                continue
-            if (same := repr(values)) not in numbers:
-                numbers[same] = pool.setdefault(_fields(values), len(pool))
-            references.append((title, numbers[same]))
+            if values:
+                references.append((title, pool.setdefault(_fields(values), len(pool))))
         keys = ("method", "role", "seed", "status", "error")
         runs.append({"id": run.run_id} | {k: row[k] for k in keys} | {"sections": references})
     return {"runs": runs, "sections": list(pool)}

@@ -29,18 +29,18 @@ def verdict_table(analysis: Analysis) -> Row:
         an interval is drawn, as it is not with too few seeds (`has_intervals`).
     """
     summary, shown = rows(analysis.tables["summary"]), verdict_rows(analysis)
-    headings = list(shown[0]) if shown else []
+    headings = {heading: _kind(heading) for heading in shown[0]}
     scale = _scale(summary, [_source(h) for h in headings if h.startswith("minus ")])
-    cells = [[_cell(row, h, text, scale) for h, text in texts.items()]
-             for row, texts in zip(summary, shown, strict=True)]  # fmt: skip
-    lines = [{"role": row["role"], "group": row["group"], "cells": own}
-             for row, own in zip(summary, cells, strict=True)]  # fmt: skip
-    drawn = [cell["interval"] for own in cells for cell in own if cell["interval"]]
+    lines = [
+        {"role": row["role"], "group": row["group"],
+         "cells": [_cell(row, heading, text, scale) for heading, text in texts.items()]}
+        for row, texts in zip(summary, shown, strict=True)
+    ]  # fmt: skip
     return {
-        "headings": {heading: _kind(heading) for heading in headings},
+        "headings": headings,
         "roles": {row["role"]: GROUPS.get(row["role"], "methods") for row in summary},
         "groups": [(name, list(own)) for name, own in groupby(lines, itemgetter("group"))],
-        "has_intervals": any(interval["low"] < interval["high"] for interval in drawn),
+        "has_intervals": bool(analysis.tables["comparisons"].low.notna().any()),
     }
 
 

@@ -311,8 +311,7 @@
   };
 
   const config = { displayModeBar: false, doubleClick: "reset", responsive: true, scrollZoom: false };
-  const draw = async () => {
-    await library;
+  const draw = () => {
     const what = drawn();
     note.textContent = noteOf(what);
     return Plotly.react(chart, traces(what), layout(), config);
