@@ -13,6 +13,7 @@ from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import GrowthSchedule, Progress
 from benchmark.plan.config import available, load_method, load_suite
 from benchmark.plan.run import Run
+from benchmark.plan.suite import plan
 
 BASELINES = Path(__file__).resolve().parent.parent / "baselines"
 MOST_LINES, MOST_LINES_OF_HALF = 90, 45
@@ -49,6 +50,11 @@ class Halfway(GrowthSchedule):
 
 def run_of(method: str, suite: str = "smoke") -> Run:
     return Run(load_suite(suite), load_method(method), 0, DATA)
+
+
+@pytest.mark.parametrize("suite", available("suite"))
+def test_every_suite_can_be_planned(suite: str) -> None:
+    assert plan(load_suite(suite), DATA, 10**15)
 
 
 @pytest.mark.slow
