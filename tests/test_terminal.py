@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmark.cli import listing
 from benchmark.cli.display import Display
 from benchmark.cli.terminal import FittedTable
-from benchmark.cli.verdicts import verdicts
+from benchmark.cli.verdicts import verdicts, withheld
 from benchmark.session.session import Session
 from tools.screens import PAGE, SUITE
 
@@ -79,6 +79,16 @@ def test_at_80_columns_there_are_method_difference_interval_and_verdict() -> Non
     assert max(map(len, lines)) <= 80
     stacking = next(line for line in lines if line.startswith(" stacking "))
     assert re.search(r"[+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\]  \w", stacking)
+
+
+def test_where_there_is_no_verdict_the_report_s_own_words_say_why() -> None:
+    assert list(withheld(RESULTS)) == []
+    source = "its source (d_model 36, n_head 3, n_token 27) was not trained alone at C*"
+    *_, last = withheld(ROOT / "results/tokenformer_figures")
+    assert last.startswith(
+        "no verdict: continued_tokenformer and repeated_tokenformer (its control "
+    )
+    assert last.endswith(f"; {source})")
 
 
 def test_a_wide_terminal_has_every_column() -> None:

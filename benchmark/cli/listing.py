@@ -25,7 +25,7 @@ from benchmark.plan.spec import Done
 from benchmark.plan.suite import compute
 from benchmark.records.card import own_schedule
 from benchmark.report import formats
-from benchmark.report.controls import REQUIRED, missing
+from benchmark.report.controls import REQUIRED, lacking, missing
 from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
@@ -188,15 +188,17 @@ def doubts(session: Session, outlooks: Sequence[Outlook]) -> Iterator[str]:
     }
     annealed = [run.method.budget for run in runs.values() if run.method.role == "rung"]
     if lost := list(missing(fixed, fixed, session.suite.protocol.rungs, annealed)):
-        yield f"there will be no verdict without {formats.listed(lost)}"
-    lacking = defaultdict[str, list[str]](list)
+        yield f"there will be no verdict: no run of {formats.listed(list(map(formats.code, lost)))}"
+    target = session.suite.workload.target.sizes()
+    lacks = defaultdict[str, list[str]](list)
     for name, run in runs.items():
-        lacks = [other for other in (*REQUIRED, *run.method.controls) if other not in runs]
-        lacks += [] if run.sizes[0].sizes() in fixed.values() else ["its source size alone"]
-        if run.method.role == "method" and lacks:
-            lacking[formats.listed(lacks)].append(name)
-    for needed, names in lacking.items():
-        yield f"without {needed} not called better: {formats.listed(names)}"
+        source = run.sizes[0].sizes()
+        alone = None if source in fixed.values() else source
+        why = "; ".join(lacking(run.method.controls, runs, alone, target))
+        if run.method.role == "method" and why:
+            lacks[why].append(name)
+    for why, names in lacks.items():
+        yield f"will not be called better: {formats.listed(names)} ({why})"
 
 
 def on_machine(precision: str, outlooks: Sequence[Outlook], machine: Machine) -> Iterator[str]:

@@ -256,9 +256,7 @@ def report(
 @app.command()
 def show(results: ResultsName) -> None:
     """Print the verdicts of a report: difference to scratch, 95 % interval, verdict."""
-    from benchmark.cli.verdicts import verdicts
-
-    console().print(verdicts(_folder(results)))
+    _show(console(), _folder(results))
 
 
 @app.command()
@@ -414,12 +412,20 @@ def _run(out: Console, suite: "SuiteConfig") -> int:
 
 def _write_report(out: Console, results: Path) -> None:
     """Write the report of a folder, and show its verdicts and where it is."""
-    from benchmark.cli.verdicts import verdicts  # with pandas and matplotlib
-    from benchmark.report import files
+    from benchmark.report import files  # with pandas and matplotlib
 
     files.write(results)
-    out.print(verdicts(results))
+    _show(out, results)
     out.print(str(results / "report.md"), soft_wrap=True)
+
+
+def _show(out: Console, results: Path) -> None:
+    """Show the verdicts of a report, and why there is none on some methods."""
+    from benchmark.cli.verdicts import verdicts, withheld
+
+    out.print(verdicts(results))
+    for line in withheld(results):
+        out.print(line, soft_wrap=not out.is_terminal)
 
 
 def _folder(results: str) -> Path:

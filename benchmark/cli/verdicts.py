@@ -1,5 +1,7 @@
 """The comparison at C* as a table for a terminal, from the tables of a report; without torch."""
 
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +9,7 @@ import pandas as pd
 from benchmark.base.errors import RecordError
 from benchmark.cli.terminal import FittedTable
 from benchmark.report import formats
-from benchmark.report.frames import rows
+from benchmark.report.frames import Row, rows
 
 
 def verdicts(results: Path) -> FittedTable:
@@ -16,20 +18,11 @@ def verdicts(results: Path) -> FittedTable:
     Raises:
         RecordError: there is no report.
     """
-    path = results / "tables" / "summary.csv"
-    if not path.is_file():
-        raise RecordError(
-            f"{path}: no such file; write the report first: growbench report {results}"
-        )
-    summary = pd.read_csv(path, keep_default_na=False, na_values=[""])
     names = ("method", "minus scratch", "verdict", "test bpb", "minus best fixed", "role",
              "parameters", "FLOPs", "time")  # fmt: skip
     table = FittedTable(names, prose=("verdict",), spare=names[:2:-1])
-    for row in rows(summary):
-        word, than = (
-            str(row[k]) if isinstance(row.get(k), str) else "" for k in ("verdict", "worse_than")
-        )
-        word = formats.verdict(word, row["n"], than)
+    for row in _summary(results):
+        word = formats.verdict(_text(row, "verdict"), row["n"], _text(row, "worse_than"))
         table.add_row(
             str(row["method"]),
             formats.gap(row, "vs_scratch"),
@@ -42,3 +35,32 @@ def verdicts(results: Path) -> FittedTable:
             formats.seconds(row["seconds"]),
         )
     return table
+
+
+def withheld(results: Path) -> Iterator[str]:
+    """Why there is no verdict on some methods, a line for each reason.
+
+    Raises:
+        RecordError: there is no report.
+    """
+    methods = defaultdict[str, list[str]](list)
+    for row in _summary(results):
+        if row["verdict"] == "no verdict":
+            methods[_text(row, "withheld")].append(str(row["method"]))
+    for why, names in methods.items():
+        because = why or "report.md says which control has no finished run"
+        yield f"no verdict: {formats.listed(names)} ({because})"
+
+
+def _summary(results: Path) -> list[Row]:
+    path = results / "tables" / "summary.csv"
+    if not path.is_file():
+        raise RecordError(
+            f"{path}: no such file; write the report first: growbench report {results}"
+        )
+    return rows(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+
+
+def _text(row: Row, name: str) -> str:
+    """A cell of text; one that is empty, or of a column that is not there, is read as a number."""
+    return row[name] if isinstance(row.get(name), str) else ""

@@ -8,7 +8,7 @@ the word "better": the other words could not become more favourable if it were t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,15 +140,33 @@ def _doubts(frames: Frames, found: Controls, method: str, alone: list[Row | None
     if settings.get("tunes"):
         reasons += [f"`{name}` was not tuned" for name in against.values()
                     if name not in found.tuned and name not in found.tuned.values()]  # fmt: skip
-    named = settings.get("controls", ())
-    absent = [name for name in named if name not in frames.validation]
-    reasons += [f"its control `{name}` has no result" for name in absent]
-    absent = [name for name in REQUIRED if name not in frames.validation]
-    reasons += [f"there is no result of the control `{name}`" for name in absent]
     source = frames.first_sizes.get(method)
-    if source is not None and source not in alone:
-        reasons.append(f"its source ({_difference(frames, source)}) was not trained alone at C*")
-    return reasons
+    if source in alone:
+        source = None
+    target = frames.first_sizes.get(SCRATCH, {})
+    return [*reasons, *lacking(settings.get("controls", ()), frames.validation, source, target)]
+
+
+def lacking(
+    named: Iterable[str],
+    there: Container[str],
+    source: Mapping[str, object] | None,
+    target: Mapping[str, object],
+) -> Iterator[str]:
+    """What is not there for a method to be called better, in the words of report and plan.
+
+    Args:
+        named: controls of its own.
+        there: methods with a result, or those that are planned.
+        source: sizes of its source; None if a run of these alone is there.
+        target: sizes of the target.
+    """
+    yield from (f"its control `{name}` has no result" for name in named if name not in there)
+    absent = (name for name in REQUIRED if name not in there)
+    yield from (f"there is no result of the control `{name}`" for name in absent)
+    if source is not None:
+        own = ", ".join(f"{key} {size}" for key, size in source.items() if target.get(key) != size)
+        yield f"its source ({own}) was not trained alone at C*"
 
 
 def _lost_seeds(frames: Frames, method: str, against: Iterable[str]) -> list[str]:
@@ -165,8 +183,3 @@ def _lost_seeds(frames: Frames, method: str, against: Iterable[str]) -> list[str
             for status, seeds in lost.items()
         ]
     return reasons
-
-
-def _difference(frames: Frames, sizes: Row) -> str:
-    target = frames.first_sizes.get(SCRATCH, {})
-    return ", ".join(f"{key} {value}" for key, value in sizes.items() if target.get(key) != value)
