@@ -1,10 +1,12 @@
 """Who goes next, who tries again, and where: the same for every executor."""
 
+import gc
 import os
 import re
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing_extensions import override
 from benchmark.executors.executor import Executor, Message, Train
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.track import Failure, Track
+from benchmark.executors.worker import _attempt
 from benchmark.growth.schedule import GrowthSchedule, Point, Progress
 from benchmark.plan.config import ExecutionConfig, load_suite
 from benchmark.plan.spec import StageResult, StageSpec
@@ -92,6 +95,29 @@ def first_stage(session: Session) -> StageSpec:
     spec = session.runs[0].next_stage([])
     assert spec is not None
     return spec
+
+
+class Cycle:
+    """Memory that nothing but itself refers to."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.weight = torch.ones(1)
+
+
+def test_a_stage_leaves_nothing_in_the_memory_of_its_process(session: Session) -> None:
+    left: list[weakref.ref[Cycle]] = []
+
+    def hoard(spec: StageSpec, context: Context) -> StageResult:
+        left.append(weakref.ref(Cycle()))
+        return sleep(spec, context)
+
+    gc.disable()  # it would come by sooner or later; a GPU may not have room until then
+    try:
+        _attempt(hoard, first_stage(session), context_of(session))
+    finally:
+        gc.enable()
+    assert left[0]() is None
 
 
 def test_controls_go_first_and_a_run_that_has_begun_ends_before_the_next(session: Session) -> None:

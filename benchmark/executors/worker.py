@@ -1,5 +1,6 @@
 """A process that executes stages, one after another, with a pipe of its own to its parent."""
 
+import gc
 import math
 import os
 import threading
@@ -90,7 +91,10 @@ def _serve(pipe: "Connection[Any, Any]", environment: dict[str, str], train: Tra
 
 
 def _attempt(train: Train, spec: StageSpec, context: Context) -> StageResult | Failure:
-    """Execute a stage; what it raises becomes text, as not all can be pickled."""
+    """Execute a stage; what it raises becomes text, as not all can be pickled.
+
+    Whatever it leaves in memory goes, cycles too: a model on a GPU would be in the next one's way.
+    """
     try:
         return train(spec, context)
     except BaseException as error:  # noqa: BLE001 - a method that exits, too, ends its run alone
@@ -99,3 +103,5 @@ def _attempt(train: Train, spec: StageSpec, context: Context) -> StageResult | F
             atomic_write_text(trace, traceback.format_exc())
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return Failure("out of memory" if is_out_of_memory(error) else "failed", words)
+    finally:
+        gc.collect()
