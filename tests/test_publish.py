@@ -1,6 +1,7 @@
 """A working folder is one's own; what is published was checked, and is not trained again."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -143,6 +144,22 @@ def test_further_seeds_amend_the_published_plan_and_are_published_with_the_rest(
 
 
 @pytest.mark.slow
+def test_a_plan_that_lies_where_results_will_be_published_is_the_one_that_they_keep(
+    here: Path,
+) -> None:
+    PUBLISHED.mkdir(parents=True)
+    content = json.loads((LOCAL / "plan.lock").read_text())
+    planned = json.dumps(content | {"date": "2026-01-01T00:00:00+00:00"})
+    (PUBLISHED / "plan.lock").write_text(planned)
+    with pytest.raises(RecordError, match=r"is of the plan of 2026-01-01T00:00:00"):
+        publish(LOCAL, Path("results"))
+    (LOCAL / "plan.lock").unlink()
+    assert run().returncode == 0
+    assert "12 runs, 12 of them new" in publish(LOCAL, Path("results"))[0]
+    assert read(PUBLISHED).date == "2026-01-01T00:00:00+00:00"
+
+
+@pytest.mark.slow
 def test_results_of_another_plan_are_overwritten_only_if_that_is_asked_for(
     here: Path,
 ) -> None:
@@ -151,7 +168,7 @@ def test_results_of_another_plan_are_overwritten_only_if_that_is_asked_for(
     refused = growbench("publish", str(LOCAL))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "growbench: results/tiny: holds results of another plan: protocol.curve_bytes is 1024, was "
+        "growbench: results/tiny: is of another plan: protocol.curve_bytes is 1024, was "
         "512; --replace overwrites it\n"
     )
     done = growbench("publish", str(LOCAL), "--replace")
@@ -173,7 +190,7 @@ def of_version(folder: Path, version: str) -> Path:
 def test_results_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
     of_version(tmp_path / "results", "1.0")
     mine = of_version(tmp_path / "local", "1.1")
-    with pytest.raises(RecordError, match=r"holds results of version 1\.0, these are of 1\.1"):
+    with pytest.raises(RecordError, match=r"is of version 1\.0, these are of 1\.1"):
         publish(mine, tmp_path / "results")
 
 

@@ -50,8 +50,8 @@ def publish(source: Path, published: Path, *, replace: bool = False) -> list[str
     if target.resolve() == source.resolve():
         raise RecordError(f"{display_path(source)}: is the published folder itself")
     before = run_ids(target)
-    if before and not replace:
-        _require_continued(target, suite, lock)
+    if (target / LOCK).is_file() and not replace:
+        _require_continued(target, lock)
     published.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=published, prefix=".publish-") as scratch:
         fresh = Path(scratch) / suite.name
@@ -85,18 +85,19 @@ def _require_ended(source: Path, suite: Suite) -> None:
         )
 
 
-def _require_continued(target: Path, suite: Suite, lock: Lock) -> None:
-    """Refuse results that are of another plan than those that are published."""
-    old, old_lock = load_suite(target), read(target)
-    if old.version != suite.version:
-        reason = f"version {old.version}, these are of {suite.version}"
-    elif lock.follows(old_lock):
+def _require_continued(target: Path, lock: Lock) -> None:
+    """Refuse results of another plan than the one that is published, with results or before any."""
+    old = read(target)
+    versions = old.current["version"], lock.current["version"]
+    if versions[0] != versions[1]:
+        reason = "version {}, these are of {}".format(*versions)
+    elif lock.follows(old):
         return
-    elif differences := unlike(old_lock.current, lock.current):
+    elif differences := unlike(old.current, lock.current):
         reason = f"another plan: {_listed(differences)}"
     else:
-        reason = f"the plan of {old_lock.date}, which that of {lock.date} does not amend"
-    raise RecordError(f"{display_path(target)}: holds results of {reason}; --replace overwrites it")
+        reason = f"the plan of {old.date}, which that of {lock.date} does not amend"
+    raise RecordError(f"{display_path(target)}: is of {reason}; --replace overwrites it")
 
 
 def _fill(fresh: Path, source: Path, suite: Suite, lock: Lock) -> list[str]:

@@ -24,7 +24,7 @@ from benchmark.plan.spec import device
 from benchmark.plan.suite import plan
 from benchmark.records.folder import RunRecord, load_runs, run_ids, write_run
 from benchmark.records.lock import FILE as LOCK
-from benchmark.records.lock import hold, plan_of
+from benchmark.records.lock import hold, plan_of, read, unlike
 from benchmark.session.recorder import Recorder, locked, make_folder
 from benchmark.session.selection import scored, settle, val_bpb
 from benchmark.stage.checkpoint import StageStore
@@ -113,12 +113,17 @@ class Session:
             return tracks
 
     def _hold_plan(self) -> None:
-        """Write down what is planned; what is published of it was planned where it is published."""
-        locks = (self._published_folder / LOCK, self.results / LOCK)
-        if self.published and not locks[1].is_file():
-            shutil.copyfile(*locks)
-        configs = [run.config() for run in self.runs]
-        hold(self.results, plan_of(configs, self.data, science()))
+        """Write down what is planned, after the plan that is published, with results or without."""
+        planned = plan_of([run.config() for run in self.runs], self.data, science())
+        folder = self._published_folder
+        if (
+            self.suite.run.published
+            and (folder / LOCK).is_file()
+            and not (self.results / LOCK).is_file()
+            and not unlike(read(folder).current, planned)
+        ):
+            shutil.copyfile(folder / LOCK, self.results / LOCK)
+        hold(self.results, planned)
 
     def _write_published(self) -> None:
         """Write what is planned, and the records of those runs that are published."""
