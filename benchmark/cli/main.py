@@ -353,8 +353,6 @@ def _judged(findings: Iterable[tuple[str, str, str]]) -> None:
 def compare_(
     a: Annotated[str, typer.Argument(metavar="A", help="Results to compare with.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Results to judge.")],
-    factor: Annotated[float, typer.Option(help="Tolerated ratio of mean bpb, B to A.")] = 1.0,
-    threshold: Annotated[float, typer.Option(help="Tolerated difference in bpb.")] = 0.0,
 ) -> None:
     """Compare two results, folders or suites' names; exit code 1 if a method is worse in B.
 
@@ -364,25 +362,29 @@ def compare_(
     from benchmark.report import formats
     from benchmark.report.compare import compare_folders
 
-    changes = compare_folders(_folder(a), _folder(b), factor=factor, threshold=threshold)
+    changes = compare_folders(_folder(a), _folder(b))
     names = ("", "method", "seeds", "A", "B", "B - A")
     table = FittedTable(names, spare=("seeds", "A", "B"))
     for change in changes.methods:
-        difference = change.comparison.difference
-        cells = [formats.bpb(change.before.value), formats.bpb(change.after.value)]
-        moved = formats.difference(difference.value, difference.low, difference.high)
-        mark = Text(change.mark, "red" if change.regressed else "")
-        table.add_row(mark, change.method, str(difference.n), *cells, moved)
+        moved = change.difference
+        table.add_row(
+            Text(change.mark, "red" if change.regressed else ""),
+            change.method,
+            str(moved.n),
+            formats.bpb(change.before.value),
+            formats.bpb(change.after.value),
+            formats.difference(moved.value, moved.low, moved.high),
+        )
     out = console()
     out.print(table)
     for side, methods in {"A": changes.only_in_a, "B": changes.only_in_b}.items():
         if methods:
             out.print(f"only in {side}: {', '.join(methods)}", soft_wrap=True)
-    apart = {run: where for run, where in changes.records.items() if where is not None}
+    apart = [f"{run}: {where}" for run, where in changes.records.items() if where]
     n_same = len(changes.records) - len(apart)
     out.print(f"{n_same} of {len(changes.records)} runs have the same records, times aside")
-    for run, where in list(apart.items())[:1]:
-        out.print(f"first difference: {run}: {where}", soft_wrap=True)
+    if apart:
+        out.print(f"first difference: {apart[0]}", soft_wrap=True)
     for key, (before, after) in changes.provenance.items():
         out.print(f"made with another {key}: {before} in A, {after} in B", soft_wrap=True)
     raise typer.Exit(1 if changes.regressed else 0)

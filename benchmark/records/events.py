@@ -142,6 +142,13 @@ def flatten(value: object, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of whatever differs between nested mappings, by dotted key."""
+    was, now = flatten(old), flatten(new)
+    both = {key: (was.get(key), now.get(key)) for key in {**was, **now}}
+    return {key: (before, after) for key, (before, after) in both.items() if before != after}
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8); see `atomic_write`."""
     atomic_write(path, text.encode())

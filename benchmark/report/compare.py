@@ -6,7 +6,7 @@ has no single cause.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,45 +15,41 @@ from typing import Any
 import pandas as pd
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import Event, flatten
-from benchmark.records.folder import RunRecord, Suite, load_suite
+from benchmark.records.events import Event, differences
+from benchmark.records.folder import OWN, RunRecord, Suite, load_suite
 from benchmark.report.frames import Frames, frames
-from benchmark.report.statistics import Comparison, Estimate, compare, mean_interval, verdict
+from benchmark.report.statistics import Estimate, compare, mean_interval, verdict
 from benchmark.report.tables import environment
 
 NOT_SIGNIFICANT = "~"
-HIDDEN = ("seed", "protocol.seeds", "method")
-"""Settings in which runs of the two folders may differ."""
-
 UNTOLD = ("run_id", "stage_id", "seconds", "memory")
 """In names of fields that tell of code and machine rather than of what happened."""
-
-NAMED = 3
-"""Differing fields of a record that are spelt out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One method in both folders."""
+    """One method in both folders, over the seeds that both have."""
 
     method: str
     before: Estimate
-    """Mean test bpb in A over the shared seeds."""
+    """Mean test bpb in A."""
 
     after: Estimate
     """In B."""
 
-    comparison: Comparison
+    difference: Estimate
     """B minus A, paired by seed."""
-
-    regressed: bool
-    """Whether B is worse, beyond noise and beyond what is tolerated."""
 
     @property
     def mark(self) -> str:
         """Whether B is "better" or "worse"; "~" where noise or too few seeds allow neither."""
-        word = verdict(self.comparison.difference)
+        word = verdict(self.difference)
         return word if word in ("better", "worse") else NOT_SIGNIFICANT
+
+    @property
+    def regressed(self) -> bool:
+        """Whether B is worse beyond noise, or failed."""
+        return self.mark == "worse" or self.after.value == math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +71,8 @@ class Changes:
         return bool(self.only_in_a) or any(change.regressed for change in self.methods)
 
 
-def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float = 0.0) -> Changes:
-    """Compare the results in B with those in A.
-
-    Args:
-        a: the results folder to compare with.
-        b: the one to judge.
-        factor: a method regresses only if its mean bpb is more than this many times that in A.
-        threshold: and only if it is more than this many bpb above it.
+def compare_folders(a: Path, b: Path) -> Changes:
+    """Compare the results in B, the folder to judge, with those in A.
 
     Raises:
         RecordError: the folders are of other suites, versions or shared settings.
@@ -93,11 +83,7 @@ def compare_folders(a: Path, b: Path, *, factor: float = 1.0, threshold: float =
     old, new = ({m: dict(side.results(m).test_bpb) for m in side.methods() if m in side.validation}
                 for side in sides)  # fmt: skip
     return Changes(
-        methods=tuple(
-            _change(method, old[method], new[method], factor, threshold)
-            for method in old
-            if method in new
-        ),
+        methods=tuple(_change(method, old[method], new[method]) for method in old if method in new),
         only_in_a=_only(old, new, suites[1]),
         only_in_b=_only(new, old, suites[0]),
         records=_records(suites),
@@ -122,14 +108,14 @@ def _only(here: Scores, there: Scores, planned: Suite) -> tuple[str, ...]:
 
 def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None:
     old, new = (
-        flatten({k: v for k, v in side.config.items() if k not in HIDDEN})
+        {key: value for key, value in side.config.items() if key not in OWN}
         | {"suite": side.suite.name, "version": side.suite.version}
         for side in sides
     )
     wrong = [
-        f"{key} is {old.get(key)} and {new.get(key)}"
-        for key in {**old, **new}
-        if key not in HIDDEN and old.get(key) != new.get(key)
+        f"{key} is {was} and {now}"
+        for key, (was, now) in differences(old, new).items()
+        if key != "protocol.seeds"
     ]
     if wrong:
         raise RecordError(
@@ -138,20 +124,14 @@ def _require_comparable(folders: tuple[Path, Path], sides: list[Frames]) -> None
         )
 
 
-def _change(
-    method: str, old: Mapping[int, float], new: Mapping[int, float], factor: float, threshold: float
-) -> Change:
+def _change(method: str, old: Mapping[int, float], new: Mapping[int, float]) -> Change:
     seeds = [seed for seed in old if seed in new and math.isfinite(old[seed])]
-    before, after = [old[s] for s in seeds], [new[s] for s in seeds]
-    comparison, means = compare(after, before), (mean_interval(before), mean_interval(after))
-    is_worse = verdict(comparison.difference) == "worse"
-    limit = max(means[0].value * factor, means[0].value + threshold)
+    before, after = ([side[seed] for seed in seeds] for side in (old, new))
     return Change(
         method=method,
-        before=means[0],
-        after=means[1],
-        comparison=comparison,
-        regressed=math.inf in after or (is_worse and means[1].value > limit),
+        before=mean_interval(before),
+        after=mean_interval(after),
+        difference=compare(after, before).difference,
     )
 
 
@@ -172,7 +152,7 @@ def _provenance(sides: list[Frames]) -> dict[str, tuple[str, str]]:
 
 
 def first_difference(a: RunRecord, b: RunRecord) -> str | None:
-    """The first record in which two runs differ, in words; None if all are the same.
+    """The first record in which two runs differ, and its first field; None if all are the same.
 
     Times, memory and ids are left out: no two runs have them in common.
 
@@ -182,39 +162,23 @@ def first_difference(a: RunRecord, b: RunRecord) -> str | None:
     for mine, theirs in zip_longest(a.events, b.events):
         if mine is None or theirs is None or mine["kind"] != theirs["kind"]:
             return f"{_place(mine)} against {_place(theirs)}"
-        if differing := list(_differing(mine, theirs)):
-            more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-            return f"{_place(mine)}: {', '.join(differing[:NAMED])}{more}"
+        for name, (one, other) in differences(_told(mine), _told(theirs)).items():
+            return f"{_place(mine)}: {name} {one} against {other}"
     return None
 
 
-def _differing(mine: Event, theirs: Event) -> Iterator[str]:
-    """Fields that differ, with both values."""
-    old, new = _fields(mine), _fields(theirs)
-    for name in {**old, **new}:
-        one, other = old.get(name, "nothing"), new.get(name, "nothing")
-        if str(one) != str(other):
-            yield f"{name} {' against '.join(_told_apart(one, other))}"
+def _told(event: Event) -> dict[str, Any]:
+    """What a record says of what happened, as text; entries of lists by their number."""
+    told = {key: event[key] for key in event if not any(word in key for word in UNTOLD)}
+    return {key: _text(value) for key, value in told.items()}
 
 
-def _fields(event: Event) -> dict[str, Any]:
-    """What a record says by dotted name, entries of lists by their number."""
-    told = [key for key in event if not any(word in key for word in UNTOLD)]
-    return flatten({key: _numbered(event[key]) for key in told})
-
-
-def _numbered(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _numbered(item) for key, item in value.items()}
-    return dict(enumerate(value)) if isinstance(value, list) else value
-
-
-def _told_apart(one: object, other: object) -> tuple[str, str]:
-    """Both values, numbers with as few digits as tell them apart."""
-    if isinstance(one, float) and isinstance(other, float):
-        pairs = ((f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(5, 18))
-        return next((pair for pair in pairs if pair[0] != pair[1]), (str(one), str(other)))
-    return str(one), str(other)
+def _text(value: object) -> object:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        return {key: _text(item) for key, item in value.items()}
+    return str(value)
 
 
 def _place(event: Event | None) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import ABSENT, Event, flatten
+from benchmark.records.events import ABSENT, Event, differences
 from benchmark.records.folder import OWN, RunRecord, Suite
 from benchmark.report.statistics import cost_to_target
 
@@ -253,13 +253,9 @@ def _growth_rows(run: RunRecord) -> Iterator[Row]:
 def _shared_config(suite: Suite) -> Mapping[str, Any]:
     """The configuration of the first run that has one; all others must share it."""
     first, *others = (run for run in suite.runs if run.config)
-    reference, *rest = (
-        flatten({part: value for part, value in run.config.items() if part not in OWN})
-        for run in (first, *others)
-    )
-    for run, shared in zip(others, rest, strict=True):
-        keys = shared.keys() | reference.keys()
-        if wrong := sorted(key for key in keys if shared.get(key) != reference.get(key)):
+    for run in others:
+        parts = [{k: v for k, v in r.config.items() if k not in OWN} for r in (first, run)]
+        if wrong := sorted(differences(*parts)):
             raise RecordError(
                 f"runs {first.run_id} and {run.run_id} differ in {', '.join(wrong)}; the runs of a "
                 "suite may differ only in method and seed"
