@@ -24,6 +24,7 @@ from benchmark.report.frames import Row, rows
 from benchmark.report.plots import image, main_effects, styled
 from benchmark.report.prose import n_seeds, what_matters
 from benchmark.report.sections import COUNTED, by_convention
+from benchmark.report.statistics import in_words
 from tools.study import mixes, pictures, regime, repeats, rounding, trend
 
 PAGE = "README.md"
@@ -385,7 +386,7 @@ _SUITE: Columns = {
     "what grows, when": ("grows", str),
     "minus scratch": _gap(f"vs_{SCRATCH}"),
     "minus best fixed": _gap(f"vs_{BEST_FIXED}"),
-    "verdict": ("", lambda row: formats.verdict(row["verdict"], row["n"], row["worse_than"])),
+    "verdict": ("", lambda row: in_words(row["verdict"], row["n"], row["worse_than"])),
 }
 _SHOWN: Columns = {
     "method": ("method", str),

@@ -10,6 +10,7 @@ from benchmark.base.errors import RecordError
 from benchmark.cli.terminal import FittedTable
 from benchmark.report import formats
 from benchmark.report.frames import Row, rows
+from benchmark.report.statistics import in_words
 
 
 def verdicts(results: Path) -> FittedTable:
@@ -22,7 +23,7 @@ def verdicts(results: Path) -> FittedTable:
              "parameters", "FLOPs", "time")  # fmt: skip
     table = FittedTable(names, prose=("verdict",), spare=names[:2:-1])
     for row in _summary(results):
-        word = formats.verdict(_text(row, "verdict"), row["n"], _text(row, "worse_than"))
+        word = in_words(row["verdict"], row["n"], row["worse_than"])
         table.add_row(
             str(row["method"]),
             formats.gap(row, "vs_scratch"),
@@ -46,7 +47,7 @@ def withheld(results: Path) -> Iterator[str]:
     methods = defaultdict[str, list[str]](list)
     for row in _summary(results):
         if row["verdict"] == "no verdict":
-            methods[_text(row, "withheld")].append(str(row["method"]))
+            methods[row["withheld"]].append(str(row["method"]))
     for why, names in methods.items():
         because = why or "report.md says which control has no finished run"
         yield f"no verdict: {formats.listed(names)} ({because})"
@@ -58,9 +59,5 @@ def _summary(results: Path) -> list[Row]:
         raise RecordError(
             f"{path}: no such file; write the report first: growbench report {results}"
         )
-    return rows(pd.read_csv(path, keep_default_na=False, na_values=[""]))
-
-
-def _text(row: Row, name: str) -> str:
-    """A cell of text; one that is empty, or of a column that is not there, is read as a number."""
-    return row[name] if isinstance(row.get(name), str) else ""
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return rows(summary.fillna(dict.fromkeys(("verdict", "worse_than", "withheld"), "")))

@@ -22,8 +22,7 @@ def bpb(value: float) -> str:
 
 def difference(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """-0.0780 [-0.0912, -0.0648]; the interval only if there is one."""
-    interval = "" if math.isnan(low) else f" {limits(low, high)}"
-    return _special(value) or f"{_unsigned_zero(value):+.4f}{interval}"
+    return _special(value) or f"{_signed(value)}{_interval(low, high, _signed)}"
 
 
 def gap(row: Mapping[str, Any], name: str = "difference") -> str:
@@ -34,28 +33,24 @@ def gap(row: Mapping[str, Any], name: str = "difference") -> str:
 
 def limits(low: float, high: float) -> str:
     """[-0.0912, -0.0648]."""
-    return DASH if math.isnan(low) else f"[{_unsigned_zero(low):+.4f}, {_unsigned_zero(high):+.4f}]"
+    return _interval(low, high, _signed).strip() or DASH
 
 
 def mean(row: Mapping[str, Any]) -> str:
     """Mean test bpb with its interval from three values on; the values themselves before that."""
-    value, n = row["test_bpb"], row["n"]
-    if _special(value) or n == 1:
-        return bpb(value)
-    if n == 2:  # noqa: PLR2004
+    if row["n"] == 2 and math.isfinite(row["test_bpb"]):  # noqa: PLR2004
         return f"{row['test_bpb_min']:.4f} and {row['test_bpb_max']:.4f}"
-    return f"{value:.4f} [{row['test_bpb_low']:.4f}, {row['test_bpb_high']:.4f}]"
+    return within(row, "test_bpb", bpb)
 
 
 def speed_up(row: Mapping[str, Any]) -> str:
     """1.30x [1.21, 1.39]; where a seed did not reach the loss, how many did."""
-    value, n, n_reached = row["speed_up"], row["n"], row["n_reached"]
-    if math.isnan(n_reached):
-        return DASH
+    n, n_reached = row["speed_up_n"], row["n_reached"]
     if n_reached < n:
         return f"{n_reached:.0f} of {n:.0f} reached it"
-    interval = "" if math.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{value:.2f}x{interval}"
+    return times(row["speed_up"]) + _interval(
+        row["speed_up_low"], row["speed_up_high"], "{:.2f}".format
+    )
 
 
 def times(value: float) -> str:
@@ -65,25 +60,7 @@ def times(value: float) -> str:
 
 def within(row: Mapping[str, Any], name: str, show: Callable[[float], str]) -> str:
     """A value of a row, with its interval if there is one."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return show(row[name]) + ("" if math.isnan(low) else f" [{show(low)}, {show(high)}]")
-
-
-def verdict(word: str, n: int, worse_than: str = "") -> str:
-    """A verdict, with what a reader has to know of one from so few seeds.
-
-    Args:
-        word: the verdict.
-        n: seeds.
-        worse_than: the control that a method is worse than, if it is to be named.
-    """
-    from benchmark.report.statistics import (  # noqa: PLC0415 - with scipy, no need of lists
-        MIN_SEEDS_SIGNIFICANT,
-    )
-
-    is_unadjusted = word in ("better", "worse") and n < MIN_SEEDS_SIGNIFICANT
-    control = f" than {worse_than}" if worse_than and word.endswith("worse") else ""
-    return f"{word}{control}" + f" (n = {n}, unadjusted)" * is_unadjusted
+    return show(row[name]) + _interval(row[f"{name}_low"], row[f"{name}_high"], show)
 
 
 def flops(value: float) -> str:
@@ -195,5 +172,10 @@ def _scaled(value: float, units: Iterable[tuple[float, str]], digits: str) -> st
     return next((f"{value / size:{digits}} {name}" for size, name in units if value >= size), "")
 
 
-def _unsigned_zero(value: float) -> float:
-    return round(value, 4) + 0.0
+def _signed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # a zero is +0.0000
+
+
+def _interval(low: float, high: float, show: Callable[[float], str]) -> str:
+    """What follows a value that has an interval."""
+    return "" if math.isnan(low) else f" [{show(low)}, {show(high)}]"

@@ -7,7 +7,7 @@ from benchmark.report.formats import Column
 from benchmark.report.frames import Row, rows
 from benchmark.report.prose import answer, code, controls_of_all, n_seeds
 from benchmark.report.sections import APPENDIX, SECTIONS
-from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT
+from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT, in_words
 from benchmark.report.warnings import tripwires
 
 AMENDED = "\N{DOUBLE DAGGER}"
@@ -58,7 +58,7 @@ def verdict_rows(analysis: Analysis) -> list[dict[str, str]]:
     if any(row["vs_own_control"] for row in summary):
         columns |= {"minus own": ("", lambda row: _gap(row, "own"))}
     columns |= {
-        f"speed-up over {SCRATCH}": ("", _speed_up),
+        f"speed-up over {SCRATCH}": ("", formats.speed_up),
         "n": ("n", str),
         "what grows, when": ("grows", str),
         "role": ("role", str),
@@ -105,14 +105,9 @@ def _name(row: Row) -> str:
 
 
 def _verdict(row: Row) -> str:
-    word = formats.verdict(row["verdict"], row["n"], row["worse_than"])
+    word = in_words(row["verdict"], row["n"], row["worse_than"])
     word = f"**{word}**" if word else ""
     return word if row["status"] == "done" else f"{word} {row['status']}".strip()
-
-
-def _speed_up(row: Row) -> str:
-    at_end = {name: row[f"speed_up_{name}"] for name in ("n", "low", "high")}
-    return formats.speed_up(at_end | {name: row[name] for name in ("speed_up", "n_reached")})
 
 
 def _gap(row: Row, control: str) -> str:

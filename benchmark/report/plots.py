@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.report import formats
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.drawing import (
     COLOURS,
@@ -30,6 +29,7 @@ from benchmark.report.drawing import (
     plot_curve,
 )
 from benchmark.report.frames import rows
+from benchmark.report.statistics import in_words
 
 AGAINST = {
     SCRATCH: ("o", "scratch"),
@@ -59,7 +59,7 @@ def differences(drawing: Drawing) -> Figure:
         axes.hlines(y, table.low, table.high, color=colour, linewidth=1.2)
         axes.plot(table.difference, y, marker, color=colour, markersize=3, label=f"minus {name}")
     for i, row in enumerate(rows(shown)):
-        note = formats.verdict(row["verdict"], row["n"])
+        note = in_words(row["verdict"], row["n"])
         note = note if row["status"] == "done" else f"{note}; {row['status']}"
         axes.text(1.02, i, note, transform=axes.get_yaxis_transform(), va="center", fontsize=TINY)
     axes.set_yticks(range(len(shown)), list(shown.method))

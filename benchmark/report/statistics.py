@@ -131,6 +131,19 @@ def verdict(difference: Estimate) -> Verdict:
     return "worse" if difference.low > 0 or difference.value == math.inf else "no evidence"
 
 
+def in_words(verdict: str, n: int, worse_than: str = "") -> str:
+    """A verdict, with what a reader has to know of one from so few seeds.
+
+    Args:
+        verdict: the verdict, which may be empty.
+        n: seeds.
+        worse_than: the control that a method is worse than, if it is to be named.
+    """
+    is_unadjusted = verdict in ("better", "worse") and n < MIN_SEEDS_SIGNIFICANT
+    control = f" than {worse_than}" if worse_than and verdict.endswith("worse") else ""
+    return f"{verdict}{control}" + f" (n = {n}, unadjusted)" * is_unadjusted
+
+
 def joint_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Better only against every control, worse against any; `verdicts` holds one or more."""
     order: tuple[Verdict, ...] = ("insufficient seeds", "worse", "no evidence", "better")
