@@ -236,12 +236,12 @@ def test_seeds_that_grow_at_different_times_are_not_said_to_be_at_the_mean(tmp_p
 
 
 @pytest.mark.slow
-def test_every_run_has_its_result_growths_configuration_and_provenance(elements: Elements) -> None:
+def test_every_run_has_its_result_configuration_and_provenance(elements: Elements) -> None:
     data = elements.data
     assert len(data["runs"]) == len(SUITE_OF_NASTY) * 3
     cards = {run["id"]: dict(run["sections"]) for run in data["runs"]}
     fast = cards[toy.run_id("fast", 0)]
-    assert {"Result", "Growth 1", "Provenance", "Packages"} <= fast.keys()
+    assert {"Result", "Configuration: method", "Provenance", "Packages"} <= fast.keys()
     score = next(e["bpb"] for e in toy.events(FAST, 0, 0.01) if e.get("split") == "test")
     assert ["test bpb", f"{score:.4f}"] in data["sections"][fast["Result"]]
     assert ["torch", "2.13.0"] in data["sections"][fast["Packages"]]

@@ -10,7 +10,6 @@ import pytest
 from benchmark.base.errors import RecordError
 from benchmark.records import lock
 from benchmark.records.lock import Plan, hold, plan_of, read, unlike
-from benchmark.report.plan import amendments
 
 CORPUS = {"corpus": "letters", "sha256": "0" * 64, "train": 900, "val": 50, "test": 50}
 
@@ -183,8 +182,7 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, content: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_plan_has_no_amendments(tmp_path: Path) -> None:
-    assert amendments(None).empty
+def test_a_folder_without_a_plan_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"plan.lock: cannot be read"):
         read(tmp_path)
 

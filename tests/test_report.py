@@ -16,9 +16,9 @@ import synthetic_records as toy
 from synthetic_records import SUITE, Planted, write_records
 
 from benchmark.base.errors import RecordError
-from benchmark.records.folder import load_suite, write_run
+from benchmark.records.folder import write_run
 from benchmark.report import formats
-from benchmark.report.analysis import Analysis, analyse
+from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.drawing import mean_curve, spread
 from benchmark.report.files import check, render, write
 from benchmark.report.frames import Curve
@@ -29,7 +29,7 @@ DIVERGED = Planted(name="wild", sizes=(toy.SMALL, toy.TARGET), status="diverged"
 
 
 def analysis(folder: Path) -> Analysis:
-    return analyse(load_suite(folder))
+    return analyse_folder(folder)
 
 
 def row(found: Analysis, table: str, method: str) -> dict[str, object]:

@@ -14,9 +14,9 @@ from synthetic_records import CONTROLS, SUITE, Planted, write_records
 
 from benchmark.base.errors import RecordError
 from benchmark.records.events import atomic_write_text
-from benchmark.records.folder import load_suite, write_run
+from benchmark.records.folder import write_run
 from benchmark.records.lock import hold, plan_of
-from benchmark.report.analysis import Analysis, analyse, analyse_folder
+from benchmark.report.analysis import Analysis, analyse_folder
 from benchmark.report.factors import main_effects, shares
 from benchmark.report.frames import Row, rows
 from benchmark.report.markdown import page
@@ -26,7 +26,7 @@ FAST = next(method for method in SUITE if method.name == "fast")
 
 
 def analysis(folder: Path, *methods: Planted, **how: object) -> Analysis:
-    return analyse(load_suite(write_records(folder, methods, **how)))  # type: ignore[arg-type]
+    return analyse_folder(write_records(folder, methods, **how))  # type: ignore[arg-type]
 
 
 def row(found: Analysis, table: str, method: str) -> Row:
@@ -269,7 +269,9 @@ def test_a_perplexity_below_one_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_score_below_the_entropy_rate_of_its_source_is_an_error(tmp_path: Path) -> None:
-    suite = load_suite(write_records(tmp_path, seeds=(0,)))
-    analyse(suite, shared_text={"entropy_rate_bits": 2.40})
+    write_records(tmp_path, seeds=(0,))
+    (tmp_path / "corpus.json").write_text('{"entropy_rate_bits": 2.40}')
+    analyse_folder(tmp_path)
+    (tmp_path / "corpus.json").write_text('{"entropy_rate_bits": 2.55}')
     with pytest.raises(RecordError, match=r"\(fast, seed 0\): 2\.4365 bpb on .* below the entropy"):
-        analyse(suite, shared_text={"entropy_rate_bits": 2.55})
+        analyse_folder(tmp_path)

@@ -10,39 +10,34 @@ from benchmark.base.errors import ConfigError
 from benchmark.cli.terminal import FittedTable
 from benchmark.pretrained.card import card, differences
 from benchmark.pretrained.folder import check_free, new_folder
-from benchmark.pretrained.grow import Plan, Request
+from benchmark.pretrained.grow import Plan
 from benchmark.pretrained.optimizer import grow_optimizer
 from benchmark.pretrained.proof import Difference, check_available
 from benchmark.pretrained.proof import differences as measured
 from benchmark.report import formats
 
 
-def grow(
-    request: Request,
-    out: Path | None,
-    console: Console,
-    *,
-    dry_run: bool,
-    checks: bool,
-    optimizer: bool,
-) -> None:
-    """Grow a checkpoint, say what was claimed and what was found.
+def show(plan: Plan, console: Console) -> None:
+    """What is about to be done."""
+    table = FittedTable(("operator", "grows", "function"), prose=("grows",))
+    for name, grown, is_exact in plan.steps():
+        table.add_row(name, grown, "claimed to stay" if is_exact else "will change")
+    console.print(table)
+    console.print(
+        f"{len(plan.source.tensors)} tensors become {len(plan.entries)}: {plan.n_bytes:,} bytes in "
+        f"{formats.plural(len(plan.shards), 'file')}",
+        soft_wrap=True,
+    )
 
-    Args:
-        request: what to grow to what.
-        out: folder to make; may be None for a dry run.
-        console: where to say it.
-        dry_run: whether to stop after saying what would be done.
-        checks: whether to compare the logits of both models.
-        optimizer: whether to grow optimizer.pt as well.
+
+def grow_checkpoint(
+    plan: Plan, out: Path | None, console: Console, *, checks: bool, optimizer: bool
+) -> None:
+    """Write the larger checkpoint, with its optimizer.pt if asked, and compare the logits of both.
 
     Raises:
         typer.Exit: with code 1, a claim does not hold; nothing is left behind.
     """
-    plan = Plan(request)
-    _show(plan, console)
-    if dry_run:
-        return
     if out is None:
         raise ConfigError("--out is missing: the folder to write, which must not be there yet")
     check_free(out)
@@ -57,19 +52,6 @@ def grow(
         found = _compare(plan, folder, console) if checks else []
         (folder / "README.md").write_text(card(plan, found, out.name), encoding="utf-8")
     console.print(str(out), soft_wrap=True)
-
-
-def _show(plan: Plan, console: Console) -> None:
-    """What is about to be done."""
-    table = FittedTable(("operator", "grows", "function"), prose=("grows",))
-    for name, grown, is_exact in plan.steps():
-        table.add_row(name, grown, "claimed to stay" if is_exact else "will change")
-    console.print(table)
-    console.print(
-        f"{len(plan.source.tensors)} tensors become {len(plan.entries)}: {plan.n_bytes:,} bytes in "
-        f"{formats.plural(len(plan.shards), 'file')}",
-        soft_wrap=True,
-    )
 
 
 def _compare(plan: Plan, folder: Path, console: Console) -> list[Difference]:

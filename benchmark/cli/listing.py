@@ -30,8 +30,6 @@ from benchmark.session.outlook import Machine, Outlook, Probe, duration
 from benchmark.session.session import Session
 from benchmark.stage.checkpoint import StageStore
 
-MISSING = formats.DASH
-
 
 def methods() -> FittedTable:
     """Every method in configs/method, and what its class declares."""
@@ -46,9 +44,9 @@ def methods() -> FittedTable:
         table.add_row(
             method.name,
             method.role,
-            " ".join(sorted(baseline.grows)) or MISSING,
-            is_exact if method.ladder.n_growths else MISSING,
-            method.paper or MISSING,
+            " ".join(sorted(baseline.grows)) or formats.DASH,
+            is_exact if method.ladder.n_growths else formats.DASH,
+            method.paper or formats.DASH,
             method.summary,
         )
     return table
@@ -77,7 +75,7 @@ def corpora() -> FittedTable:
     table = FittedTable(names, prose=("licence", "source"), spare=("source", "kind"))
     for name in available("corpus"):
         manifest = read(find("corpus", name))  # some need a path before they are a configuration
-        size = formats.count(manifest["size"]) if "size" in manifest else MISSING
+        size = formats.count(manifest["size"]) if "size" in manifest else formats.DASH
         table.add_row(name, manifest["kind"], size, manifest["licence"], manifest["source"])
     return table
 
@@ -121,7 +119,7 @@ def matrix(
             run.method.role,
             " ".join(dict.fromkeys(str(outlook.run.seed) for outlook in seeds)),
             _tuned(run.method),
-            "; ".join(_changes(seeds[0].stages)) or MISSING,
+            "; ".join(_changes(seeds[0].stages)) or formats.DASH,
             " ".join(dict.fromkeys(formats.count(spec.n_params) for spec, _ in seeds[0].stages)),
             *_memory(seeds[0].stages, machine),
             formats.flops(end.flops),
@@ -257,7 +255,7 @@ def _tuned(method: MethodConfig) -> str:
         return ", ".join([*method.tuned, *sorted(method.tunable.keys() - method.tuned.keys())])
     if tuning.is_open(method):
         return "to be chosen"
-    return ", ".join(f"{name} {value:g}" for name, value in method.tuned.items()) or MISSING
+    return ", ".join(f"{name} {value:g}" for name, value in method.tuned.items()) or formats.DASH
 
 
 def outlooks_of(session: Session) -> list[Outlook]:
@@ -276,12 +274,7 @@ def _changes(stages: Done) -> Iterator[str]:
     start = 0.0
     for spec, result in stages:
         if spec.grows_from is not None:
-            before, after = (ModelConfig(**m).sizes() for m in (spec.grows_from, spec.model))
-            sizes = [
-                f"{name} {before[name]} to {size}"
-                for name, size in after.items()
-                if before.get(name, size) != size
-            ]
+            sizes = [ModelConfig(**m).sizes() for m in (spec.grows_from, spec.model)]
             at = formats.percent(start / spec.budget_flops)
-            yield f"{', '.join(sizes) or 'no size'} at {at}"
+            yield f"{formats.changed(*sizes) or 'no size'} at {at}"
         start = result.end.flops

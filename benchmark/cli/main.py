@@ -38,6 +38,9 @@ SuiteName = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the suite to change.")
 ]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Arguments of the method.")
+]
 ResultsName = Annotated[
     str, typer.Argument(metavar="RESULTS", help="A folder such as results/cpu, or a suite's name.")
 ]
@@ -92,10 +95,7 @@ def plan(
     method: Methods = None,
     probe: Annotated[bool, typer.Option(help="Time a few steps to predict the duration.")] = True,
     machine: Annotated[
-        str | None,
-        typer.Option(
-            help="Predict time and cost there: a name in configs/machine, or a YAML file."
-        ),
+        str | None, typer.Option(help="Predict for this one: a name in configs/machine, or YAML.")
     ] = None,
 ) -> None:
     """Show what a suite would train and what it costs; train nothing."""
@@ -108,8 +108,7 @@ def plan(
     if machine is not None:
         there = load_machine(machine)
         elsewhere = Machine(there, is_compiled(config.run.compile, there.device))
-    session = Session(config)
-    out = console()
+    session, out = Session(config), console()
     outlooks = listing.outlooks_of(session)
     out.print(listing.matrix(session, outlooks, elsewhere))
     lines = list(listing.totals(session, outlooks, with_time=probe and elsewhere is None))
@@ -126,9 +125,7 @@ def doctor(
         str, typer.Argument(metavar="SUITE", help="What to train; gpu with CUDA, else cpu.")
     ] = "",
     overrides: Overrides = None,
-    write: Annotated[
-        Path | None, typer.Option(help="Write a machine file for plan --machine.")
-    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Machine file for plan --machine.")] = None,
 ) -> None:
     """Look whether this machine can train a suite, and measure how fast; exit code 1 if not.
 
@@ -143,18 +140,16 @@ def doctor(
     from benchmark.session.doctor import Doctor
     from benchmark.session.outlook import Machine, Outlook
 
-    config = _load(suite or ("gpu" if torch.cuda.is_available() else "cpu"), overrides, None)
+    config = _load(suite or ("gpu" if torch.cuda.is_available() else "cpu"), overrides)
     found = Doctor(config)
-    failed = [_tell(finding) for finding in found.examine()].count("failed")
-    if failed:
+    if "failed" in [_tell(finding) for finding in found.examine()]:
         raise typer.Exit(1)
     machine = found.measure("measured" if write is None else write.stem)
     for finding in found.speeds(machine):
         _tell(finding)
     outlooks = [Outlook(run, run.predicted(), 0) for run in found.runs]
-    machine_here = Machine(machine, found.compiles)
-    line = next(on_machine(config.protocol.precision, outlooks, machine_here))
-    typer.echo(f"suite {config.name} {line}")
+    here = Machine(machine, found.compiles)
+    typer.echo(f"suite {config.name} {next(on_machine(config.protocol.precision, outlooks, here))}")
     if write is not None:
         write.write_text(yaml.safe_dump(asdict(machine), sort_keys=False), encoding="utf-8")
         typer.echo(f"wrote {write}: growbench plan {config.name} --machine {write}")
@@ -171,12 +166,8 @@ def run(
     suite: SuiteName,
     overrides: Overrides = None,
     method: Methods = None,
-    executor: Annotated[
-        str | None, typer.Option(help="local (the default) or ray; short for run.executor.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="The Ray cluster, HOST:PORT; short for run.address.")
-    ] = None,
+    executor: Annotated[str | None, typer.Option(help="run.executor: local or ray.")] = None,
+    address: Annotated[str | None, typer.Option(help="run.address: HOST:PORT of Ray.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Train published runs, too.")] = False,
 ) -> None:
     """Train what is neither trained nor published yet and write the report.
@@ -191,9 +182,9 @@ def run(
     try:
         if executor != "ray":
             start_server()  # it imports what workers need while this process plans
-        named = {"executor": executor, "address": address}
+        named = {"executor": executor, "address": address, "published": "''" if again else None}
         settings = [f"run.{key}={value}" for key, value in named.items() if value is not None]
-        code = _run(out, _load(suite, [*(overrides or ()), *settings], method, again=again))
+        code = _run(out, _load(suite, [*(overrides or ()), *settings], method))
     except KeyboardInterrupt:
         typer.echo("growbench: interrupted; the same command goes on where it stopped", err=True)
         code = INTERRUPTED
@@ -205,9 +196,7 @@ def grow(  # noqa: PLR0913 - options of a command
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The folder of a checkpoint of transformers.")
     ],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Arguments of the method.")
-    ] = None,
+    arguments: Arguments = None,
     *,
     method: Annotated[
         str, typer.Option(help="A name in configs/method, a YAML file, or MODULE:CLASS.")
@@ -226,12 +215,14 @@ def grow(  # noqa: PLR0913 - options of a command
 
     Exit code 1 means that the method claims to keep the function, and does not.
     """
-    from benchmark.cli import grow as command
+    from benchmark.cli.grow import grow_checkpoint, show
     from benchmark.plan.reading import parse
-    from benchmark.pretrained.grow import Request
+    from benchmark.pretrained.grow import Plan, Request
 
-    request = Request(path, method, to, parse(arguments or ()), seed, architecture)
-    command.grow(request, out, console(), dry_run=dry_run, checks=not no_check, optimizer=optimizer)
+    plan = Plan(Request(path, method, to, parse(arguments or ()), seed, architecture))
+    show(plan, console())
+    if not dry_run:
+        grow_checkpoint(plan, out, console(), checks=not no_check, optimizer=optimizer)
 
 
 @app.command()
@@ -293,7 +284,6 @@ def tokenize(
 @app.command()
 def publish(
     results: ResultsName,
-    to: Annotated[Path, typer.Option(help="Where published results are.")] = Path("results"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite results of another version or plan.")
     ] = False,
@@ -301,22 +291,16 @@ def publish(
     """Check a finished suite, and copy records, report, tables and figures to results/SUITE."""
     from benchmark.session.publish import publish
 
-    for line in publish(_folder(results), to, replace=replace):
+    for line in publish(_folder(results), Path("results"), replace=replace):
         typer.echo(line)
 
 
 @app.command()
 def check(
     method: Annotated[
-        str,
-        typer.Argument(
-            metavar="METHOD",
-            help="A class, MODULE:CLASS; or a name in configs/method, or a YAML file.",
-        ),
+        str, typer.Argument(help="MODULE:CLASS, a name in configs/method, or a YAML file.")
     ],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
-    ] = None,
+    arguments: Arguments = None,
     optimizer: Annotated[
         str, typer.Option(metavar="MODULE:CLASS", help="Train with this instead of AdamW.")
     ] = "",
@@ -449,15 +433,8 @@ def _folder(results: str) -> Path:
 
 
 def _load(
-    name: str,
-    overrides: list[str] | None = None,
-    added: list[str] | None = None,
-    *,
-    again: bool = False,
+    name: str, overrides: list[str] | None = None, added: list[str] | None = None
 ) -> "SuiteConfig":
-    from dataclasses import replace
-
     from benchmark.plan.config import load_suite
 
-    suite = load_suite(name, overrides or (), added or ())
-    return replace(suite, run=replace(suite.run, published="")) if again else suite
+    return load_suite(name, overrides or (), added or ())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.base.errors import RecordError
-from benchmark.records.events import atomic_write_text, flatten, read_bytes
+from benchmark.records.events import atomic_write_text, differences, read_bytes
 from benchmark.records.folder import RUNS
 
 FILE = "plan.lock"
@@ -66,8 +66,7 @@ class Amendment:
         """Old and new value of whatever else differs, by dotted key."""
         methods = self.old["methods"].keys() & self.new["methods"].keys()
         was, now = (_amendable(plan, methods) for plan in (self.old, self.new))
-        keys = sorted(was.keys() | now.keys())
-        return {k: [was.get(k), now.get(k)] for k in keys if was.get(k) != now.get(k)}
+        return {key: list(values) for key, values in sorted(differences(was, now).items())}
 
     @property
     def marks(self) -> dict[str, str]:
@@ -101,6 +100,15 @@ class Lock:
     def current(self) -> Plan:
         """The plan in force."""
         return self.amendments[-1].new if self.amendments else self.first
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What to say beside each method whose runs changed after results could be seen."""
+        said: dict[str, list[str]] = {}
+        for amendment in self.amendments:
+            for method, mark in amendment.marks.items():
+                said.setdefault(method, []).append(mark)
+        return {method: "; ".join(marks) for method, marks in said.items()}
 
     def follows(self, other: "Lock") -> bool:
         """Whether this is the other plan, or that plan with amendments."""
@@ -205,12 +213,8 @@ def read(results_dir: Path) -> Lock:
 
 def unlike(old: Plan, new: Plan) -> list[str]:
     """What differs of that which all runs of a plan share, in words."""
-    was, now = (flatten({part: plan[part] for part in FIXED}) for plan in (old, new))
-    return [
-        f"{key} is {now.get(key)!r}, was {was.get(key)!r}"
-        for key in {**was, **now}
-        if was.get(key) != now.get(key)
-    ]
+    parts = ({part: plan[part] for part in FIXED} for plan in (old, new))
+    return [f"{key} is {now!r}, was {was!r}" for key, (was, now) in differences(*parts).items()]
 
 
 def _gained(old: Plan, new: Plan) -> dict[str, list[int]]:
@@ -224,10 +228,10 @@ def _gained(old: Plan, new: Plan) -> dict[str, list[int]]:
 
 
 def _amendable(plan: Plan, methods: Iterable[str]) -> dict[str, Any]:
-    """What an amendment may change but for seeds, by dotted key."""
+    """What an amendment may change but for seeds."""
     rest = {key: value for key, value in plan.items() if key not in (*FIXED, "methods")}
     settled = {m: {k: v for k, v in plan["methods"][m].items() if k != "seeds"} for m in methods}
-    return flatten(rest | {"methods": settled})
+    return rest | {"methods": settled}
 
 
 def _seeds(seeds: list[int]) -> str:

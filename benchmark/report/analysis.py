@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.records.folder import Suite, load_suite
+from benchmark.records.folder import load_suite
 from benchmark.records.lock import FILE, Lock, read
 from benchmark.report import factors, tables, tuning
 from benchmark.report.controls import Controls, controls, withheld
 from benchmark.report.conventions import conventions, speed_ups
 from benchmark.report.frames import Frames, frames
 from benchmark.report.leaks import Overlap, overlap, require_possible
-from benchmark.report.plan import amendments, marks
 from benchmark.report.verdicts import comparisons, verdicts, worse_than
 
 NOTE = "note.md"
@@ -28,16 +27,13 @@ class Analysis:
     words: dict[str, str]
     """Verdict of each method."""
 
-    withheld: dict[str, list[str]]
-    """Why a method may not be called better; only methods of which that is so."""
-
     lock: Lock | None
     """What was planned; None if nothing was written down before the first run."""
 
     overlap: Overlap
     """What held-out text shares with training text; empty if unknown."""
 
-    note: str = ""
+    note: str
     """What whoever published the results says of them, in Markdown."""
 
     tables: dict[str, pd.DataFrame] = field(repr=False)
@@ -50,24 +46,10 @@ def analyse_folder(results_dir: Path) -> Analysis:
     Raises:
         RecordError: the records are damaged or contradict one another, or there are none.
     """
-    note, lock = results_dir / NOTE, results_dir / FILE
-    return analyse(
-        load_suite(results_dir),
-        read(results_dir) if lock.is_file() else None,
-        overlap(results_dir),
-        note.read_text().strip() if note.is_file() else "",
-    )
-
-
-def analyse(
-    suite: Suite, lock: Lock | None = None, shared_text: Overlap | None = None, note: str = ""
-) -> Analysis:
-    """All tables of a suite, from its records and what lies beside them.
-
-    Raises:
-        RecordError: the records contradict one another, or there are none.
-    """
-    require_possible(suite, shared_text or {})
+    suite, note = load_suite(results_dir), results_dir / NOTE
+    lock = read(results_dir) if (results_dir / FILE).is_file() else None
+    shared_text = overlap(results_dir)
+    require_possible(suite, shared_text)
     data = frames(suite)
     found = controls(data)
     compared, faster = comparisons(data, found), speed_ups(data)
@@ -78,7 +60,7 @@ def analyse(
         "verdict": words,
         "worse_than": worse_than(compared),
         "withheld": {method: "; ".join(reasons) for method, reasons in doubts.items()},
-        "amended": marks(lock),
+        "amended": lock.marks if lock else {},
     }
     for name, texts in said.items():
         summary[name] = [texts.get(method, "") for method in summary.method]
@@ -92,10 +74,9 @@ def analyse(
         frames=data,
         controls=found,
         words=words,
-        withheld=doubts,
         lock=lock,
-        overlap=shared_text or {},
-        note=note,
+        overlap=shared_text,
+        note=note.read_text().strip() if note.is_file() else "",
         tables={"summary": summary}
         | {name: _ranked(table, summary) for name, table in by_method.items()}
         | _others(data, found, lock),
@@ -103,16 +84,18 @@ def analyse(
 
 
 def _others(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.DataFrame]:
-    """Tables that are not by method; the first five only if they have rows."""
-    tried, crossed = tuning.trials(data, found), factors.design(data, factors.cells(data))
-    of_some = {
-        "tuning": tuning.tuning(data, found, tried),
-        "tuning_trials": tried,
-        "main_effects": factors.main_effects(crossed),
-        "effect_shares": factors.shares(crossed),
-        "amendments": amendments(lock),
-    }
-    return {name: table for name, table in of_some.items() if len(table)} | {
+    """Tables that are not by method; those of tuning, factors and amendments if there are any."""
+    of_some: dict[str, pd.DataFrame] = {}
+    if data.methods("tuning"):
+        tried = tuning.trials(data, found)
+        of_some |= {"tuning": tuning.tuning(data, found, tried), "tuning_trials": tried}
+    crossed = factors.design(data, factors.cells(data))
+    if factors.varied(crossed):
+        of_some["main_effects"] = factors.main_effects(crossed)
+        of_some["effect_shares"] = factors.shares(crossed)
+    if lock and lock.amendments:
+        of_some["amendments"] = tables.amendments(lock)
+    return of_some | {
         "shared_compute": tables.shared_compute(data),
         "settings": tables.hyperparameters(data),
         "what_differs": tables.differing(data),
@@ -127,9 +110,4 @@ def _others(data: Frames, found: Controls, lock: Lock | None) -> dict[str, pd.Da
 def _ranked(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Rows in the order of the summary's methods."""
     rank = {method: i for i, method in enumerate(summary.method)}
-    return table.sort_values(
-        "method",
-        key=lambda methods: methods.map(rank).fillna(len(rank)),
-        kind="stable",
-        ignore_index=True,
-    )
+    return table.sort_values("method", key=lambda m: m.map(rank), kind="stable", ignore_index=True)

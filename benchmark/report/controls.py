@@ -170,16 +170,13 @@ def lacking(
 
 
 def _lost_seeds(frames: Frames, method: str, against: Iterable[str]) -> list[str]:
-    ours = {seed: row["status"] for seed, row in frames.rows_of(method).items()}
+    ours = frames.of(method).status
     reasons = [f"seed {seed} is {status}" for seed, status in ours.items() if status in ABSENT]
     for control in against:
-        theirs = {seed: row["status"] for seed, row in frames.rows_of(control).items()}
-        lost: dict[str, list[str]] = {}
-        for seed in ours:
-            if (status := theirs.get(seed, "not planned")) != "done":
-                lost.setdefault(status, []).append(str(seed))
-        reasons += [
-            f"`{control}` has no score at seed{'s' * (len(seeds) > 1)} {listed(seeds)} ({status})"
-            for status, seeds in lost.items()
-        ]
+        theirs = frames.of(control).status.reindex(ours.index, fill_value="not planned")
+        for status, lost in theirs[theirs != "done"].groupby(theirs, sort=False):
+            seeds = listed([str(seed) for seed in lost.index])
+            reasons.append(
+                f"`{control}` has no score at seed{'s' * (len(lost) > 1)} {seeds} ({status})"
+            )
     return reasons

@@ -88,7 +88,7 @@ def speed_ups(frames: Frames) -> pd.DataFrame:
 
 
 def _speed_up(frames: Frames, method: str, reference: str) -> Row:
-    ours, theirs = frames.rows_of(method), frames.rows_of(reference)
+    ours, theirs = frames.by_seed[method], frames.by_seed[reference]
     losses = {s: theirs[s]["curve_bpb"] for s in ours if theirs.get(s, {}).get("status") == "done"}
     control, costs = (
         [_cost(frames, runs[s], losses[s]) for s in losses] for runs in (theirs, ours)
@@ -170,7 +170,7 @@ def crossing_of_nothing(frames: Frames) -> float:
     """
     halves = frames.runs[(frames.runs.role == "rung") & (frames.runs.status == "done")]
     halves = halves[np.isclose(halves.budget_flops, frames.budget_flops / 2, rtol=0.01)]
-    scratch, ratios = frames.rows_of(SCRATCH), []
+    scratch, ratios = frames.by_seed.get(SCRATCH, {}), []
     for half in rows(halves):
         curve: Any = frames.curves.get(scratch.get(half["seed"], {}).get("run_id", ""))
         if curve is not None:

@@ -136,7 +136,7 @@ class Drawing:
     def minus_scratch(self, run: Row) -> Curve | None:
         """The curve of a run minus that of scratch with the same seed, if both have one."""
         frames = self.analysis.frames
-        scratch = frames.rows_of(SCRATCH).get(run["seed"], {})
+        scratch = frames.by_seed.get(SCRATCH, {}).get(run["seed"], {})
         own, its = (frames.curves.get(x.get("run_id", "")) for x in (run, scratch))
         return difference(own, its) if own and its else None
 
@@ -144,7 +144,7 @@ class Drawing:
         """Mean curve of each method that has one."""
         frames, found = self.analysis.frames, {}
         for method in frames.methods():
-            curves = map(curve_of, frames.rows_of(method).values())
+            curves = map(curve_of, frames.by_seed[method].values())
             found[method] = mean_curve([curve for curve in curves if curve])
         return {method: curve for method, curve in found.items() if len(curve)}
 

@@ -54,12 +54,10 @@ def main_effects(found: pd.DataFrame) -> pd.DataFrame:
 
     nan where the runs that finished cannot tell a level from the others.
     """
-    if not _factors(found):
-        return pd.DataFrame(columns=_EFFECTS)
-    terms = [column for factor in _factors(found) for column in _columns(found, factor)]
+    terms = [column for factor in varied(found) for column in _columns(found, factor)]
     fit = _Fit(found, terms)
     listed, free = [], 0
-    for factor in _factors(found):
+    for factor in varied(found):
         levels, finite = list(found[factor].dropna().unique()), np.isfinite(found.bpb)
         for level in levels:
             effect, error = (0.0, math.nan) if level == levels[0] else fit.effects[free]
@@ -74,9 +72,7 @@ def main_effects(found: pd.DataFrame) -> pd.DataFrame:
 
 def shares(found: pd.DataFrame) -> pd.DataFrame:
     """Share of the variance within seeds that each factor, and each pair of factors, explains."""
-    whole = {factor: _columns(found, factor) for factor in _factors(found)}
-    if not whole:
-        return pd.DataFrame(columns=_SHARES)
+    whole = {factor: _columns(found, factor) for factor in varied(found)}
     everything = [column for columns in whole.values() for column in columns]
     total, full = _Fit(found, []).residual, _Fit(found, everything)
     listed = []
@@ -118,7 +114,8 @@ def _explained(without: _Fit, with_it: _Fit) -> tuple[int, float]:
     return without.degrees - with_it.degrees, without.residual - with_it.residual
 
 
-def _factors(found: pd.DataFrame) -> list[str]:
+def varied(found: pd.DataFrame) -> list[str]:
+    """The factors of a design."""
     return [str(name) for name in found.columns if name not in ("seed", "bpb")]
 
 

@@ -106,14 +106,20 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
+def changed(small: Mapping[str, int], large: Mapping[str, int]) -> str:
+    """n_layer 1 to 2, d_ff 64 to 128."""
+    sizes = ((key, small.get(key), large[key]) for key in large)
+    return ", ".join(f"{key} {a} to {b}" for key, a, b in sizes if a != b)
+
+
 def plural(n: int, noun: str) -> str:
     """1 seed, 2 seeds."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def code(name: object) -> str:
-    """`name`."""
-    return f"`{name}`"
+def code(*names: object) -> str:
+    """`a`, `b` and `c`."""
+    return listed([f"`{name}`" for name in names])
 
 
 Column = tuple[str, Callable[[Any], str]]

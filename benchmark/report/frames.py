@@ -23,13 +23,13 @@ CURVE = ("flops", "tokens", "seconds", "bpb")
 """Where a curve may be read, and what there is to read."""
 
 _KEYS = ["run_id", "method", "role", "seed"]
-_WHERE = ["step", "tokens", "flops", "seconds"]
+WHERE = ["step", "tokens", "flops", "seconds"]
 _RUN = ["tunes", "trial", "n_seeds", "status", "error", "budget_flops", "train_bytes", "corpus",
-        "sizes", "n_params", "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs",
+        "sizes", "n_params", "n_params_nonembedding", *WHERE, "flops_unmasked", "epochs",
         "eval_seconds", "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb"]  # fmt: skip
-_POINT = [*_WHERE, "bpb", "phase"]
+_POINT = [*WHERE, "bpb", "phase"]
 _GROWTH = ["growth", "operator", "from_sizes", "to_sizes", "n_params_from", "n_params_to",
-           "start_flops", *_WHERE, "bpb_before", "bpb_after", "recovery_flops", "growth_flops",
+           "start_flops", *WHERE, "bpb_before", "bpb_after", "recovery_flops", "growth_flops",
            "growth_tokens", "growth_seconds", "state_policy"]  # fmt: skip
 _CHARGE = ["stage_id", "what", "flops", "flops_unmasked", "tokens", "steps", "seconds"]
 
@@ -87,9 +87,10 @@ class Frames:
         runs = self.of(method)
         return runs[~runs.status.isin(ABSENT)]
 
-    def rows_of(self, method: str) -> dict[int, Row]:
-        """The runs of one method as mappings, by seed."""
-        return {row["seed"]: row for row in self._rows.get(method, ())}
+    @cached_property
+    def by_seed(self) -> dict[str, dict[int, Row]]:
+        """The runs of each method as mappings, by seed."""
+        return {m: {row["seed"]: row for row in own} for m, own in grouped(self.runs).items()}
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
@@ -103,10 +104,6 @@ class Frames:
         """Mean validation bpb over the results of each method that has one."""
         scored = self.runs[~self.runs.status.isin(ABSENT)]
         return {str(m): float(bpb) for m, bpb in scored.groupby("method").val_bpb.mean().items()}
-
-    @cached_property
-    def _rows(self) -> dict[str, list[Row]]:
-        return grouped(self.runs)
 
     @cached_property
     def _by_method(self) -> dict[str, pd.DataFrame]:
@@ -129,15 +126,15 @@ def frames(suite: Suite) -> Frames:
         )
     config = _shared_config(suite)
     _require_same_text(suite)
-    runs = _table(suite, _run_rows, _RUN)
+    runs = gathered(suite, _run_rows, _RUN)
     runs["n_seeds"] = runs.groupby("method").run_id.transform("size")
     return Frames(
         suite=suite,
         budget_flops=float(config["protocol"]["budget_flops"]),
         runs=runs,
-        points=_table(suite, _point_rows, _POINT),
-        growths=_table(suite, _growth_rows, _GROWTH),
-        charges=_table(suite, lambda run: iter(run.of("charge")), _CHARGE),
+        points=gathered(suite, _point_rows, _POINT),
+        growths=gathered(suite, _growth_rows, _GROWTH),
+        charges=gathered(suite, lambda run: iter(run.of("charge")), _CHARGE),
     )
 
 
@@ -154,9 +151,10 @@ def grouped(table: pd.DataFrame, key: str = "method") -> dict[str, list[Row]]:
     return groups
 
 
-def _table(
+def gathered(
     suite: Suite, rows_of: Callable[[RunRecord], Iterator[Row]], names: list[str]
 ) -> pd.DataFrame:
+    """The rows of all runs in one table: whose they are, and what they say under these names."""
     filled = [
         {"run_id": run.run_id, "method": run.method, "role": run.role, "seed": run.seed}
         | {name: row.get(name) for name in names}
@@ -181,7 +179,7 @@ def _run_rows(run: RunRecord) -> Iterator[Row]:
     yield {
         "tunes": method.get("tunes", ""),
         "trial": method.get("trial"),
-        **{name: located.get(name, math.nan) for name in _WHERE},
+        **{name: located.get(name, math.nan) for name in WHERE},
         **{name: stage.get(name, math.nan) for name in ("n_params", "n_params_nonembedding")},
         **{name: run.events[0][name] for name in ("budget_flops", "corpus") if last},
         **({"train_bytes": run.train_bytes} if last else {}),
@@ -227,7 +225,7 @@ def _point_rows(run: RunRecord) -> Iterator[Row]:
         if event["kind"] == "evaluation":
             yield event | {"phase": "evaluation"}
         elif event["kind"] == "growth":
-            start = {name: event[name] - event[f"growth_{name}"] for name in _WHERE[1:]}
+            start = {name: event[name] - event[f"growth_{name}"] for name in WHERE[1:]}
             yield event | start | {"bpb": event["bpb_before"], "phase": "before"}
             yield event | {"bpb": event["bpb_after"], "phase": "after"}
 

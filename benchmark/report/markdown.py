@@ -5,7 +5,7 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import BEST_FIXED, SCRATCH
 from benchmark.report.formats import Column
 from benchmark.report.frames import Row, rows
-from benchmark.report.prose import answer, code, controls_of_all, n_seeds
+from benchmark.report.prose import answer, controls_of_all, n_seeds
 from benchmark.report.sections import APPENDIX, SECTIONS
 from benchmark.report.statistics import MIN_SEEDS, MIN_SEEDS_SIGNIFICANT, in_words
 from benchmark.report.warnings import tripwires
@@ -76,7 +76,7 @@ def reading(analysis: Analysis) -> str:
   intervals over seeds, from {MIN_SEEDS} seeds on, by a moderated t: with so few seeds a row's own
   variance is mostly luck, so it is shrunk towards what all rows have in common (Smyth 2004).
 - **{BEST_FIXED}**: the fixed size that does best at the whole budget on the *validation* split,
-  here {code([fixed.best_fixed or "none"])}, among {code(fixed.fixed)}.
+  here {formats.code(fixed.best_fixed or "none")}, among {formats.code(*fixed.fixed)}.
 - **speed-up over {SCRATCH}**: its compute over the method's, to the loss that {SCRATCH} of the same
   seed ends with, where every seed got there; never extrapolated. It leans low, as the method is
   read where its curve, not annealed yet, crosses that loss; below, both ends are annealed.

@@ -25,8 +25,8 @@ def answer(analysis: Analysis) -> str:
     if missing := analysis.controls.missing:
         have = "has" if len(missing) == 1 else "have"
         verdicts = [
-            f"**No verdict:** {code(missing)} {have} no finished run, and without its controls a "
-            "comparison shows nothing."
+            f"**No verdict:** {formats.code(*missing)} {have} no finished run, and without its "
+            "controls a comparison shows nothing."
         ]
     else:
         verdicts = [*_verdicts(analysis), _crossed(analysis), _oversize(analysis)]
@@ -60,21 +60,11 @@ def fixed_sizes(analysis: Analysis) -> pd.DataFrame:
     return fixed.sort_values("n_params", kind="stable", ignore_index=True)
 
 
-def code(names: Iterable[str]) -> str:
-    """`a`, `b` and `c`."""
-    return formats.listed([f"`{name}`" for name in names])
-
-
 def listed(items: Iterable[str]) -> str:
     """a, b, c and 2 more."""
     named = list(items)
     more = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
     return formats.listed([*named[:MOST_NAMED], *more])
-
-
-def is_crossed(analysis: Analysis) -> bool:
-    """Whether the suite is a crossed design."""
-    return "main_effects" in analysis.tables
 
 
 def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
@@ -92,7 +82,9 @@ def what_matters(effects: pd.DataFrame, shares: pd.DataFrame) -> str:
             f"`{row['level']}`, test bpb changes by {formats.gap(row, 'effect')}."
         )
     silent = [name for name in factors.term if name not in shown]
-    return " ".join([*sentences, *([f"No effect is shown of {code(silent)}."] if silent else [])])
+    return " ".join(
+        [*sentences, *([f"No effect is shown of {formats.code(*silent)}."] if silent else [])]
+    )
 
 
 def controls_of_all(analysis: Analysis) -> str:
@@ -222,7 +214,7 @@ def _verdicts(analysis: Analysis) -> list[str]:
 
 def _crossed(analysis: Analysis) -> str:
     """What the cells of a crossed design show together; the table judges each."""
-    if not is_crossed(analysis):
+    if "main_effects" not in analysis.tables:
         return ""
     together = what_matters(analysis.tables["main_effects"], analysis.tables["effect_shares"])
     n_cells = len(cells(analysis.frames))

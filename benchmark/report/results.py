@@ -6,32 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.records.folder import load_suite
-from benchmark.report.frames import Frames, frames
+from benchmark.report.frames import WHERE, Frames, frames, gathered
 
-_RUN = ("run_id", "suite", "method", "role", "seed")
-_WHERE = ("step", "tokens", "flops", "fraction", "seconds")
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "runs": (
-        *_RUN, "status", "error", "tunes", "trial", "corpus", "train_bytes", "budget_flops",
-        "n_params", "n_params_nonembedding", *_WHERE, "flops_unmasked", "epochs", "eval_seconds",
-        "peak_memory_bytes", "curve_bpb", "val_bpb", "test_bpb",
-    ),
-    "evaluations": (*_RUN, *_WHERE, "bpb"),
-    "losses": (*_RUN, *_WHERE, "loss", "lr"),
-    "growths": (
-        *_RUN, "growth", "operator", "state_policy", "n_params_from", "n_params_to", *_WHERE,
-        "bpb_before", "bpb_after", "recovery_flops", "growth_flops", "growth_tokens",
-        "growth_seconds",
-    ),
-}  # fmt: skip
-"""Names of the columns, by frame; docs/results.md tells what each holds."""
+SIZES = {"sizes": "", "from_sizes": "from_", "to_sizes": "to_"}
+"""Columns that become one column per size, and the prefixes of these."""
 
-SIZES = {
-    "runs": {"sizes": ""},
-    "growths": {"from_sizes": "from_", "to_sizes": "to_"},
-}
-"""Columns of sizes, which become one column per size, and the prefixes of these."""
-
+UNTOLD = ("n_seeds", "phase", "start_flops", *SIZES)
+"""Columns that only reports need."""
 
 SHOWN = 10
 """Methods that a summary names."""
@@ -76,26 +57,19 @@ def load_results(folder: str | Path) -> Results:
         RecordError: there are no records, or they are damaged or contradict one another.
     """
     data = frames(load_suite(Path(folder)))
-    losses = [
-        {"run_id": run.run_id, "method": run.method, "role": run.role, "seed": run.seed, **event}
-        for run in data.suite.runs
-        for event in run.of("train")
-    ]
-    evaluations = data.points[data.points.phase == "evaluation"]
+    losses = gathered(data.suite, lambda run: iter(run.of("train")), [*WHERE, "loss", "lr"])
     return Results(
-        runs=_tidy(data, "runs", data.runs),
-        evaluations=_tidy(data, "evaluations", evaluations),
-        losses=_tidy(data, "losses", pd.DataFrame(losses, columns=list(COLUMNS["losses"]))),
-        growths=_tidy(data, "growths", data.growths),
+        runs=_tidy(data, data.runs.astype({"trial": "Int64"})),
+        evaluations=_tidy(data, data.points[data.points.phase == "evaluation"]),
+        losses=_tidy(data, losses),
+        growths=_tidy(data, data.growths),
     )
 
 
-def _tidy(data: Frames, name: str, table: pd.DataFrame) -> pd.DataFrame:
-    described = table.assign(suite=data.suite.name, fraction=table.flops / data.budget_flops)
-    if "trial" in described:
-        described["trial"] = described.trial.astype("Int64")
-    parts = [described.reset_index(drop=True)[list(COLUMNS[name])]]
-    for column, prefix in SIZES.get(name, {}).items():
+def _tidy(data: Frames, table: pd.DataFrame) -> pd.DataFrame:
+    told = table.drop(columns=list(UNTOLD), errors="ignore").reset_index(drop=True)
+    parts = [told.assign(suite=data.suite.name, fraction=told.flops / data.budget_flops)]
+    for column in table.columns.intersection(list(SIZES)):
         sizes = [sizes if isinstance(sizes, dict) else {} for sizes in table[column]]
-        parts.append(pd.DataFrame(sizes).convert_dtypes().add_prefix(prefix))
+        parts.append(pd.DataFrame(sizes).convert_dtypes().add_prefix(SIZES[column]))
     return pd.concat(parts, axis="columns")

@@ -13,7 +13,6 @@ from benchmark.report.frames import grouped, rows
 from benchmark.report.leaks import splits
 from benchmark.report.prose import (
     fixed_sizes,
-    is_crossed,
     listed,
     n_seeds,
     what_matters,
@@ -164,7 +163,7 @@ def growth_events(analysis: Analysis) -> list[str]:
 
 def factors(analysis: Analysis) -> list[str]:
     """Main effects of a crossed design; nothing where there is none."""
-    if not is_crossed(analysis):
+    if "main_effects" not in analysis.tables:
         return []
     effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
     return [

@@ -1,14 +1,15 @@
 """The numbers of every table, unrounded; each becomes a CSV file and, formatted, part of a page."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from benchmark.records.events import flatten
+from benchmark.records.lock import Lock
 from benchmark.report.controls import BEST_FIXED, SCRATCH, Controls
-from benchmark.report.formats import listed
+from benchmark.report.formats import changed, listed
 from benchmark.report.frames import Frames, Row, grouped, rows
 from benchmark.report.statistics import mean_interval
 
@@ -127,6 +128,27 @@ def environment(frames: Frames) -> pd.DataFrame:
     return table.groupby(["key", "value"], as_index=False).count()
 
 
+def amendments(lock: Lock) -> pd.DataFrame:
+    """Every change of the plan, oldest first."""
+    return pd.DataFrame(
+        [
+            {
+                "date": amendment.date,
+                "results": amendment.results,
+                "added": _seeds(amendment.added),
+                "removed": _seeds(amendment.removed),
+                "changed": ", ".join(amendment.changed),
+            }
+            for amendment in lock.amendments
+        ]
+    )
+
+
+def _seeds(by_method: Mapping[str, Iterable[int]]) -> str:
+    """Such as "net2net 3 4; stacking 3"."""
+    return "; ".join(f"{m} {' '.join(map(str, seeds))}" for m, seeds in by_method.items())
+
+
 def literal(value: object) -> str:
     """A setting as text, the same on every machine."""
     if isinstance(value, float):
@@ -184,12 +206,6 @@ def _differences(compared: list[Row]) -> Row:
             empty = "" if name == "control" else math.nan
             cells[key] = row[name] if row is not None else empty
     return cells
-
-
-def changed(small: Row, large: Row) -> str:
-    """Such as "n_layer 1 to 2"."""
-    sizes = ((key, small.get(key), large[key]) for key in large)
-    return ", ".join(f"{key} {a} to {b}" for key, a, b in sizes if a != b)
 
 
 def _factors(small: Row, large: Row) -> str:

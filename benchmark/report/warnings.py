@@ -10,8 +10,6 @@ from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
 from benchmark.report.frames import rows
 from benchmark.report.leaks import PLAUSIBLE_BPB, splits
-from benchmark.report.plan import marks
-from benchmark.report.prose import code
 
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
@@ -34,7 +32,7 @@ def tripwires(analysis: Analysis) -> list[str]:
         f"**Controls that failed:** {_runs(controls)}. Pairs with these seeds are left out, which "
         "may favour a method: none that lost one is called better.": controls,
         f"**Repeated data, up to {repeated.epochs.max():.2f} epochs:** "
-        f"{code(repeated.method.unique())}.": repeated,
+        f"{formats.code(*repeated.method.unique())}.": repeated,
         f"**Implausible, suspect leakage: below {PLAUSIBLE_BPB} bpb:** {_runs(leaked)}.": leaked,
     }
     others = (_shared, _dropped, _copied, _tuned, _own, _registered)
@@ -83,7 +81,7 @@ def _tuned(analysis: Analysis) -> list[str]:
     chances = list(zip(ledger.trials, ledger.budget_share, ledger.seeds, strict=True))
     usual = max(chances, key=chances.count)
     unequal = [m for m, chance in zip(ledger.method, chances, strict=True) if chance != usual]
-    return [f"**Unequal tuning:** {code(unequal)}."] if unequal else []
+    return [f"**Unequal tuning:** {formats.code(*unequal)}."] if unequal else []
 
 
 def _own(analysis: Analysis) -> list[str]:
@@ -109,7 +107,7 @@ def _registered(analysis: Analysis) -> list[str]:
             "here follow the moderated t, which came later. The ordinary interval stands beside "
             "each difference below."
         )
-    if changed := marks(lock):
+    if changed := lock.marks:
         listed = formats.listed([f"`{method}` ({mark})" for method, mark in changed.items()])
         found.append(f"**Changed after results were seen:** {listed}.")
     return found

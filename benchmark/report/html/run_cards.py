@@ -1,4 +1,4 @@
-"""What the page tells of each run, as pairs of text: result, growths, card, provenance."""
+"""What the page tells of each run, as pairs of text: result, card, settings, provenance."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +10,7 @@ from benchmark.records.folder import RunRecord, grouped
 from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.frames import Row, rows
-from benchmark.report.frames import grouped as grouped_rows
-from benchmark.report.tables import changed, literal
+from benchmark.report.tables import literal
 
 Section = tuple[str, Mapping[str, Any]]
 """A title, and names with their values."""
@@ -21,11 +20,10 @@ def run_cards(analysis: Analysis) -> Row:
     """All runs, and the sections they are made of: most are shared, so each is written once."""
     pool: dict[tuple[tuple[str, str], ...], int] = {}
     found = {row["run_id"]: row for row in rows(analysis.frames.runs)}
-    growths = grouped_rows(analysis.frames.growths, "run_id")
     runs = []
     for run in analysis.frames.suite.runs:
         row, references = found[run.run_id], []
-        for title, values in _sections(run, row, growths.get(run.run_id, [])):
+        for title, values in _sections(run, row):
             if values:
                 references.append((title, pool.setdefault(_fields(values), len(pool))))
         keys = ("method", "role", "seed", "status", "error")
@@ -33,15 +31,12 @@ def run_cards(analysis: Analysis) -> Row:
     return {"runs": runs, "sections": list(pool)}
 
 
-def _sections(run: RunRecord, row: Row, growths: list[Row]) -> Iterator[Section]:
+def _sections(run: RunRecord, row: Row) -> Iterator[Section]:
     yield "Result", _result(row)
-    for growth in growths:
-        yield f"Growth {growth['growth']}", _growth(growth)
     yield from _card(run)
     for part in ("method", "workload", "protocol"):
         if part in run.config:
             yield f"Configuration: {part}", run.config[part]
-    yield "Stages", _stages(run)
     yield from _provenance(run)
 
 
@@ -66,24 +61,6 @@ def _result(row: Row) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items() if value}
 
 
-def _growth(row: Row) -> dict[str, str]:
-    return {
-        "operator": str(row["operator"]),
-        "changed": changed(row["from_sizes"], row["to_sizes"]) or "none (same size)",
-        "parameters": f"{_exact(row['n_params_from'])} to {_exact(row['n_params_to'])}",
-        "at step": _exact(row["step"]),
-        "at FLOPs": formats.flops(row["flops"]),
-        "bpb before": formats.bpb(row["bpb_before"]),
-        "bpb after": formats.bpb(row["bpb_after"]),
-        "jump": formats.difference(row["bpb_after"] - row["bpb_before"]),
-        "FLOPs until recovered": formats.flops(row["recovery_flops"]),
-        "FLOPs of growing": formats.flops(row["growth_flops"]),
-        "tokens of growing": formats.count(row["growth_tokens"]),
-        "time of growing": formats.seconds(row["growth_seconds"]),
-        "Adam state": str(row["state_policy"]),
-    }
-
-
 def _card(run: RunRecord) -> Iterator[Section]:
     """The reporting card; of one with a gap, which gap it is."""
     try:
@@ -93,14 +70,6 @@ def _card(run: RunRecord) -> Iterator[Section]:
         return
     for title, fields in found.items():
         yield f"Card: {title}", fields
-
-
-def _stages(run: RunRecord) -> dict[str, str]:
-    return {
-        f"stage {stage['stage']}": f"{stage['stage_id']}, {_exact(stage['n_params'])} parameters, "
-        f"{_exact(stage['n_steps'])} steps from step {_exact(stage['step'])}"
-        for stage in run.of("stage")
-    }
 
 
 def _provenance(run: RunRecord) -> Iterator[Section]:
@@ -124,7 +93,3 @@ def _fields(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
-
-
-def _exact(value: float) -> str:
-    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -5,7 +5,7 @@
   const drawer = document.getElementById("drawer");
   const at = (name) => document.getElementById(`drawer-${name}`);
   const runs = new Map(DATA.runs.map((run) => [`#run-${run.id}`, run]));
-  const CLOSED = /^(Configuration|Stages|Provenance|Packages)/;
+  const CLOSED = /^(Configuration|Provenance|Packages)/;
 
   const section = ([title, number]) => {
     const list = make("dl");
