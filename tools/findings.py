@@ -186,8 +186,8 @@ def _scope(analysis: Analysis, at: str) -> str:
         f"{formats.flops(frames.budget_flops)} training FLOPs, {target.train_bytes / 1e6:.1f} MB "
         f"of {target.corpus} text and {formats.plural(n_seeds(analysis), 'seed')}: suite "
         f"[{frames.suite.name}]({at}{frames.suite.name}/report.md). Do not conclude anything about "
-        "larger models, other text or budgets, nor from ranks between methods that grow other sizes "
-        "or at other times. Less is better; brackets are 95 % intervals over seeds."
+        "larger models, other text or budgets, nor from ranks between methods that grow other "
+        "sizes or at other times. Less is better; brackets are 95 % intervals over seeds."
     )
 
 
