@@ -3,18 +3,17 @@
 It is made for honest accidents and edited numbers: files that changed after they were published,
 runs that went missing or were not planned, settings that one run has for itself, compute that does
 not add up, scores that their own nats contradict, a page that its records do not give, a crippled
-control. Formulas are written down again, intervals come from scipy, sums from `math.fsum`. Somebody
-who forges all records consistently passes, and whether training took place cannot be seen (ADR
-0023); causality, normalisation and cost of a method are for its contract.
+control. Intervals come from scipy, sums from `math.fsum`; what a step costs is taken as stated.
+Somebody who forges all records consistently passes, and whether training took place cannot be seen
+(ADR 0023); causality, normalisation and cost of a method are for its contract.
 
-    evidence.py    what is looked at, and how findings are said
-    files.py       checksums; the report against the records
-    plan.py        what was planned, and what of it has ended
-    parameters.py  tensors of every model
-    ledger.py      compute by formula; budget; epochs
-    scores.py      bpb from nats; same text
-    headline.py    means, differences and intervals of the report
-    band.py        scratch is not crippled
+    evidence.py  what is looked at, and how findings are said
+    files.py     checksums; the report against the records
+    plan.py      what was planned, and what of it has ended
+    ledger.py    parameters; compute from steps; budget; epochs
+    scores.py    bpb from nats; same text
+    headline.py  means, differences and intervals of the report
+    band.py      scratch is not crippled
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.audit import band, files, headline, ledger, parameters, plan, scores
+from benchmark.audit import band, files, headline, ledger, plan, scores
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.errors import RecordError
 from benchmark.base.paths import display_path
@@ -31,7 +30,7 @@ from benchmark.records.folder import SUITE, SUMS
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,
     "seeds": plan.seeds,
-    "parameters": parameters.parameters,
+    "parameters": ledger.parameters,
     "charges": ledger.charges,
     "totals": ledger.totals,
     "budget": ledger.budget,
