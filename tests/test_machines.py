@@ -63,7 +63,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageSpec:
 
 
 def test_a_probe_prices_steps_and_what_is_scored(spec: StageSpec) -> None:
-    probe, last = Probe("cpu"), replace(spec, splits=("val", "test"))
+    probe, last = Probe(), replace(spec, splits=("val", "test"))
     curve, more = probe.seconds(spec, 0), scored_steps(last) / scored_steps(spec)
     assert probe.seconds(last, 0) == pytest.approx(more * curve)
     assert probe.seconds(spec, 20) - curve == pytest.approx(2 * (probe.seconds(spec, 10) - curve))

@@ -162,7 +162,7 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
         if found := own_schedule(asdict(method)):
             yield f"own schedule: {name}: {found}"
     if with_time and left:
-        seconds = duration(outlooks, Probe(session.device).seconds, session.workers)
+        seconds = duration(outlooks, Probe().seconds, session.workers)
         yield (
             f"predicted time for the {formats.plural(len(left), 'stage')} left: "
             f"{formats.seconds(seconds)} with "

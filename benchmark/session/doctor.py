@@ -6,11 +6,10 @@ Nothing is downloaded, and nothing kept but compiled code. What is measured fill
 import itertools
 import os
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -28,17 +27,14 @@ from benchmark.plan.spec import StageSpec
 from benchmark.plan.suite import plan
 from benchmark.records.provenance import cpu_model
 from benchmark.report import formats
-from benchmark.session.outlook import Machine, first_fit, step_clock
-from benchmark.stage.process import prepare_process, wait_for
-from benchmark.training.baseline import Plain
+from benchmark.session.outlook import Machine, median_seconds, step_seconds
+from benchmark.stage.process import prepare_process
 from benchmark.training.memory import device_bytes
 
 GPU = Path("/dev/nvidia0")
 """By this Linux shows that there is an NVIDIA GPU, whatever its driver can do."""
 
 STEPS = 20
-MOST_SECONDS = 30.0
-"""Of these steps, where they take long; one is measured in any case."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,8 @@ class Doctor:
         before = compile_seconds() if self.compiles else 0.0
         specs = self._narrow_and_wide()
         for kind, (d_model, spec) in itertools.product(kinds, specs.items()):
-            step = step_seconds(spec, is_compiled=kind == "compiled")
+            compiles = kind == "compiled"
+            step = step_seconds(spec, spec.batch_size, STEPS, updates=True, compiles=compiles)
             share = spec.step_flops / step / peak[precision]
             utilisation[kind][str(d_model)] = min(1.0, _rounded(share))
         spent = compile_seconds() - before if self.compiles else 0.0
@@ -232,39 +229,12 @@ def _why_cuda_fails() -> str:
     )
 
 
-def step_seconds(spec: StageSpec, *, is_compiled: bool) -> float:
-    """Median seconds of whole training steps of a stage's model, on random bytes."""
-    set_float32_products(spec.precision)
-    device, random, method = torch.device(spec.device), torch.Generator().manual_seed(0), Plain()
-    fit = replace(first_fit(spec, device, random), is_compiled=is_compiled)
-    method.begin(fit)
-    n_windows = spec.batch_size // spec.micro_batches(device_bytes(spec.device))
-    shape = n_windows, fit.model.config.seq_len + 1
-    batch = torch.randint(fit.model.config.vocab_size, shape, generator=random).to(device)
-    times, clock = list[float](), step_clock(spec.device)
-    while len(times) < 1 + STEPS and (sum(times) < MOST_SECONDS or not times[1:]):
-        started = clock()
-        with torch.autocast(spec.device, torch.bfloat16, enabled="bf16" in spec.precision):
-            loss = method(batch)
-        loss.backward()
-        method.update()
-        wait_for(device)
-        times.append(clock() - started)
-    return statistics.median(times[1:]) * spec.batch_size / n_windows
-
-
 def product_rate(device: str, precision: str) -> float:
     """FLOP/s of a large product of matrices."""
     set_float32_products(precision)
     n, dtype = 8192 if device == "cuda" else 1024, torch.float32
     x = torch.ones(n, n, device=device, dtype=torch.bfloat16 if "bf16" in precision else dtype)
-    times, clock = list[float](), step_clock(device)
-    for _ in range(STEPS):
-        started = clock()
-        torch.mm(x, x)
-        wait_for(x.device)
-        times.append(clock() - started)
-    return 2 * n**3 / statistics.median(times)
+    return 2 * n**3 / median_seconds(lambda: torch.mm(x, x), x.device, STEPS)
 
 
 def _rounded(x: float) -> float:

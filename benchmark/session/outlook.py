@@ -4,15 +4,15 @@
 machine busy now need not do so later. What a method computes between its stages, and the start of
 processes, are left out. `Machine` is for a machine that is not there: a step takes the time of its
 arithmetic at a share of the machine's peak that rises with d_model or, if that is longer, the time
-to launch the operations of its blocks. Scoring is in float32 whatever the products of training are:
-it takes a forward pass as there, and float32 products on top.
+to launch the operations of its blocks. Scoring takes a third of training on the same text. It is in
+float32 whatever the products of training are, so a machine adds float32 products to that.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from benchmark.plan.run import Run
 from benchmark.plan.spec import Done, StageSpec
 from benchmark.stage.checkpoint import StageStore
 from benchmark.stage.process import wait_for
-from benchmark.training.baseline import Fit, mean_nats
+from benchmark.training.baseline import Fit, Plain
 from benchmark.training.memory import keep_freed_memory
 from benchmark.training.optim import OptimizerConfig, RateCurve, gradient_powers
 from benchmark.training.shortage import first_that_fits, halvings
@@ -37,7 +37,10 @@ from benchmark.training.shortage import first_that_fits, halvings
 T = TypeVar("T")
 
 MOST_TOKENS = 2**15
-SCORED_TOKENS = 2**11
+"""Of a batch that is timed before anything runs."""
+
+MOST_SECONDS = 30.0
+"""Of several steps, where they take long; one is timed in any case."""
 
 
 @dataclass(frozen=True)
@@ -104,23 +107,20 @@ def scored_steps(spec: StageSpec) -> float:
 
 
 class Probe:
-    """Measures a step of every distinct model once, and what scoring takes, on this machine."""
+    """Times a step of every distinct model once, on this machine."""
 
-    def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
-        self.measured: dict[str, tuple[float, float]] = {}
+    def __init__(self) -> None:
+        self.measured: dict[str, float] = {}
         torch.set_num_threads(1)  # as a worker does
         keep_freed_memory()
 
     def seconds(self, spec: StageSpec, n_steps: int) -> float:
         """Predicted seconds of a stage of `n_steps` steps."""
         key = repr((spec.model_class, spec.model, spec.frozen, spec.batch_size, spec.precision))
-        if not self.measured:
-            _probed(spec, self.device)  # whatever is first waits for libraries
         if key not in self.measured:
-            self.measured[key] = _probed(spec, self.device)
-        training, scoring = self.measured[key]
-        return training * n_steps + scoring * scored_steps(spec)
+            n_windows = min(spec.batch_size, MOST_TOKENS // int(spec.model["seq_len"]))
+            self.measured[key] = step_seconds(spec, max(1, n_windows), n_steps=1)
+        return self.measured[key] * (n_steps + scored_steps(spec) / 3)
 
 
 @dataclass(frozen=True)
@@ -184,49 +184,24 @@ def _figure(machine: str, what: str, table: Mapping[str, T], by: str, key: str) 
     return table[key]
 
 
-def step_clock(device: str) -> Callable[[], float]:
-    """What steps are timed by: on a CPU its own time, whatever else keeps the machine busy."""
-    return time.process_time if device == "cpu" else time.perf_counter
+def step_seconds(
+    spec: StageSpec, n_windows: int, n_steps: int, *, updates: bool = False, compiles: bool = False
+) -> float:
+    """Median seconds of training steps of a stage's model, on random bytes.
 
-
-def _probed(spec: StageSpec, device: torch.device) -> tuple[float, float]:
-    """Seconds of a training step, and of scoring what it reads, in larger batches.
-
-    The update is left out: it takes little, and the first one waits for the import of a compiler.
+    Args:
+        spec: of the stage.
+        n_windows: to time at once; fewer where memory is short.
+        n_steps: to time, after a first one that waits for libraries.
+        updates: whether the optimizer's part is timed; its first step imports a compiler.
+        compiles: whether the model is compiled.
     """
     set_float32_products(spec.precision)
-    random, clock = torch.Generator().manual_seed(0), step_clock(device.type)
-    model = first_fit(spec, device, random).model
-    seq_len, is_half = model.config.seq_len, spec.precision == "bf16-mixed"
-    for name in spec.frozen:
-        model.get_parameter(name).requires_grad_(False)
-
-    def seconds(n: int, *, learns: bool = True) -> float:
-        batch = torch.randint(model.config.vocab_size, (n, seq_len + 1), generator=random)
-        batch, started = batch.to(device), clock()
-        with (
-            torch.set_grad_enabled(learns),
-            torch.autocast(device.type, torch.bfloat16, enabled=is_half and learns),
-        ):
-            loss = mean_nats(model, batch)
-        if learns:
-            loss.backward()
-        wait_for(device)
-        return (clock() - started) * spec.batch_size / n
-
-    most = [min(spec.batch_size, MOST_TOKENS // seq_len)]
-    most += [min(int(spec.measure["batch_size"]), SCORED_TOKENS // seq_len)]
-    trained, scored = (halvings(max(1, n)) for n in most)
-    scoring = first_that_fits(scored, partial(seconds, learns=False))  # first, as it warms up, too
-    return first_that_fits(trained, seconds), scoring
-
-
-def first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) -> Fit:
-    """What a new model of the stage would be trained from."""
+    device, random, method = torch.device(spec.device), torch.Generator().manual_seed(0), Plain()
     cls = import_class(spec.model_class, Transformer, "model_class")
     model = cls(ModelConfig(**spec.model), generator=random).to(device)
     optimizer = OptimizerConfig(**spec.optimizer)
-    return Fit(
+    method.begin(Fit(
         model=model,
         moments=Moments.zeros(model, gradient_powers(optimizer)),
         frozen=spec.frozen,
@@ -234,4 +209,31 @@ def first_fit(spec: StageSpec, device: torch.device, random: torch.Generator) ->
         rate=RateCurve(peak=1e-4, warmup_flops=1.0, decay=None),
         budget_flops=spec.budget_flops,
         step_flops=spec.step_flops,
-    )
+        is_compiled=compiles,
+    ))  # fmt: skip
+
+    def seconds(n: int) -> float:
+        shape = n, model.config.seq_len + 1
+        batch = torch.randint(model.config.vocab_size, shape, generator=random).to(device)
+
+        def step() -> None:
+            with torch.autocast(spec.device, torch.bfloat16, enabled="bf16" in spec.precision):
+                loss = method(batch)
+            loss.backward()
+            if updates:
+                method.update()
+
+        return median_seconds(step, device, n_steps) * spec.batch_size / n
+
+    return first_that_fits(halvings(n_windows), seconds)
+
+
+def median_seconds(work: Callable[[], object], device: torch.device, n: int) -> float:
+    """Of `n` times, after a first one: on a CPU its own, whatever else keeps the machine busy."""
+    times, clock = list[float](), time.process_time if device.type == "cpu" else time.perf_counter
+    while len(times) < 1 + n and (sum(times) < MOST_SECONDS or not times[1:]):
+        started = clock()
+        work()
+        wait_for(device)
+        times.append(clock() - started)
+    return statistics.median(times[1:])
