@@ -11,6 +11,7 @@ from benchmark.base.errors import ConfigError
 from benchmark.cli.listing import outlooks_of, totals
 from benchmark.plan.config import FactorsConfig, SuiteConfig, load_method, load_suite
 from benchmark.plan.factors import design
+from benchmark.plan.reading import filled
 from benchmark.plan.run import Run
 from benchmark.plan.suite import plan
 from benchmark.session.session import Session
@@ -104,15 +105,19 @@ def test_a_method_that_grows_twice_is_left_out() -> None:
         ({"at": [0.5, 0.5]}, r"factors\.at must have distinct levels"),
         ({"operator": ["stackin"]}, "did you mean stacking"),
         ({"operator": ["scratch"]}, r"every level must grow, but not: \['scratch'\]"),
-        ({"state_policy": ["keep"]}, "state_policy: every level must be one of"),
-        ({"at": [1.0]}, r"must lie in \[0, 1\)"),
-        ({"factor": [1.0]}, "must be larger than 1"),
+        ({"state_policy": ["keep"]}, r"state_policy: allowed are \['reset', .* got \['keep'\]"),
         ({"rewarm": {}}, r"factors\.rewarm must have"),
     ],
 )
 def test_refuses_levels_that_do_not_exist(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         runs(crossed(**changes))
+
+
+@pytest.mark.parametrize("name", ["at", "factor"])
+def test_refuses_levels_out_of_range(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}\[0\] must be a number in"):
+        filled(FactorsConfig, ("", {name: [1.0]}))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from benchmark.growth.grow import grow
 from benchmark.growth.operator import Moments, Resources, StatePolicy
 from benchmark.model.cost import Position
 from benchmark.model.transformer import Transformer
-from benchmark.records.card import card
+from benchmark.records.card import NONE, card
 from benchmark.records.folder import load_suite
 from benchmark.stage.checkpoint import State, load_state, save_state
 from benchmark.training.optim import (
@@ -161,8 +161,8 @@ def test_an_optimizer_comes_from_another_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for run in load_suite(tmp_path / "results/local/tiny").runs:
         assert run.status == "done"
-        found = card(run)["optimizer"]
-        assert (found["name"], found["args"]) == ("theirs:Momentum", {"momentum": 0.9})
-        assert "beta1" not in found
+        assert card(run)["run"]["error"] == NONE
+        found = run.config["protocol"]["optimizer"]
+        assert (found["target"], found["args"]) == ("theirs:Momentum", {"momentum": 0.9})
         losses = [record["loss"] for record in run.of("train")]
         assert losses[-1] < losses[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmark.base.errors import ConfigError
 from benchmark.data.synthetic import MarkovSource
+from benchmark.plan.reading import filled
 
 SOURCE = MarkovSource()
 SIZE = 400_000
@@ -88,16 +89,16 @@ def test_the_text_is_a_function_of_the_seed_and_grows_at_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "key"),
+    ("sizes", "words"),
     [
-        ({"order": 0}, "corpus.markov.order"),
-        ({"n_symbols": 1}, "corpus.markov.n_symbols"),
-        ({"n_symbols": 200}, "corpus.markov.n_symbols"),
-        ({"n_favoured": 0}, "corpus.markov.n_favoured"),
-        ({"weight": -1}, "corpus.markov.weight"),
+        ({"order": 0}, "order must be a whole number"),
+        ({"n_symbols": 1}, "n_symbols must be a whole number"),
+        ({"n_symbols": 200}, "n_symbols must be a whole number"),
+        ({"n_favoured": 0}, "n_favoured must be a whole number"),
+        ({"weight": -1}, "weight must be a whole number"),
         ({"order": 4}, "corpus.markov: n_symbols"),
     ],
 )
-def test_an_impossible_source_is_refused_by_key(sizes: dict[str, int], key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        MarkovSource(**sizes)
+def test_an_impossible_source_is_refused_by_key(sizes: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        filled(MarkovSource, ("", sizes))

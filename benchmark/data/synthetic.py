@@ -12,15 +12,16 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, islice
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from benchmark.base.annotations import Count, In, Size
 from benchmark.base.errors import ConfigError
 from benchmark.base.seeding import generator
 
 _FIRST = ord("a")  # symbols are consecutive byte values from here
-_MAX_SYMBOLS = 256 - _FIRST
 _MAX_CONTEXTS = 1 << 12
 _BURN_IN = 1000  # symbols thrown away before the text starts
 
@@ -29,29 +30,22 @@ _BURN_IN = 1000  # symbols thrown away before the text starts
 class MarkovSource:
     """The chain; by default 1.88 bits per byte, against 3.97 for a predictor without context."""
 
-    order: int = 2
+    order: Size = 2
     """Bytes of context the next byte depends on."""
 
-    n_symbols: int = 16
+    n_symbols: Annotated[int, In("[2, 159]")] = 16
     """Different bytes that occur, from "a" upwards."""
 
-    n_favoured: int = 3
+    n_favoured: Size = 3
     """Symbols each context favours, drawn with replacement."""
 
-    weight: int = 80
+    weight: Count = 80
     """Odds of one favoured draw against one count for every symbol."""
 
     seed: int = 0
     """Of the transition table and of the text."""
 
     def __post_init__(self) -> None:
-        for name, least in {"order": 1, "n_symbols": 2, "n_favoured": 1, "weight": 0}.items():
-            if (value := getattr(self, name)) < least:
-                raise ConfigError(f"corpus.markov.{name} must be at least {least}, got {value}")
-        if self.n_symbols > _MAX_SYMBOLS:
-            raise ConfigError(
-                f"corpus.markov.n_symbols must be at most {_MAX_SYMBOLS}, got {self.n_symbols}"
-            )
         if (contexts := self.n_symbols**self.order) > _MAX_CONTEXTS:
             raise ConfigError(
                 f"corpus.markov: n_symbols ** order must be at most {_MAX_CONTEXTS}, got {contexts}"

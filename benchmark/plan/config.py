@@ -159,10 +159,10 @@ class FactorsConfig:
     rewarm: dict[str, Rewarm] = field(default_factory=dict[str, Rewarm])
     """Learning rate after growth, by the level's name."""
 
-    at: list[float] = field(default_factory=list[float])
+    at: list[Annotated[float, In("[0, 1)")]] = field(default_factory=list[float])
     """Fractions of C* at which to grow."""
 
-    factor: list[float] = field(default_factory=list[float])
+    factor: list[Annotated[float, In("(1, inf)")]] = field(default_factory=list[float])
     """Target size over source size, of every size that the operator's ladder names."""
 
 

@@ -5,8 +5,6 @@ method of the suite, so that the effect of a factor is read off runs that differ
 design is a full factorial but for combinations that no operator can do, which are named.
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -82,14 +80,8 @@ def _check(factors: FactorsConfig) -> None:
         levels = list(getattr(factors, name))
         if not levels or len(set(levels)) < len(levels):
             raise ConfigError(f"factors.{name} must have distinct levels, at least one: {levels}")
-    still = (name for name in factors.operator if not load_method(name).ladder.n_growths)
-    _refuse("operator", still, "grow")
+    if still := [name for name in factors.operator if not load_method(name).ladder.n_growths]:
+        raise ConfigError(f"factors.operator: every level must grow, but not: {still}")
     policies = [policy.value for policy in StatePolicy]
-    _refuse("state_policy", set(factors.state_policy) - set(policies), f"be one of {policies}")
-    _refuse("at", (at for at in factors.at if not 0 <= at < 1), "lie in [0, 1)")
-    _refuse("factor", (x for x in factors.factor if not 1 < x < math.inf), "be larger than 1")
-
-
-def _refuse(factor: str, wrong: Iterable[object], rule: str) -> None:
-    if found := sorted(map(str, wrong)):
-        raise ConfigError(f"factors.{factor}: every level must {rule}, but not: {found}")
+    if unknown := sorted(set(factors.state_policy) - set(policies)):
+        raise ConfigError(f"factors.state_policy: allowed are {policies}, got {unknown}")

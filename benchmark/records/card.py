@@ -1,8 +1,8 @@
-"""The reporting card of a run: everything that a reader needs to judge it, with no field left out.
+"""The reporting card of a run: what its records say that a reader needs to judge it, without a gap.
 
-A pure function of the run's records. What does not apply says "none", what a run did not reach
-says "not reached"; a field that is empty all the same is an error, so that nothing goes missing
-without a word.
+A pure function of the run's events. The configuration, and what each stage was made with, stand
+beside it whole. What does not apply says "none", what a run did not reach says "not reached"; a
+field that is empty all the same is an error, so that nothing goes missing without a word.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,6 @@ Card = dict[str, dict[str, Any]]
 
 NONE = "none"
 NOT_REACHED = "not reached"
-_ARITHMETIC = ("torch", "pytorch-lightning", "numpy")
 _OF_A_CHARGE = ("stage", "stage_id", "what", "flops", "flops_unmasked", "tokens", "steps",
                      "seconds")  # fmt: skip
 _OF_A_GROWTH = ("stage", "operator", "from", "to", "n_params_from", "n_params_to", "bpb_before",
@@ -35,14 +34,10 @@ def card(record: RunRecord) -> Card:
         "run": _run(record),
         "data": _data(record),
         "model": _model(record),
-        "learning rate": _learning_rate(record),
-        "optimizer": _optimizer(record),
         "growth": _growth(record),
         "compute": _compute(record),
         "time and memory": _time_and_memory(record),
         "result": _result(record),
-        "machine": _machine(record),
-        "code": _code(record),
     }
     absent = NOT_REACHED if record.status != "done" else None
     found = {
@@ -57,15 +52,15 @@ def card(record: RunRecord) -> Card:
 
 
 def _run(record: RunRecord) -> dict[str, Any]:
+    first = _last(record, "run")
     return {
         "id": record.run_id,
-        "suite": record.config.get("suite"),
-        "version": record.config.get("suite_version"),
+        "suite": first.get("suite"),
+        "version": first.get("suite_version"),
         "method": record.method,
         "role": record.role,
         "seed": record.seed,
-        "class": _setting(record, "method", "target"),
-        "arguments": _filled(_setting(record, "method", "args")),
+        "own_schedule": own_schedule(_method(record)) or NONE,
         "status": record.status,
         "error": _last(record, "end").get("error") or NONE,
     }
@@ -82,35 +77,19 @@ def _data(record: RunRecord) -> dict[str, Any]:
         "tokens": tokens,
         "bytes": None if epochs is None else round(epochs * record.train_bytes),
         "epochs": epochs,
-        "batch_size": _setting(record, "workload", "batch_size"),
-        "seq_len": _setting(record, "workload", "target", "seq_len"),
-        "repeats_allowed": _setting(record, "protocol", "allow_repeats"),
     }
 
 
 def _model(record: RunRecord) -> dict[str, Any]:
-    stages = record.of("stage")
-    first, last = (stages[0], stages[-1]) if stages else ({}, {})
+    stages = record.of("stage") or [{}]
+    first, last = stages[0], stages[-1]
     return {
         "sizes_at_start": first.get("sizes"),
         "sizes_at_end": last.get("sizes"),
-        **{name: _setting(record, "workload", "target", name)
-           for name in ("norm", "positions", "activation", "tied")},
         "parameters": last.get("n_params"),
         "parameters_without_embedding": last.get("n_params_nonembedding"),
         "parameters_by_tensor": last.get("n_params_by_group"),
-        "frozen": _filled(last["frozen"]) if "frozen" in last else None,
-    }  # fmt: skip
-
-
-def _learning_rate(record: RunRecord) -> dict[str, Any]:
-    rewarm = _setting(record, "method", "rewarm", default={})
-    is_used = _grows(record) and rewarm.get("which") != "none"
-    return {
-        **_constants(record, "protocol", "learning_rate"),
-        "after_growth": _filled(rewarm) if is_used else NONE,
-        "own_schedule": own_schedule(_setting(record, "method", default={})) or NONE,
-        "tuned": _filled(_setting(record, "method", "tuned")),
+        "frozen": NONE if last.get("frozen") == [] else last.get("frozen"),
     }
 
 
@@ -137,27 +116,11 @@ def _own_stage(stage: Mapping[str, Any]) -> str:
     return ", ".join([*words, *([f"text of {corpus['name']}"] if corpus else [])])
 
 
-def _optimizer(record: RunRecord) -> dict[str, Any]:
-    policy = _setting(record, "method", "state_policy")
-    constants = _constants(record, "protocol", "optimizer")
-    target = _setting(record, "protocol", "optimizer", "target", default="")
-    foreign = ("target", "beta1", "beta2", "eps") if target else ("target", "args")
-    constants = {name: value for name, value in constants.items() if name not in foreign}
-    return {
-        "name": target or "AdamW",
-        **constants,
-        "state_policy": policy if _grows(record) else NONE,
-    }
-
-
 def _growth(record: RunRecord) -> dict[str, Any]:
-    if not _grows(record):
-        return dict.fromkeys(("planned", "ladder", "schedule", "events"), NONE)
+    planned = _method(record).get("ladder", {}).get("n_growths")
     return {
-        "planned": _setting(record, "method", "ladder", "n_growths"),
-        "ladder": _constants(record, "method", "ladder"),
-        "schedule": _constants(record, "method", "schedule"),
-        "events": _some_fields(record.of("growth"), _OF_A_GROWTH),
+        "planned": planned or NONE,
+        "events": _some_fields(record.of("growth"), _OF_A_GROWTH) if planned else NONE,
     }
 
 
@@ -187,7 +150,7 @@ def _time_and_memory(record: RunRecord) -> dict[str, Any]:
 def _result(record: RunRecord) -> dict[str, Any]:
     finals = {event["split"]: event["bpb"] for event in record.of("final")}
     evaluations = record.of("evaluation")
-    is_trial = _setting(record, "method", "trial") is not None
+    is_trial = _method(record).get("trial") is not None
     return {
         "curve_bpb": evaluations[-1]["bpb"] if evaluations else None,
         "val_bpb": finals.get("val"),
@@ -195,61 +158,9 @@ def _result(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _machine(record: RunRecord) -> dict[str, Any]:
-    return {
-        "device": _made_with(record, "device"),
-        "gpu": _made_with(record, "gpu", optional=True),
-        **{name: _made_with(record, name)
-           for name in ("cpu", "precision", "threads", "kernels", "deterministic", "platform")},
-    }  # fmt: skip
-
-
-def _code(record: RunRecord) -> dict[str, Any]:
-    """Without a commit if the harness was installed rather than checked out."""
-    releases = [environment.get("packages", {}) for environment in record.environments]
-    return {
-        **{name: _made_with(record, name, optional=True)
-           for name in ("commit", "dirty", "diff_sha256")},
-        "python": _made_with(record, "python"),
-        **{name: sorted({found[name] for found in releases if name in found})
-           for name in _ARITHMETIC},
-    }  # fmt: skip
-
-
-def _setting(record: RunRecord, *path: str, default: object = None) -> Any:  # noqa: ANN401 - YAML
-    """A value of the configuration; `default` if there is none."""
-    value: Any = record.config
-    for name in path:
-        value = value.get(name, default) if isinstance(value, Mapping) else default
-    return value
-
-
-def _grows(record: RunRecord) -> bool:
-    return bool(_setting(record, "method", "ladder", "n_growths"))
-
-
-def _filled(settings: Any) -> Any:  # noqa: ANN401 - YAML
-    """Settings as they are; those that are not used say so."""
-    if isinstance(settings, Mapping) and settings:
-        return {name: _filled(value) for name, value in settings.items()}
-    return NONE if _is_empty(settings) else settings
-
-
-def _constants(record: RunRecord, *path: str) -> dict[str, Any]:
-    """Every setting of a group that all runs have."""
-    settings = _setting(record, *path)
-    return _filled(settings) if settings else {"constants": None}
-
-
-def _made_with(record: RunRecord, name: str, *, optional: bool = False) -> Any:  # noqa: ANN401 - JSON
-    """What all stages have in common, else the different values in order."""
-    values: list[Any] = []
-    for environment in record.environments:
-        value = environment.get(name)
-        value = NONE if optional and value is None else value
-        if value not in values:
-            values.append(value)
-    return values[0] if len(values) == 1 else values
+def _method(record: RunRecord) -> Mapping[str, Any]:
+    """The method's configuration; empty if the run has no records."""
+    return dict(record.config.get("method", {}))
 
 
 def _last(record: RunRecord, kind: str) -> Event:
