@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +80,19 @@ class TensorSpec:
 def _fixed(text: str) -> FixedAxis:
     name, _, length = text.partition(":")
     return FixedAxis(name, int(length))
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor of a checkpoint."""
+
+    name: str
+    """For operators, such as "blocks.3.mlp.up_proj.weight"."""
+
+    file_name: str
+    """In the files, some of which leave out the architecture's prefix."""
+
+    spec: TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,30 +308,17 @@ class Layout:
             )
         return eps
 
-    def tensors(self, n_layer: int) -> Iterator[tuple[str, str, TensorSpec]]:
-        """Of every tensor that a model of so many blocks may have: two names, and what it is.
-
-        Yields:
-            The name for operators, such as "blocks.3.mlp.up_proj.weight"; that in the files, with
-            the prefix; its specification.
-        """
-        present = {
-            pattern: spec
-            for pattern, spec in self.architecture.tensors.items()
-            if not spec.when or self.value(spec.when)
-        }
-        blocks = [pattern for pattern in present if "*" in pattern]
-        first = list(present).index(blocks[0])
-        for pattern in [*present][:first]:
-            yield pattern, pattern, present[pattern]
-        for layer in range(n_layer):
-            for pattern in blocks:
-                rest = pattern.partition(".*.")[2]
-                file_name = pattern.replace("*", str(layer))
-                yield f"blocks.{layer}.{rest}", file_name, present[pattern]
-        for pattern in [*present][first:]:
-            if "*" not in pattern:
-                yield pattern, pattern, present[pattern]
+    def tensors(self, n_layer: int) -> Iterator["Named"]:
+        """Every tensor that a model of so many blocks may have, block after block."""
+        specs = self.architecture.tensors.items()
+        present = [(pattern, s) for pattern, s in specs if not s.when or self.value(s.when)]
+        for is_block, group in groupby(present, key=lambda item: "*" in item[0]):
+            patterns = list(group)
+            for layer in range(n_layer if is_block else 1):
+                for pattern, spec in patterns:
+                    _, _, rest = pattern.partition(".*.")
+                    name = f"blocks.{layer}.{rest}" if is_block else pattern
+                    yield Named(name, pattern.replace("*", str(layer)), spec)
 
     def outline(self, config: ModelConfig, *, by_query: bool = False) -> "Outline":
         """A model of this architecture without weights."""
@@ -345,9 +346,9 @@ class Outline(Transformer):
     @cached_property
     def _axes(self) -> dict[str, Axes]:
         return {
-            name: spec.axes(self.config, by_query=self.by_query)
-            for name, _, spec in self.layout.tensors(self.config.n_layer)
-            if spec.kind != "copy"
+            tensor.name: tensor.spec.axes(self.config, by_query=self.by_query)
+            for tensor in self.layout.tensors(self.config.n_layer)
+            if tensor.spec.kind != "copy"
         }
 
 

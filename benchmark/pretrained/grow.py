@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -12,7 +12,13 @@ from torch import Tensor
 
 from benchmark.base.errors import CheckpointError
 from benchmark.model.transformer import FixedAxis
-from benchmark.pretrained.architecture import Layout, TensorSpec, load_architecture, stored_shape
+from benchmark.pretrained.architecture import (
+    Layout,
+    Named,
+    TensorSpec,
+    load_architecture,
+    stored_shape,
+)
 from benchmark.pretrained.folder import (
     DTYPES,
     FLOATS,
@@ -48,17 +54,6 @@ class Request:
 Part = tuple[list[Step], tuple[int, Tensor] | None, int]
 
 
-@dataclass(frozen=True)
-class Named:
-    """A tensor of the large checkpoint, or of the small one."""
-
-    name: str
-    """For operators."""
-
-    file_name: str
-    spec: TensorSpec
-
-
 class Plan:
     """A growth that can be done, with every choice made; so far only headers were read.
 
@@ -87,12 +82,13 @@ class Plan:
             CheckpointError: one is missing, unknown, of another shape or no floating-point numbers.
         """
         stored, found = self.source.tensors, dict[str, Named]()
-        for name, full_name, spec in self.layout.tensors(self.small.n_layer):
+        for tensor in self.layout.tensors(self.small.n_layer):
+            full_name, spec = tensor.file_name, tensor.spec
             short = full_name.removeprefix(self.layout.architecture.prefix)
             file_name = full_name if full_name in stored else short
             if file_name in stored:
-                found[name] = Named(name, file_name, spec)
-                self._check(found[name], stored[file_name])
+                found[tensor.name] = replace(tensor, file_name=file_name)
+                self._check(found[tensor.name], stored[file_name])
             elif not (spec.kind == "copy" or (spec.role == "head" and self.small.tied)):
                 raise CheckpointError(f"{full_name} is missing; config.json makes it part of this")
         known = {named.file_name for named in found.values()}
@@ -133,16 +129,14 @@ class Plan:
         """Every tensor of the large checkpoint, in the order of its files."""
         entries = dict[Entry, Named]()
         prefix = self.layout.architecture.prefix
-        for name, full_name, spec in self.layout.tensors(self.large.n_layer):
-            if (origin := self.tensors.get(self.growth.origin(name))) is None:
+        for tensor in self.layout.tensors(self.large.n_layer):
+            if (origin := self.tensors.get(self.growth.origin(tensor.name))) is None:
                 continue
-            stored = self.source.tensors[origin.file_name]
+            stored, spec = self.source.tensors[origin.file_name], tensor.spec
             is_whole = origin.file_name.startswith(prefix)
-            file_name = full_name if is_whole else full_name.removeprefix(prefix)
-            shape = stored.shape
-            if spec.kind != "copy":
-                shape = stored_shape(spec, self.large)
-            entries[file_name, stored.dtype, shape] = Named(name, file_name, spec)
+            file_name = tensor.file_name if is_whole else tensor.file_name.removeprefix(prefix)
+            shape = stored.shape if spec.kind == "copy" else stored_shape(spec, self.large)
+            entries[file_name, stored.dtype, shape] = replace(tensor, file_name=file_name)
         return entries
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmark.base.errors import CheckpointError
 from benchmark.growth.operator import ADAM
-from benchmark.pretrained.architecture import TensorSpec, stored_shape
+from benchmark.pretrained.architecture import Named, stored_shape
 from benchmark.pretrained.grow import Plan, to_stored
 
 FILE = "optimizer.pt"
@@ -42,7 +42,7 @@ def grow_optimizer(plan: Plan, folder: Path) -> None:
     specs = _specs(plan, plan.small.n_layer)
     small = {kind: dict[str, Tensor]() for kind in ("step", *ADAM)}
     for i, full_name in enumerate(chain(*names)):
-        name, spec = specs[full_name]
+        name, spec = specs[full_name].name, specs[full_name].spec
         if (state := saved["state"].get(i)) is not None:
             _check(state, stored_shape(spec, plan.small), full_name)
             for kind, of in small.items():
@@ -65,7 +65,7 @@ def _grown(
     grown, specs = dict[int, dict[str, Tensor]](), _specs(plan, plan.large.n_layer)
     moments = {kind: plan.growth.moments(small[kind], power) for kind, power in ADAM.items()}
     for i, full_name in enumerate(names):
-        name, spec = specs[full_name]
+        name, spec = specs[full_name].name, specs[full_name].spec
         if (origin := plan.growth.origin(name)) not in small["step"]:
             continue
         shape = stored_shape(spec, plan.large)
@@ -77,12 +77,12 @@ def _grown(
     return grown
 
 
-def _specs(plan: Plan, n_layer: int) -> dict[str, tuple[str, TensorSpec]]:
-    """The operators' name and the specification of every parameter, by transformers' name."""
+def _specs(plan: Plan, n_layer: int) -> dict[str, Named]:
+    """Every parameter by transformers' name."""
     return {
         # GPT-NeoX calls its head embed_out in files alone
-        "lm_head.weight" if spec.role == "head" else full_name: (name, spec)
-        for name, full_name, spec in plan.layout.tensors(n_layer)
+        "lm_head.weight" if tensor.spec.role == "head" else tensor.file_name: tensor
+        for tensor in plan.layout.tensors(n_layer)
     }
 
 

@@ -115,9 +115,13 @@ def _widened(
     layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
     hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
     hooks += [layer.register_forward_hook(restore) for layer in layers]
-    yield
-    for hook in hooks:
-        hook.remove()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for weight, data in stored.items():  # of a layer that failed
+            weight.data = data
 
 
 def _largest(a: Tensor, b: Tensor) -> float:
