@@ -1,12 +1,11 @@
 """The comparison is the one that was planned: `plan.lock` with its amendments against records."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
-from benchmark.records.events import ABSENT, flatten
+from benchmark.records.events import ABSENT
 from benchmark.records.folder import RunRecord, load_run
-from benchmark.records.lock import FILE, FIXED, METRIC, TARGET_LOSS, TESTS, Lock, Plan, settings
+from benchmark.records.lock import FILE, METRIC, TARGET_LOSS, TESTS, Lock, Plan, plan_of, unlike
 
 
 def plan(evidence: Evidence) -> Iterator[Remark]:
@@ -24,18 +23,14 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
 
 
 def seeds(evidence: Evidence) -> Iterator[Remark]:
-    """Every planned run has ended; each method has the seeds of the protocol."""
+    """Every planned run has ended, and the protocol's seeds are those of all methods together."""
     runs = evidence.suite.runs
     for run in runs:
         if run.status in ABSENT:
             yield Remark(f"{log_of(run)}: {run.status}")
-    compared = [run for run in runs if run.role != "tuning"]
-    every = {run.seed for run in compared}
-    if every != set(planned := evidence.shared["protocol"]["seeds"]):
-        yield Remark(f"suite.yaml: seeds {sorted(every)}, configurations say {planned}")
-    for method in dict.fromkeys(run.method for run in compared):
-        if lost := every - {run.seed for run in compared if run.method == method}:
-            yield Remark(f"suite.yaml: {method} lacks seeds {sorted(lost)} of the others")
+    found = {run.seed for run in runs if run.role != "tuning"}
+    if found != set(planned := evidence.shared["protocol"]["seeds"]):
+        yield Remark(f"suite.yaml: seeds {sorted(found)}, configurations say {planned}")
 
 
 def _judged(current: Plan) -> Iterator[Remark]:
@@ -84,26 +79,15 @@ def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:
     """What the configuration of a run has else than the plan."""
-    where = log_of(run)
-    protocol = dict(run.config["protocol"])
-    protocol.pop("seeds", None)
-    first = run.events[0]
-    has: dict[str, Any] = {
-        "suite": run.config["suite"],
-        "version": str(run.config["suite_version"]),
-        "workload": run.config["workload"],
-        "budget_flops": protocol.pop("budget_flops"),
-        "protocol": protocol,
-        "corpus": {"corpus": first["corpus"], "train": first["train_bytes"]},
-    }
-    promised = {part: current[part] for part in (*FIXED, "budget_flops")}
-    promised["corpus"] = {key: promised["corpus"][key] for key in has["corpus"]}
-    found, right = flatten(has), flatten(promised)
-    for key in sorted(found.keys() | right.keys()):
-        if found.get(key) != right.get(key):
-            yield Remark(f"{where}: {key} is {found.get(key)}, {FILE} says {right.get(key)}")
-    entry = current["methods"].get(run.method)
-    if entry is not None and entry["settings"] != settings(run.config["method"]):
-        yield Remark(f"{where}: its settings are not those that {FILE} holds")
-    if entry is not None and entry["budget"] != (share := run.config["method"]["budget"]):
-        yield Remark(f"{where}: budget {share:g} C*, {FILE} says {entry['budget']:g}")
+    where, first = log_of(run), run.events[0]
+    read = {"corpus": first["corpus"], "train": first["train_bytes"]}
+    own = plan_of([run.config], current["corpus"] | read, current["science"])
+    for words in unlike(current, own):
+        yield Remark(f"{where}: {words} in {FILE}")
+    if own["budget_flops"] != current["budget_flops"]:
+        said = f"{own['budget_flops']:g}, {FILE} says {current['budget_flops']:g}"
+        yield Remark(f"{where}: budget_flops is {said}")
+    (entry,), planned = own["methods"].values(), current["methods"].get(run.method)
+    for key in ("budget", "settings"):
+        if planned is not None and planned[key] != entry[key]:
+            yield Remark(f"{where}: its {key} is {entry[key]}, {FILE} says {planned[key]}")

@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from benchmark.base.digest import code, science
-from benchmark.base.errors import BenchmarkError, ConfigError, MethodError
-from benchmark.base.plugins import PluginConfig, class_path
+from benchmark.base.errors import ConfigError
+from benchmark.base.plugins import PluginConfig, class_path, failures
 from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import Progress
@@ -138,19 +136,10 @@ class Run:
         """The stage that follows `done`, or None when the budget is spent.
 
         Raises:
-            MethodError: the method's own code, such as its schedule, raises something.
+            ConfigError: the method's own code, such as its schedule, raises something.
         """
-        try:
+        with failures(f"method.{self.method.name}"):
             return self._next_stage(done)
-        except BenchmarkError:
-            raise
-        except (Exception, SystemExit) as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            words = " ".join(f"{type(error).__name__}: {error}".split())
-            raise MethodError(
-                f"method.{self.method.name}: {words} ({Path(place.filename).name}, "
-                f"line {place.lineno})"
-            ) from error
 
     def _next_stage(self, done: Done) -> StageSpec | None:
         spent, n_grown = (done[-1][1].end.flops, done[-1][0].n_grown) if done else (0.0, 0)
