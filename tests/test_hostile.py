@@ -160,20 +160,19 @@ def test_a_lower_weight_decay_in_one_run_is_named(results: Path) -> None:
     forge(log, config=lambda c: c["protocol"]["optimizer"].update(weight_decay=0.01))
     said = found_by_audit(results, "plan")
     place = f"runs/{log.name} (stacking, seed 1)"
-    assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, plan.lock says 0.1"
+    assert said == f"{place}: protocol.optimizer.weight_decay is 0.01, was 0.1 in plan.lock"
 
 
 # Edited results
 
 
-def test_an_edited_number_on_the_page_is_named_with_its_line(
+def test_a_page_with_an_edited_number_is_named(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = results / "report.md"
     bpb = next(word.strip("*") for word in page.read_text().split() if word.startswith("**4."))
-    line = next(i for i, text in enumerate(page.read_text().splitlines(), 1) if bpb in text)
     page.write_text(page.read_text().replace(bpb, "3.1415", 1))
-    assert f"report.md, line {line}: says" in found_by_audit(results, "report")
+    assert found_by_audit(results, "report").startswith("report.md: ")
     with pytest.raises(SystemExit) as stopped:
         main(["audit", str(results)])
     assert stopped.value.code == 1
@@ -196,7 +195,6 @@ def test_a_better_score_that_its_blocks_do_not_give_is_named(results: Path) -> N
     files.write(results)
     assert (results / SUMS).read_text() == checksums(results)
     assert "(stacking, seed 0), line" in found_by_audit(results, "bits per byte")
-    assert "test_bpb" in found_by_audit(results, "headline")
 
 
 def test_a_dropped_seed_is_named(results: Path) -> None:

@@ -1,18 +1,17 @@
-"""An audit of a results folder: every number that readers take home again, by a second way.
+"""An audit of a results folder: its numbers followed back to what they come from.
 
 It is made for honest accidents and edited numbers: files that changed after they were published,
 runs that went missing or were not planned, settings that one run has for itself, compute that does
 not add up, scores that their own nats contradict, a page that its records do not give, a crippled
-control. Intervals come from scipy, sums from `math.fsum`; what a step costs is taken as stated.
-Somebody who forges all records consistently passes, and whether training took place cannot be seen
-(ADR 0023); causality, normalisation and cost of a method are for its contract.
+control. Scores come from the nats of every block, the page from the records; what a step costs is
+taken as stated. Somebody who forges all records consistently passes, and whether training took
+place cannot be seen (ADR 0023); causality, normalisation and cost are for a method's contract.
 
     evidence.py  what is looked at, and how findings are said
     files.py     checksums; the report against the records
     plan.py      what was planned, and what of it has ended
     ledger.py    parameters; compute from steps; budget; epochs
     scores.py    bpb from nats; same text
-    headline.py  means, differences and intervals of the report
     band.py      scratch is not crippled
 """
 
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.audit import band, files, headline, ledger, plan, scores
+from benchmark.audit import band, files, ledger, plan, scores
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.errors import RecordError
 from benchmark.base.paths import display_path
@@ -38,7 +37,6 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "bits per byte": scores.bits_per_byte,
     "same text": scores.same_text,
     "reference band": band.reference,
-    "headline": headline.headline,
     "report": files.report,
 }
 
