@@ -548,7 +548,7 @@ METHOD_MISTAKES = {
     ),
     "unknown policy": (
         f"{LADDER}\nstate_policy: keep",
-        "method.odd.state_policy must be one of ['reset'",
+        "state_policy must be one of ['reset'",
     ),
     "when, but not what": ("role: method", "schedule is set, but method.odd.ladder.n_growths is 0"),
     "unknown role": ("role: hero", "role must be one of"),

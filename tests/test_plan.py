@@ -539,7 +539,6 @@ def test_refuses_a_suite_without_sense(changes: dict[str, Any], message: str) ->
     ("make", "message"),
     [
         (lambda: run_of("Deeper", schedule=None), r"method\.deeper\.schedule is missing"),
-        (lambda: run_of("Deeper", state_policy="keep"), "state_policy must be one of"),
         (lambda: run_of("Deeper", args={"factr": 1}), "did you mean factor"),
         (lambda: run_of("Fixed"), "cannot grow n_layer from 2 to 4"),
         (lambda: run_of("Nobody"), "cannot import"),

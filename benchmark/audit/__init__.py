@@ -15,16 +15,18 @@ place cannot be seen (ADR 0023); causality, normalisation and cost are for a met
     band.py      scratch is not crippled
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from benchmark.audit import band, files, ledger, plan, scores
 from benchmark.audit.evidence import Evidence, Remark
 from benchmark.base.errors import RecordError
 from benchmark.base.paths import display_path
 from benchmark.records.folder import SUITE, SUMS
+
+T = TypeVar("T")
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[Remark]]] = {
     "plan": plan.plan,
@@ -63,7 +65,7 @@ def audit(folder: Path, without: Collection[str] = ()) -> list[Finding]:
     """
     if not any((folder / name).is_file() for name in (SUITE, SUMS)):
         raise RecordError(f"{display_path(folder)}: nothing to check: no {SUITE} is there")
-    findings = [_finding("checksums", files.checksums.__doc__, files.checksums(folder))]
+    findings = [_finding("checksums", files.checksums, folder)]
     try:
         evidence = Evidence.of(folder)
     except RecordError as error:
@@ -71,28 +73,22 @@ def audit(folder: Path, without: Collection[str] = ()) -> list[Finding]:
     if not evidence.ran:
         return [*findings, Finding("records", "failed", "nothing to check: no run has records")]
     findings.append(Finding("records", "passed", f"{len(evidence.ran)} runs can be read"))
-    return findings + [
-        _judge(name, check, evidence) for name, check in CHECKS.items() if name not in without
-    ]
+    checks = {name: check for name, check in CHECKS.items() if name not in without}
+    return findings + [_finding(name, check, evidence) for name, check in checks.items()]
 
 
-def _judge(name: str, check: Callable[[Evidence], Iterator[Remark]], evidence: Evidence) -> Finding:
+def _finding(name: str, check: Callable[[T], Iterator[Remark]], evidence: T) -> Finding:
     try:
-        return _finding(name, check.__doc__, check(evidence))
+        found = list(check(evidence))
     except RecordError as error:
-        return Finding(name, "failed", _line(str(error)))
+        found = [Remark(str(error))]
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        detail = f"a record is not as it should be: {type(error).__name__}: {error}"
-        return Finding(name, "failed", _line(detail))
-
-
-def _finding(name: str, purpose: str | None, remarks: Iterable[Remark]) -> Finding:
-    found = list(remarks)
+        found = [Remark(f"a record is not as it should be: {type(error).__name__}: {error}")]
     faults = [remark for remark in found if remark.is_fault]
     status: Status = "failed" if faults else "note" if found else "passed"
     said = faults or found
     more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-    return Finding(name, status, _line(f"{said[0].text}{more}" if said else purpose or ""))
+    return Finding(name, status, _line(f"{said[0].text}{more}" if said else check.__doc__ or ""))
 
 
 def _line(text: str) -> str:

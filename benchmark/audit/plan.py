@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from benchmark.audit.evidence import Evidence, Remark, log_of
 from benchmark.records.events import ABSENT
-from benchmark.records.folder import RunRecord, load_run
-from benchmark.records.lock import FILE, METRIC, TARGET_LOSS, TESTS, Lock, Plan, plan_of, unlike
+from benchmark.records.folder import RunRecord
+from benchmark.records.lock import FILE, Plan, plan_of, unlike
 
 
 def plan(evidence: Evidence) -> Iterator[Remark]:
@@ -14,10 +14,7 @@ def plan(evidence: Evidence) -> Iterator[Remark]:
     if lock is None:
         yield Remark(f"{FILE}: there is none; nothing shows that the plan came before the results")
         return
-    yield from _judged(lock.current)
-    yield from _late(lock)
     yield from _complete(evidence, lock.current)
-    yield from _left_out(evidence, lock)
     for run in evidence.ran:
         yield from _kept(run, lock.current)
 
@@ -31,24 +28,6 @@ def seeds(evidence: Evidence) -> Iterator[Remark]:
     found = {run.seed for run in runs if run.role != "tuning"}
     if found != set(planned := evidence.shared["protocol"]["seeds"]):
         yield Remark(f"suite.yaml: seeds {sorted(found)}, configurations say {planned}")
-
-
-def _judged(current: Plan) -> Iterator[Remark]:
-    """Metric, target loss and tests other than those that reports are made with."""
-    for key, right in {"metric": METRIC, "target_loss": TARGET_LOSS, "tests": list(TESTS)}.items():
-        if current[key] != right:
-            text = f"{FILE}: {key} is {current[key]!r}, reports are made by {right!r}"
-            yield Remark(text, is_fault=key != "tests")  # the report names tests that came later
-
-
-def _late(lock: Lock) -> Iterator[Remark]:
-    """What was planned after results could be seen; no fault, but a reader should know."""
-    if lock.results:
-        text = f"{FILE}: written on {lock.date[:10]}, when {lock.results} runs had results"
-        yield Remark(text, is_fault=False)
-    for amendment in lock.amendments:
-        for method, words in amendment.marks.items():
-            yield Remark(f"{FILE}: {method}: {words}", is_fault=False)
 
 
 def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
@@ -66,15 +45,6 @@ def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
     for key in sorted(planned.keys() & found.keys()):
         if planned[key] != found[key]:
             yield Remark(f"suite.yaml: {key[0]} is a {found[key]}, {FILE} says {planned[key]}")
-
-
-def _left_out(evidence: Evidence, lock: Lock) -> Iterator[Remark]:
-    """Results of this version of the suite that neither the plan nor an amendment ever named."""
-    for run_id in evidence.suite.unplanned:
-        run = load_run(evidence.folder, run_id)
-        is_ours = str(run.events[0]["suite_version"]) == evidence.suite.version
-        if is_ours and (run.method, run.seed) not in lock.named():
-            yield Remark(f"{log_of(run)}: has results, and {FILE} never planned it")
 
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:

@@ -30,6 +30,9 @@ ROLES = ("control", "rung", "hull", "method")
 
 Precision = Literal["32-true", "tf32", "bf16-mixed"]
 
+Policy = Literal["reset", "carry", "scaled", "asymmetric"]
+"""What becomes of the optimizer's state, as `StatePolicy` says it."""
+
 PLANNED = ("tunes", "trial", "tuned", "levels")
 """Fields of a method that the planner sets; a file that could would escape the fairness guard."""
 
@@ -57,7 +60,7 @@ class MethodConfig:
 
     ladder: Ladder = field(default_factory=lambda: Ladder(n_growths=0))
     schedule: PluginConfig | None = None
-    state_policy: str | None = None
+    state_policy: Policy | None = None
     rewarm: Rewarm | None = None
     stages: list[OwnStage] = field(default_factory=list[OwnStage])
     """What the method does in its own way at each of its sizes, the source's first; empty for the
@@ -155,7 +158,7 @@ class FactorsConfig:
     operator: list[str] = field(default_factory=list[str])
     """Methods whose operators, and whose sizes that grow, are compared."""
 
-    state_policy: list[str] = field(default_factory=list[str])
+    state_policy: list[Policy] = field(default_factory=list[Policy])
     rewarm: dict[str, Rewarm] = field(default_factory=dict[str, Rewarm])
     """Learning rate after growth, by the level's name."""
 

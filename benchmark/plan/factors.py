@@ -10,7 +10,6 @@ from itertools import product
 
 from benchmark.base.errors import ConfigError, SizeError
 from benchmark.base.plugins import PluginConfig
-from benchmark.growth.operator import StatePolicy
 from benchmark.plan.config import FactorsConfig, MethodConfig, SuiteConfig, load_method
 from benchmark.plan.guard import build_method, sizes_of
 
@@ -82,6 +81,3 @@ def _check(factors: FactorsConfig) -> None:
             raise ConfigError(f"factors.{name} must have distinct levels, at least one: {levels}")
     if still := [name for name in factors.operator if not load_method(name).ladder.n_growths]:
         raise ConfigError(f"factors.operator: every level must grow, but not: {still}")
-    policies = [policy.value for policy in StatePolicy]
-    if unknown := sorted(set(factors.state_policy) - set(policies)):
-        raise ConfigError(f"factors.state_policy: allowed are {policies}, got {unknown}")

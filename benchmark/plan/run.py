@@ -52,7 +52,8 @@ class Run:
         self.sizes = sizes_of(suite.workload.target, method, self.baseline)
         self.schedule = build_schedule(method, where)
         self.budget = method.budget * suite.protocol.budget_flops
-        self.policy = self._policy(where)
+        own = method.state_policy
+        self.policy = self.baseline.state_policy if own is None else StatePolicy(own)
         self.rewarm = method.rewarm or self.baseline.rewarm
         check_stages(method.stages, self._times, self.n_growths, where)
         self._check_budget(where)
@@ -85,17 +86,6 @@ class Run:
             after.grows_from is not None and end.end.flops > times[after.n_grown - 1] * self.budget
             for (_, end), (after, _) in pairwise(stages)
         )
-
-    def _policy(self, where: str) -> StatePolicy:
-        if self.method.state_policy is None:
-            return self.baseline.state_policy
-        try:
-            return StatePolicy(self.method.state_policy)
-        except ValueError as error:
-            allowed = [policy.value for policy in StatePolicy]
-            raise ConfigError(
-                f"{where}.state_policy must be one of {allowed}, got {self.method.state_policy!r}"
-            ) from error
 
     @property
     def n_growths(self) -> int:

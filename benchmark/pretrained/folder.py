@@ -38,14 +38,16 @@ NOT_BESIDE = ("config.json", INDEX, "trainer_state.json")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Where a tensor is, and what its header says."""
+class Entry:
+    """A tensor as the header of its file has it."""
 
-    file: Path
+    name: str
     dtype: str
     """As safetensors writes it, such as "BF16"."""
 
     shape: tuple[int, ...]
+    file: Path = Path()
+    """Where it is, if it is somewhere."""
 
     @property
     def n_bytes(self) -> int:
@@ -80,7 +82,7 @@ class CheckpointFolder:
         return str(self.fields.get("model_type"))
 
     @cached_property
-    def tensors(self) -> dict[str, Stored]:
+    def tensors(self) -> dict[str, Entry]:
         """Every tensor by its name, in the order of the files; only headers are read."""
         if (self.path / INDEX).is_file():
             index = read_json(self.path / INDEX).get("weight_map")
@@ -146,14 +148,14 @@ class CheckpointFolder:
         return names
 
 
-def _headers(path: Path) -> dict[str, Stored]:
+def _headers(path: Path) -> dict[str, Entry]:
     """Every tensor of a safetensors file."""
-    found = dict[str, Stored]()
+    found = dict[str, Entry]()
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no mapping
                 part = file.get_slice(name)
-                found[name] = Stored(path, part.get_dtype(), tuple(part.get_shape()))
+                found[name] = Entry(name, part.get_dtype(), tuple(part.get_shape()), path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{display_path(path)} is missing") from error
     except SafetensorError as error:
@@ -189,24 +191,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-Entry = tuple[str, str, tuple[int, ...]]
-"""Name, data type and shape of a tensor that will be written."""
-
-
-def entry_bytes(entry: Entry) -> int:
-    """Size of its content."""
-    return Stored(Path(), entry[1], entry[2]).n_bytes
-
-
 def shards(entries: Sequence[Entry], most_bytes: int) -> list[list[Entry]]:
     """The tensors of each file to write, in order, so that none is larger unless one tensor is."""
     groups, size = [list[Entry]()], 0
     for entry in entries:
-        if groups[-1] and size + entry_bytes(entry) > most_bytes:
+        if groups[-1] and size + entry.n_bytes > most_bytes:
             groups.append([])
             size = 0
         groups[-1].append(entry)
-        size += entry_bytes(entry)
+        size += entry.n_bytes
     return groups
 
 
@@ -220,8 +213,8 @@ def shard_names(n_shards: int) -> list[str]:
 def write_index(path: Path, groups: Sequence[Sequence[Entry]]) -> None:
     """Say which file has which tensor, where there are several."""
     names = shard_names(len(groups))
-    weight_map = {entry[0]: n for n, group in zip(names, groups, strict=True) for entry in group}
-    total = sum(entry_bytes(entry) for group in groups for entry in group)
+    weight_map = {entry.name: n for n, group in zip(names, groups, strict=True) for entry in group}
+    total = sum(entry.n_bytes for group in groups for entry in group)
     if len(groups) > 1:
         write_json(path / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
@@ -229,9 +222,11 @@ def write_index(path: Path, groups: Sequence[Sequence[Entry]]) -> None:
 def write_shard(path: Path, entries: Iterable[Entry], pieces: Iterable[Tensor]) -> None:
     """A safetensors file whose content arrives piece by piece, in the order of the entries."""
     header, offset = dict[str, Any](__metadata__={"format": "pt"}), 0
-    for name, dtype, shape in entries:
-        end = offset + entry_bytes((name, dtype, shape))
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+    for entry in entries:
+        end = offset + entry.n_bytes
+        header[entry.name] = {
+            "dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [offset, end]
+        }  # fmt: skip
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

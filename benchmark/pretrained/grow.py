@@ -24,8 +24,6 @@ from benchmark.pretrained.folder import (
     FLOATS,
     CheckpointFolder,
     Entry,
-    Stored,
-    entry_bytes,
     shard_names,
     shards,
     write_index,
@@ -99,7 +97,7 @@ class Plan:
             )
         return found
 
-    def _check(self, named: Named, stored: Stored) -> None:
+    def _check(self, named: Named, stored: Entry) -> None:
         if named.spec.kind == "copy":
             return
         shape = stored_shape(named.spec, self.small)
@@ -136,7 +134,7 @@ class Plan:
             is_whole = origin.file_name.startswith(prefix)
             file_name = tensor.file_name if is_whole else tensor.file_name.removeprefix(prefix)
             shape = stored.shape if spec.kind == "copy" else stored_shape(spec, self.large)
-            entries[file_name, stored.dtype, shape] = replace(tensor, file_name=file_name)
+            entries[Entry(file_name, stored.dtype, shape)] = replace(tensor, file_name=file_name)
         return entries
 
     @property
@@ -147,7 +145,7 @@ class Plan:
     @property
     def n_bytes(self) -> int:
         """Size of the large checkpoint's tensors."""
-        return sum(map(entry_bytes, self.entries))
+        return sum(entry.n_bytes for entry in self.entries)
 
     @property
     def is_exact(self) -> bool:
@@ -195,16 +193,16 @@ class Plan:
 
     def _grown(self, named: Named, entry: Entry) -> Iterator[Tensor]:
         """A large tensor as it is stored, in pieces along the axis that lies first in memory."""
-        spec, (_, dtype, shape) = named.spec, entry
+        spec, dtype = named.spec, DTYPES[entry.dtype]
         for steps, some, n_rows in self._parts(spec, entry):
             small = Asked(partial(self.read, some=some), self.tensors.__contains__)
             large = through(steps, small, lambda step, below, n: step.weight(n, below, self.wide))
-            yield to_stored(large[named.name], spec, (n_rows, *shape[1:])).to(DTYPES[dtype])
+            yield to_stored(large[named.name], spec, (n_rows, *entry.shape[1:])).to(dtype)
 
     def _parts(self, spec: TensorSpec, entry: Entry) -> Iterator[Part]:
         """Of each piece of a tensor: steps of its growth, what they read, rows in the file."""
-        steps, shape = self.growth.steps, entry[2]
-        n_pieces = math.ceil(entry_bytes(entry) / PIECE_BYTES)
+        steps, shape = self.growth.steps, entry.shape
+        n_pieces = math.ceil(entry.n_bytes / PIECE_BYTES)
         axis: str = FixedAxis("", 1)
         if spec.kind != "copy" and min(n_pieces, len(shape)) > 1:
             axes = spec.axes(self.large, by_query=False)
