@@ -44,7 +44,7 @@ def test_every_combination_is_a_method() -> None:
         "operator": "stacking", "state_policy": "scaled", "rewarm": "none", "at": "0.25",
         "factor": "2",
     }  # fmt: skip
-    assert design(crossed()).left_out == {}
+    assert design(crossed())[1] == {}
 
 
 def test_a_cell_is_trained_at_its_levels() -> None:
@@ -81,21 +81,21 @@ def test_the_growth_factor_moves_the_source_not_the_target() -> None:
 
 
 def test_combinations_that_cannot_be_are_left_out_with_the_reason() -> None:
-    left_out = design(crossed(operator=["stacking", "hypercloning"], factor=[1.6])).left_out
+    _, left_out = design(crossed(operator=["stacking", "hypercloning"], factor=[1.6]))
     assert len(left_out) == 16
     reasons = set(left_out.values())
     assert any("does not divide n_layer=4" in reason for reason in reasons)
-    tiled = design(crossed(operator=["hypercloning_stream"], factor=[2.0, 4.0 / 3.0]))
+    _, tiled = design(crossed(operator=["hypercloning_stream"], factor=[2.0, 4.0 / 3.0]))
     assert len(tiled.methods) == 8
-    assert set(tiled.left_out.values()) == {
+    assert set(tiled.values()) == {
         "d_model must grow to a multiple of 6 to be tiled, got 8"
     }
 
 
 def test_a_method_that_grows_twice_is_left_out() -> None:
-    made = design(crossed(operator=["stacking", "compound"]))
-    assert len(made.methods) == 8
-    assert set(made.left_out.values()) == {"compound grows 2 times, `at` is one"}
+    methods, left_out = design(crossed(operator=["stacking", "compound"]))
+    assert len(methods) == 8
+    assert set(left_out.values()) == {"compound grows 2 times, `at` is one"}
 
 
 @pytest.mark.parametrize(

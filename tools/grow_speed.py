@@ -77,7 +77,7 @@ def make(folder: Path, n_bytes: int) -> int:
     shapes = {"model.embed_tokens": (VOCAB, D_MODEL), "model.norm": (D_MODEL,)}
     shapes |= {f"model.layers.{i}.{n}": s for i in range(n_layer) for n, s in block.items()}
     shapes["lm_head"] = (VOCAB, D_MODEL)
-    entries: list[Entry] = [(f"{name}.weight", "BF16", shape) for name, shape in shapes.items()]
+    entries = [Entry(f"{name}.weight", "BF16", shape) for name, shape in shapes.items()]
     n_each = -(-len(entries) // N_SHARDS)
     groups = [entries[i : i + n_each] for i in range(0, len(entries), n_each)]
     folder.mkdir()
@@ -87,7 +87,7 @@ def make(folder: Path, n_bytes: int) -> int:
         "vocab_size": VOCAB, "rms_norm_eps": 1e-5, "torch_dtype": "bfloat16",
     })  # fmt: skip
     for name, group in zip(shard_names(len(groups)), groups, strict=True):
-        pieces = (torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02) for *_, shape in group)
+        pieces = (torch.empty(e.shape, dtype=torch.bfloat16).normal_(std=0.02) for e in group)
         write_shard(folder / name, group, pieces)
     write_index(folder, groups)
     return int(n_layer)

@@ -9,9 +9,6 @@ from benchmark.records.events import Event
 from benchmark.records.folder import RunRecord, Suite, load_suite
 from benchmark.records.lock import FILE, Lock, read
 
-PARTIAL = ("rung", "tuning")
-"""Roles that may spend less than C*."""
-
 
 @dataclass(frozen=True)
 class Remark:

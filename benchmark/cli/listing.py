@@ -155,7 +155,7 @@ def totals(session: Session, outlooks: Sequence[Outlook], *, with_time: bool) ->
             "C*, scored on validation only, ",
             trials,
         )
-    for name, reason in design(session.suite).left_out.items():
+    for name, reason in design(session.suite)[1].items():
         yield f"left out of the crossed design: {name}: {reason}"
     own = {run.method.tunes or run.method.name: run.method for run in session.runs}
     for name, method in own.items():

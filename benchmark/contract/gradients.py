@@ -40,13 +40,11 @@ def gradients(subject: Subject) -> Verdict:
 
 
 def moments(subject: Subject) -> Verdict:
-    """Adam's moments under `SCALED` follow gradients, and under `RESET` there are none.
+    """Adam's moments under `SCALED` follow gradients.
 
     Grown from a gradient and its square, the first moments must pull back to the small gradient,
     and the second be the squares of the first.
     """
-    if leftover := _after_reset(subject):
-        return Verdict(False, f"state policy reset leaves moments: {leftover}")
     errors = {n: found for n, found in _errors(subject).items() if found["gradients"] <= ROUNDING}
     if not errors:
         return Verdict(True, NOT_EXACT)
@@ -56,16 +54,6 @@ def moments(subject: Subject) -> Verdict:
             return Verdict(False, f"{rule} off by {error:.1e}: {label}")
     largest, _ = max(worst.values())
     return Verdict(True, f"{', '.join(MOMENTS)}: off by at most {largest:.1e}")
-
-
-def _after_reset(subject: Subject) -> str | None:
-    if subject.baseline.state_policy is not StatePolicy.RESET:
-        return None
-    small, large = subject.pairs[0]
-    kept = subject.grow(subject.small(small), large).moments
-    named = [*kept.exp_avg.items(), *kept.exp_avg_sq.items()]
-    left = [name for name, moment in named if moment.any()]
-    return next((name for name in [*left, *(n for n, step in kept.step.items() if step)]), None)
 
 
 class _Tape:

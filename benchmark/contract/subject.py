@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -83,11 +84,6 @@ class Subject:
         """Architecture of the small model."""
         return self.baseline.source_class or self.baseline.model_class
 
-    def config(self, **changes: int | str | bool) -> ModelConfig:
-        """A small model's config."""
-        own = tuple(self.baseline.own_sizes.items())
-        return ModelConfig(own=own, **{**SIZES, **changes})  # type: ignore[arg-type]
-
     @cached_property
     def variants(self) -> list[ModelConfig]:
         """Every combination of norm, positions, activation and head that the model class has.
@@ -96,20 +92,19 @@ class Subject:
         another half normalised ones.
         """
         choices: dict[str, tuple[str | bool, ...]] = {**CHOICES, "tied": (False, True)}
-        combinations = itertools.product(*choices.values())
-        named = (dict(zip(choices, values, strict=True)) for values in combinations)
-        return [config for choice in named if (config := self._variant(choice))]
-
-    def _variant(self, choices: dict[str, str | bool]) -> ModelConfig | None:
-        options = {name: choices[name] != allowed[0] for name, allowed in CHOICES.items()}
-        is_grouped = options["norm"] ^ options["positions"] ^ bool(choices["tied"])
-        is_normed = options["norm"] ^ options["activation"] ^ bool(choices["tied"])
-        config = self.config(**choices, n_query=1 + is_grouped, qk_norm=is_normed)
-        try:
-            self.source_class.shell(config)
-        except ConfigError:
-            return None
-        return config
+        own, found = tuple(self.baseline.own_sizes.items()), list[ModelConfig]()
+        for values in itertools.product(*choices.values()):
+            chosen = dict(zip(choices, values, strict=True))
+            other = {name: value != choices[name][0] for name, value in chosen.items()}
+            more = {
+                "n_query": 1 + (other["norm"] ^ other["positions"] ^ other["tied"]),
+                "qk_norm": other["norm"] ^ other["activation"] ^ other["tied"],
+            }
+            config = ModelConfig(own=own, **{**SIZES, **chosen, **more})  # type: ignore[arg-type]
+            with suppress(ConfigError):  # of an architecture that has no such variant
+                self.source_class.shell(config)
+                found.append(config)
+        return found
 
     @cached_property
     def pairs(self) -> list[tuple[ModelConfig, ModelConfig]]:

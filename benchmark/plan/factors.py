@@ -5,7 +5,7 @@ method of the suite, so that the effect of a factor is read off runs that differ
 design is a full factorial but for combinations that no operator can do, which are named.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 
 from benchmark.base.errors import ConfigError, SizeError
@@ -14,24 +14,18 @@ from benchmark.plan.config import FactorsConfig, MethodConfig, SuiteConfig, load
 from benchmark.plan.guard import build_method, sizes_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class Design:
-    """The cells of a suite's crossed design."""
-
-    methods: list[MethodConfig] = field(default_factory=list[MethodConfig])
-    left_out: dict[str, str] = field(default_factory=dict[str, str])
-    """Why a combination cannot be trained, by its name."""
-
-
-def design(suite: SuiteConfig) -> Design:
+def design(suite: SuiteConfig) -> tuple[list[MethodConfig], dict[str, str]]:
     """Every combination of levels, the first factor changing slowest.
+
+    Returns:
+        Those that can be trained, and why each of the others cannot, by name.
 
     Raises:
         ConfigError: a factor without a level, or a level that does not exist.
     """
-    result = Design()
+    methods, left_out = list[MethodConfig](), dict[str, str]()
     if suite.factors is None:
-        return result
+        return methods, left_out
     _check(suite.factors)
     factors, operators = suite.factors, [load_method(name) for name in suite.factors.operator]
     levels = (operators, factors.state_policy, factors.rewarm, factors.at, factors.factor)
@@ -48,10 +42,10 @@ def design(suite: SuiteConfig) -> Design:
             ),
         )  # fmt: skip
         if reason := _obstacle(suite, method):
-            result.left_out[method.name] = reason
+            left_out[method.name] = reason
         else:
-            result.methods.append(method)
-    return result
+            methods.append(method)
+    return methods, left_out
 
 
 def _cell(levels: dict[str, str], operator: MethodConfig) -> MethodConfig:

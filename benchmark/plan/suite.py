@@ -29,7 +29,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
     protocol = suite.protocol
     methods = [load_method(name) for name in suite.methods]
     methods += [_hull_method(sizes) for sizes in suite.hull]
-    methods += design(suite).methods
+    methods += design(suite)[0]
     tuned = tuning.tuned_methods(protocol, methods)
     methods += [replace(m, name=f"{m.name}-tuned", tunes=m.name) for m in tuned]
     names = [method.name for method in methods]

@@ -76,11 +76,6 @@ class CheckpointFolder:
                 "checkpoint that was quantised"
             )
 
-    @property
-    def model_type(self) -> str:
-        """What config.json calls the architecture."""
-        return str(self.fields.get("model_type"))
-
     @cached_property
     def tensors(self) -> dict[str, Entry]:
         """Every tensor by its name, in the order of the files; only headers are read."""

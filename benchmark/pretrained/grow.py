@@ -61,8 +61,9 @@ class Plan:
 
     def __init__(self, request: Request) -> None:
         self.request, self.source = request, CheckpointFolder(request.path)
-        architecture = load_architecture(self.source.model_type, request.architecture)
-        self.layout = Layout(architecture, self.source.fields)
+        fields = self.source.fields
+        architecture = load_architecture(str(fields.get("model_type")), request.architecture)
+        self.layout = Layout(architecture, fields)
         operators = closed_form(request.method, request.arguments)
         self.small = self.layout.config
         self.tensors = self._found()
@@ -93,7 +94,7 @@ class Plan:
         if unknown := [name for name in stored if name not in known]:
             raise CheckpointError(
                 f"unknown tensor {unknown[0]}: config.json and the file of the architecture "
-                f"{self.source.model_type} have none of that name"
+                f"{self.source.fields['model_type']} have none of that name"
             )
         return found
 

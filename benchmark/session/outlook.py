@@ -56,9 +56,7 @@ class Outlook:
         """What the store holds of a run, and a prediction of the rest."""
         before = store.usable(run)
         has_stopped = bool(before) and before[-1][1].status != "done"
-        if has_stopped or run.next_stage(before) is None:
-            return cls(run, before, len(before))
-        return cls(run, run.predicted(before), len(before))
+        return cls(run, before if has_stopped else run.predicted(before), len(before))
 
     def left(self) -> Iterator[tuple[StageSpec, int]]:
         """Stages to train, and the steps of each."""
