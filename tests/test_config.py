@@ -449,9 +449,9 @@ def test_a_row_that_would_never_grow_is_refused_with_its_reason(
 ) -> None:
     path = method(tmp_path, x=GROWTH.replace(old, new))
     config = load_suite(suite(tmp_path), added=[path])
-    data = {"name": "none", "sha256": "", "train": 1, "val": 1, "test": 1}
+    data = {"name": "none", "sha256": "", "train": 10**9, "val": 1, "test": 1}
     with pytest.raises(BenchmarkError) as caught:
-        plan(config, data, 10**9)
+        plan(config, data)
     assert words in str(caught.value)
 
 

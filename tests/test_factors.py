@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_plan import DATA, PLENTY, TARGET, suite_of
+from test_plan import DATA, TARGET, suite_of
 
 from benchmark.base.errors import ConfigError
 from benchmark.cli.listing import outlooks_of, totals
@@ -32,7 +32,7 @@ def crossed(**changes: Any) -> SuiteConfig:  # noqa: ANN401 - any factor
 
 
 def runs(suite: SuiteConfig) -> list[Run]:
-    return plan(suite, DATA, PLENTY)
+    return plan(suite, DATA)
 
 
 def test_every_combination_is_a_method() -> None:

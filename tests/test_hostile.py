@@ -53,7 +53,7 @@ def planned(folder: Path, target: str, more: str = "") -> None:
     prepare(folder)
     (folder / "hostile.yaml").write_text(METHOD.format(target=target, more=more))
     suite = load_config(str(folder / "tiny.yaml"), [f"methods=[{folder / 'hostile.yaml'}]"])
-    plan(suite, DATA, 179_000)
+    plan(suite, DATA)
 
 
 def found_by_audit(results: Path, check: str) -> str:

@@ -54,7 +54,6 @@ CORPUS = CorpusConfig(
     splits=Splits(val_start=0.9, test_start=0.95),
 )  # fmt: skip
 DATA = {"corpus": "none", "sha256": "0" * 64, "train": 10**9, "val": 10, "test": 10}
-PLENTY = 10**9
 
 
 @dataclass(frozen=True)
@@ -477,11 +476,12 @@ def test_refuses_more_than_one_epoch_unless_told_otherwise(tmp_path: Path) -> No
     wanted = run.predicted()[-1][1].end.tokens
     assert wanted == 200 * BATCH * TARGET.seq_len
     suite = replace(suite_of(seeds=[0]), methods=[path])
-    assert len(plan(suite, DATA, wanted)) == 1
+    short = DATA | {"train": wanted}  # the first token is no target
+    assert len(plan(suite, DATA | {"train": wanted + 1})) == 1
     with pytest.raises(ConfigError, match=rf"fixed would read {wanted:,} bytes"):
-        plan(suite, DATA, wanted - 1)
+        plan(suite, short)
     repeated = replace(suite, protocol=replace(suite.protocol, allow_repeats=True))
-    assert plan(repeated, DATA, 1)
+    assert plan(repeated, short)
 
 
 def written(folder: Path, method: MethodConfig) -> str:
@@ -497,8 +497,8 @@ def written(folder: Path, method: MethodConfig) -> str:
 def test_an_id_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
     names = [written(tmp_path, method_of(target)) for target in ("Deeper", "OtherDeeper")]
     suite = suite_of(seeds=[0, 1])
-    alone = plan(replace(suite, methods=names[:1]), DATA, PLENTY)
-    together = plan(replace(suite, methods=names[::-1], hull=[{"n_layer": 3}]), DATA, PLENTY)
+    alone = plan(replace(suite, methods=names[:1]), DATA)
+    together = plan(replace(suite, methods=names[::-1], hull=[{"n_layer": 3}]), DATA)
     assert [(run.method.name, run.seed) for run in together] == [
         (name, seed) for name in ("otherdeeper", "deeper", "fixed_layer3") for seed in (0, 1)
     ]
@@ -509,7 +509,7 @@ def test_an_id_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
 
 def test_runs_of_a_suite_differ_only_in_method_and_seed(tmp_path: Path) -> None:
     names = [written(tmp_path, method_of(target)) for target in ("Deeper", "OtherDeeper")]
-    first, *others = plan(replace(suite_of(), methods=names, hull=[{"d_ff": 24}]), DATA, PLENTY)
+    first, *others = plan(replace(suite_of(), methods=names, hull=[{"d_ff": 24}]), DATA)
     for run in others:
         a, b = first.config(), run.config()
         assert {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)} <= {
@@ -532,7 +532,7 @@ def test_runs_of_a_suite_differ_only_in_method_and_seed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_refuses_a_suite_without_sense(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan(replace(suite_of(), **changes), DATA, PLENTY)
+        plan(replace(suite_of(), **changes), DATA)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from benchmark.data.corpora import CorpusConfig
 from benchmark.growth.operator import StatePolicy
 from benchmark.growth.schedule import Progress
 from benchmark.model.cost import Position, affordable_steps
-from benchmark.model.size_rule import SizeRule
 from benchmark.model.transformer import Transformer
 from benchmark.plan import tuning
 from benchmark.plan.config import MethodConfig, SuiteConfig, is_compiled
@@ -167,6 +166,8 @@ class Run:
     def _common(self) -> dict[str, Any]:
         """What all stages of the run have in common."""
         protocol = self.protocol
+        # an architecture's own sizes are those that the run ends with
+        target = replace(self.suite.workload.target, own=self.sizes[-1].own)
         return {
             "code": science(),
             "device": self.device,
@@ -176,7 +177,7 @@ class Run:
             "batch_size": self.suite.workload.batch_size,
             "optimizer_code": self.optimizer_code,
             "optimizer": asdict(protocol.optimizer),
-            "size_rule": asdict(self._size_rule()),
+            "size_rule": asdict(protocol.learning_rate.size_rule(target)),
             "budget_flops": protocol.budget_flops,
             "measure": {
                 "curve_bytes": protocol.curve_bytes,
@@ -239,11 +240,6 @@ class Run:
             warmup_flops=rate.warmup * protocol.budget_flops,
             decay=(self._decay_start(self.method.budget), self.budget),
         )
-
-    def _size_rule(self) -> SizeRule:
-        """Factors by tensor; an architecture's own sizes are those that the run ends with."""
-        target = replace(self.suite.workload.target, own=self.sizes[-1].own)
-        return self.protocol.learning_rate.size_rule(target)
 
     def _own(self, n_grown: int) -> OwnStage:
         """What the method does in its own way after so many growths."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmark.base.errors import ConfigError
+from benchmark.base.errors import ConfigError, DataError
 from benchmark.base.plugins import did_you_mean
 from benchmark.data.stream import tokens_per_epoch
 from benchmark.plan import tuning
@@ -17,16 +17,26 @@ MAX_SEEDS = 20
 """The exact sign-flip test enumerates 2 ** seeds patterns."""
 
 
-def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> list[Run]:
+def plan(suite: SuiteConfig, data: Mapping[str, Any]) -> list[Run]:
     """Every run of a suite, in display order; of a method the seeds.
 
     Methods as listed, then the hull, the cells of the crossed design, the runs at tuned settings
     (which are those of the default until trials have ended), and last the trials that choose them.
 
+    Args:
+        suite: to plan.
+        data: name and SHA-256 of its corpus, and `Corpus.lengths`.
+
     Raises:
         ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
+        DataError: a corpus without a window of training text.
     """
-    protocol = suite.protocol
+    protocol, seq_len = suite.protocol, suite.workload.target.seq_len
+    if (n_tokens := data.get("train_tokens", data["train"])) <= seq_len:
+        raise DataError(
+            f"the training split has {n_tokens} tokens; one window of seq_len={seq_len} needs "
+            f"{seq_len + 1}"
+        )
     methods = [load_method(name) for name in suite.methods]
     methods += [_hull_method(sizes) for sizes in suite.hull]
     methods += design(suite)[0]
@@ -53,7 +63,7 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any], n_train_tokens: int) -> li
     ]
     _check_growth(runs)
     if not protocol.allow_repeats:
-        _check_one_epoch(runs, n_train_tokens)
+        _check_one_epoch(runs, tokens_per_epoch(n_tokens, seq_len))
     return runs
 
 

@@ -17,7 +17,6 @@ import torch
 
 from benchmark.base.plugins import class_path
 from benchmark.data.corpora import load
-from benchmark.data.stream import tokens_per_epoch
 from benchmark.model.compiled import compile_seconds, keep_code, require_compiler
 from benchmark.model.kernels import set_float32_products
 from benchmark.model.transformer import Transformer
@@ -174,15 +173,13 @@ class Doctor:
 
 def planned(suite: SuiteConfig) -> list[Run]:
     """The runs of a suite, its corpus known by its manifest alone if that says enough."""
-    corpus, seq_len = suite.workload.corpus, suite.workload.target.seq_len
+    corpus = suite.workload.corpus
     if corpus.size and corpus.kind != "tokens":
         val, test = corpus.splits.offsets(corpus.size)
         lengths = {"train": val, "val": test - val, "test": corpus.size - test}
     else:
         lengths = load(corpus, Path(suite.run.cache).expanduser() / "corpora").lengths()
-    n_tokens = lengths.get("train_tokens", lengths["train"])
-    data = {"corpus": corpus.name, "sha256": corpus.sha256, **lengths}
-    return plan(suite, data, tokens_per_epoch(n_tokens, seq_len))
+    return plan(suite, {"corpus": corpus.name, "sha256": corpus.sha256, **lengths})
 
 
 def gpu(device: str, *, is_asked: bool) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ from typing import Any
 from benchmark.base.digest import science
 from benchmark.base.errors import ConfigError
 from benchmark.data.corpora import Corpus, load
-from benchmark.data.stream import ByteStream
 from benchmark.executors.executor import Executor
 from benchmark.executors.local import LocalExecutor, visible_gpus
 from benchmark.executors.track import Track
@@ -50,13 +49,7 @@ class Session:
         self.corpus: Corpus = load(suite.workload.corpus, self.cache / "corpora")
         self.data: dict[str, Any] = {"corpus": self.corpus.name, "sha256": self.corpus.sha256}
         self.data |= self.corpus.lengths()
-        stream = ByteStream(
-            text=self.corpus.train,
-            seq_len=suite.workload.target.seq_len,
-            batch_size=suite.workload.batch_size,
-            seed=0,
-        )
-        runs = plan(suite, self.data, stream.tokens_per_epoch)
+        runs = plan(suite, self.data)
         self._check_alphabet(runs)
         self.published = self._published(runs)
         self.runs = self._settled(runs)
