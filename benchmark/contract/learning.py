@@ -166,14 +166,11 @@ def frozen_weights(subject: Subject) -> Verdict:
             weight = resting[name]
             if weight.grad is not None:
                 return Verdict(False, f"{name} is frozen and has a gradient")
-            if not torch.equal(weight, old) or not _is_kept(name, grown.moments, after):
+            pairs = zip(grown.moments.tensors.values(), after.tensors.values(), strict=True)
+            is_kept = all(torch.equal(one[name], other[name]) for one, other in pairs)
+            is_kept &= torch.equal(weight, old) and grown.moments.step[name] == after.step[name]
+            if not is_kept:
                 detail = f"{name} is frozen, and it or its moments change: {grown.label}"
                 return Verdict(False, detail)
         n_frozen += len(before)
     return Verdict(True, f"{n_frozen} tensors rest" if n_frozen else "nothing is frozen")
-
-
-def _is_kept(name: str, before: Moments, after: Moments) -> bool:
-    pairs = zip(before.tensors.values(), after.tensors.values(), strict=True)
-    is_same = all(torch.equal(one[name], other[name]) for one, other in pairs)
-    return is_same and before.step[name] == after.step[name]

@@ -178,13 +178,13 @@ class StageResult:
 
 def without_modules(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings, in which classes have lost the modules that they are imported from."""
-    return {key: _without_module(key, value) for key, value in tree.items()}
-
-
-def _without_module(key: str, value: Any) -> Any:  # noqa: ANN401 - any plain value
-    if key in _CLASS_KEYS and isinstance(value, str):
-        return value.rpartition(":")[2]
-    return without_modules(value) if isinstance(value, dict) and key != "args" else value
+    found = dict(tree)
+    for key, value in tree.items():
+        if key in _CLASS_KEYS and isinstance(value, str):
+            found[key] = value.rpartition(":")[2]
+        elif isinstance(value, dict) and key != "args":
+            found[key] = without_modules(value)
+    return found
 
 
 _CLASS_KEYS = frozenset({"target", "baseline", "model_class", "grows_from_class"})

@@ -61,7 +61,10 @@ def publish(source: Path, published: Path, *, replace: bool = False) -> list[str
         write(fresh)
         (fresh / INTERACTIVE).unlink()
         seal(fresh)
-        _require_sound(fresh)
+        findings = audit.audit(fresh, without=["report"])  # it was rendered just now
+        if faults := [f"{f.name}: {f.detail}" for f in findings if f.status == "failed"]:
+            said = f"the audit finds faults, so nothing is published: {_listed(faults)}"
+            raise RecordError(said)
         if target.exists():
             target.rename(Path(scratch) / "old")
         fresh.rename(target)
@@ -121,13 +124,6 @@ def _fill(fresh: Path, source: Path, suite: Suite, lock: Lock) -> list[str]:
 def _copy_runs(source: Path, fresh: Path, ids: set[str]) -> None:
     for run in load_runs(source, sorted(ids)):
         write_run(fresh, run.events, run.config, run.provenance)
-
-
-def _require_sound(fresh: Path) -> None:
-    findings = audit.audit(fresh, without=["report"])  # it was rendered just now
-    faults = [f"{f.name}: {f.detail}" for f in findings if f.status == "failed"]
-    if faults:
-        raise RecordError(f"the audit finds faults, so nothing is published: {_listed(faults)}")
 
 
 def _listed(words: list[str]) -> str:
