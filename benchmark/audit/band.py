@@ -55,9 +55,9 @@ def reference(evidence: Evidence, bands: Path = CONFIGS / "bands") -> Iterator[R
 
 
 def _scores(evidence: Evidence) -> dict[int, float]:
-    """Validation bpb of scratch by seed, from the nats of its blocks."""
+    """Validation bpb of scratch by seed."""
     return {
-        run.seed: math.fsum(final["block_nats"]) / sum(final["block_bytes"]) / math.log(2)
+        run.seed: final["bpb"]
         for run in evidence.done
         if run.method == "scratch"
         for final in run.of("final")

@@ -72,17 +72,13 @@ class Subject:
         self.plugin, self.role = plugin, role
         self.optimizer = OptimizerConfig(target=optimizer)
         self.baseline = self.build()
+        self.source_class = self.baseline.source_class or self.baseline.model_class
         self.refusal = ""
         """Why the latest growth that the method refused could not be."""
 
     def build(self) -> Baseline:
         """A fresh instance of the method."""
         return build_method(self.plugin, "check")
-
-    @property
-    def source_class(self) -> type[Transformer]:
-        """Architecture of the small model."""
-        return self.baseline.source_class or self.baseline.model_class
 
     @cached_property
     def variants(self) -> list[ModelConfig]:

@@ -5,8 +5,8 @@ twice is refused. Where a setting is text it is taken as it was written: `versio
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
@@ -141,19 +141,20 @@ def _merged(layers: Sequence[tuple[str, Mapped]]) -> Mapped:
         return layers[0][1]
     leaves = list[object]()
 
-    def numbered(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
-        if isinstance(value, dict):
-            return {key: numbered(inside) for key, inside in value.items()}
-        leaves.append(value)
+    def number(leaf: object) -> int:
+        leaves.append(leaf)
         return len(leaves) - 1
 
-    def restored(value: Any) -> Any:  # noqa: ANN401 - whatever YAML says
-        if isinstance(value, dict):
-            return {key: restored(inside) for key, inside in value.items()}
-        return leaves[value]
+    numbered = (OmegaConf.create(_with_leaves(layer, number)) for _, layer in layers)
+    merged = OmegaConf.to_container(OmegaConf.unsafe_merge(*numbered))
+    return cast(Mapped, _with_leaves(merged, leaves.__getitem__))
 
-    merged = OmegaConf.unsafe_merge(*(OmegaConf.create(numbered(layer)) for _, layer in layers))
-    return cast(Mapped, restored(OmegaConf.to_container(merged)))
+
+def _with_leaves(value: Any, change: Callable[[Any], object]) -> Any:  # noqa: ANN401 - YAML
+    """A mapping with what is made of each of its leaves."""
+    if isinstance(value, dict):
+        return {key: _with_leaves(inside, change) for key, inside in value.items()}
+    return change(value)
 
 
 def _paths(layer: Mapped, prefix: str = "") -> Iterator[str]:
@@ -199,7 +200,9 @@ class _Filling:
                 raise self._error(prefix + name, self._unknown(name, prefix, known))
         given, types = dict[str, Any](), hints(schema)
         for name, entry in known.items():
-            below = _default(entry) if base is None else getattr(base, name)
+            factory = entry.default_factory
+            declared = entry.default if factory is MISSING else factory()
+            below = declared if base is None else getattr(base, name)
             if name in values:
                 given[name] = self.fill(values[name], types[name], prefix + name, below)
             elif below is MISSING:
@@ -231,11 +234,6 @@ def _keys(schema: object, prefix: str = "") -> Iterator[str]:
         for option in options(hint):
             if is_dataclass(option):
                 yield from _keys(option, f"{prefix}{name}.")
-
-
-def _default(entry: Field[Any]) -> object:
-    """What a field holds if nothing is said; MISSING if something must be."""
-    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def _is_float(hint: object) -> bool:

@@ -51,8 +51,7 @@ class Run:
         self.sizes = sizes_of(suite.workload.target, method, self.baseline)
         self.schedule = build_schedule(method, where)
         self.budget = method.budget * suite.protocol.budget_flops
-        own = method.state_policy
-        self.policy = self.baseline.state_policy if own is None else StatePolicy(own)
+        self.policy = StatePolicy(method.state_policy or self.baseline.state_policy)
         self.rewarm = method.rewarm or self.baseline.rewarm
         check_stages(method.stages, self._times, self.n_growths, where)
         self._check_budget(where)

@@ -178,13 +178,13 @@ def hold(results_dir: Path, plan: Plan) -> None:
     entry = {"date": now, "results": results, "plan": plan}
     lock = read(results_dir) if path.is_file() else None
     if lock is None or unlike(lock.current, plan):
-        _write(path, entry | {"amendments": []})
+        atomic_write_text(path, json.dumps(entry | {"amendments": []}, indent=1) + "\n")
         return
     change = Amendment(date=now, results=results, old=lock.current, new=plan)
     if change.added or change.removed or change.changed:
         content = json.loads(path.read_text())
         content["amendments"].append(entry)
-        _write(path, content)
+        atomic_write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read(results_dir: Path) -> Lock:
@@ -250,7 +250,3 @@ def _version(path: Path) -> str | None:
             return str(json.loads(log.readline())["suite_version"])
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: object) -> None:
-    atomic_write_text(path, json.dumps(content, indent=1) + "\n")
