@@ -120,13 +120,13 @@ def test_a_lost_run_is_named(results: Path) -> None:
 def test_a_run_that_no_plan_covers_and_one_that_it_misses_are_named(results: Path) -> None:
     replan(results, lambda plan: plan["runs"].remove(plan["runs"][0]))
     (fault,) = faults(results, "plan")
-    assert fault == "suite.yaml: scratch, seed 0 is dropped: plan.lock plans it"
+    assert fault == "suite.yaml: scratch, seed 0 is dropped, plan.lock says control"
     content = json.loads((results / "plan.lock").read_text())
     (results / "plan.lock").unlink()
     assert "plan.lock: there is none" in faults(results, "plan")[0]
     content["plan"]["methods"]["scratch"]["seeds"] = [0, 1]
     (results / "plan.lock").write_text(json.dumps(content))
-    assert "suite.yaml: scratch, seed 2 is not in plan.lock or its amendments" in faults(
+    assert "suite.yaml: scratch, seed 2 is control, plan.lock says nothing of it" in faults(
         results, "plan"
     )
 

@@ -207,7 +207,7 @@ def test_a_dropped_seed_is_named(results: Path) -> None:
     replan(results, without)
     files.write(results)
     assert found_by_audit(results, "plan") == (
-        "suite.yaml: scratch, seed 1 is dropped: plan.lock plans it"
+        "suite.yaml: scratch, seed 1 is dropped, plan.lock says control"
     )
 
 
@@ -217,7 +217,7 @@ def test_a_plan_whose_seeds_were_edited_is_named(results: Path) -> None:
     content["plan"]["methods"]["scratch"]["seeds"] = [0, 2]
     path.write_text(json.dumps(content))
     assert found_by_audit(results, "plan") == (
-        "suite.yaml: scratch, seed 1 is not in plan.lock or its amendments"
+        "suite.yaml: scratch, seed 1 is control, plan.lock says nothing of it"
     )
     assert found_by_audit(results, "checksums") == "plan.lock: changed since it was published"
 

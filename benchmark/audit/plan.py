@@ -38,13 +38,11 @@ def _complete(evidence: Evidence, current: Plan) -> Iterator[Remark]:
         for seed in entry["seeds"]
     }
     found = {(run.method, run.seed): run.role for run in evidence.suite.runs}
-    for method, seed in sorted(planned.keys() - found.keys()):
-        yield Remark(f"suite.yaml: {method}, seed {seed} is dropped: {FILE} plans it")
-    for method, seed in sorted(found.keys() - planned.keys()):
-        yield Remark(f"suite.yaml: {method}, seed {seed} is not in {FILE} or its amendments")
-    for key in sorted(planned.keys() & found.keys()):
-        if planned[key] != found[key]:
-            yield Remark(f"suite.yaml: {key[0]} is a {found[key]}, {FILE} says {planned[key]}")
+    for method, seed in sorted(planned.keys() | found.keys()):
+        has, wanted = found.get((method, seed)), planned.get((method, seed))
+        if has != wanted:
+            said = f"is {has or 'dropped'}, {FILE} says {wanted or 'nothing of it'}"
+            yield Remark(f"suite.yaml: {method}, seed {seed} {said}")
 
 
 def _kept(run: RunRecord, current: Plan) -> Iterator[Remark]:

@@ -55,8 +55,7 @@ def _mismatch(model: Transformer, frozen: Collection[str]) -> str | None:
 
 def growth_flops(subject: Subject) -> Verdict:
     """A map that is learned declares the FLOPs that learning it took; other maps are free."""
-    small, large = subject.pairs[0]
-    small, large = (config.resized({"seq_len": 1}) for config in (small, large))
+    small, large = (config.resized({"seq_len": 1}) for config in subject.pairs[0])
     model = subject.small(small)
     moments, reader = first_moments(model), GrowthBatches(subject.text(large))
     with flop_counter() as counter:

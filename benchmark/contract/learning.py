@@ -36,8 +36,7 @@ class Movement:
 
 def no_dead_entries(subject: Subject) -> Verdict:
     """Every entry that is not frozen has moved after 20 steps."""
-    dead = {movement.tensor: movement.n_still for movement in movements(subject)}
-    dead = {tensor: count for tensor, count in dead.items() if count}
+    dead = {found.tensor: found.n_still for found in movements(subject) if found.n_still}
     count, allowed = sum(dead.values()), subject.baseline.leaves_dead_entries
     if not dead:
         detail = f"after {STEPS_TO_MOVE} steps every entry has moved"

@@ -106,12 +106,16 @@ class Subject:
     def pairs(self) -> list[tuple[ModelConfig, ModelConfig]]:
         """Small and large configs, all sizes grown by one allowed factor, in half of the variants.
 
-        The half holds every combination of any three of the four choices.
+        In these an even number of choices differs from the first variant's, so that the half holds
+        every combination of any three of the four choices.
 
         Raises:
             GrowthError: the method refuses every factor for every variant.
         """
-        grown = {small: next(self.growths(small), None) for small in _half(self.variants)}
+        first, names = self.variants[0], (*CHOICES, "tied")
+        changes = {v: sum(getattr(first, n) != getattr(v, n) for n in names) for v in self.variants}
+        half = (variant for variant, n_changes in changes.items() if n_changes % 2 == 0)
+        grown = {small: next(self.growths(small), None) for small in half}
         pairs = [(small, large.model.config) for small, large in grown.items() if large]
         if not pairs:
             raise GrowthError(
@@ -241,12 +245,6 @@ class Subject:
         """Take the steps with an instance that has begun."""
         stream = self.text(grown.model.config, first_window=BATCH_SIZE * steps.start)
         train(baseline, Batches(stream, len(steps)), make_fabric("cpu"))
-
-
-def _half(variants: list[ModelConfig]) -> list[ModelConfig]:
-    """The variants in which an even number of choices differs from the first variant's."""
-    first, names = variants[0], (*CHOICES, "tied")
-    return [v for v in variants if sum(getattr(first, n) != getattr(v, n) for n in names) % 2 == 0]
 
 
 def token_ids(config: ModelConfig) -> Tensor:

@@ -38,13 +38,12 @@ def tripwires(config: CorpusConfig, cache: Path) -> dict[str, Any]:
         cache: folder of the prepared corpora; what was found is kept there, beside the text.
     """
     corpus = load(config, cache)
-    rate = config.markov.entropy_rate_bits() if config.markov is not None else None
     return {
         "schema": SCHEMA,
         "corpus": corpus.name,
         "sha256": corpus.sha256,
         "train_bytes": corpus.vocabulary.n_bytes(corpus.train),
-        "entropy_rate_bits": rate,
+        "entropy_rate_bits": config.markov and config.markov.entropy_rate_bits(),
         "window": WINDOW,
         **_overlaps(corpus, cache / corpus.name),
     }

@@ -23,10 +23,6 @@ def plan(suite: SuiteConfig, data: Mapping[str, Any]) -> list[Run]:
     Methods as listed, then the hull, the cells of the crossed design, the runs at tuned settings
     (which are those of the default until trials have ended), and last the trials that choose them.
 
-    Args:
-        suite: to plan.
-        data: name and SHA-256 of its corpus, and `Corpus.lengths`.
-
     Raises:
         ConfigError: an unknown method, a contradiction, or a run longer than the corpus.
         DataError: a corpus without a window of training text.

@@ -159,8 +159,9 @@ class Growth:
         small = self.layout.config
         middle = replace(self.large, n_query=small.n_query)
         steps = list(self._steps(small, middle, by_query=False))
-        by_query = [_by_query(config) for config in (middle, self.large)]
-        return [*steps, *self._steps(*by_query, by_query=True)]
+        # the same sizes with what operators call heads and queries exchanged
+        exchanged = (replace(c, n_head=c.n_query, n_query=c.n_head) for c in (middle, self.large))
+        return [*steps, *self._steps(*exchanged, by_query=True)]
 
     def _steps(self, small: ModelConfig, large: ModelConfig, *, by_query: bool) -> Iterator[Step]:
         check_reach(small, large, self.operators)
@@ -214,11 +215,6 @@ def through(
     for step in steps:
         small = Asked(partial(grow, step, small), step.transfer.axes.__contains__)
     return small
-
-
-def _by_query(config: ModelConfig) -> ModelConfig:
-    """The same sizes with what operators call heads and queries exchanged."""
-    return replace(config, n_head=config.n_query, n_query=config.n_head)
 
 
 def closed_form(method: str, arguments: dict[str, object]) -> tuple[GrowthOperator, ...]:
