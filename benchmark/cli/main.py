@@ -298,7 +298,8 @@ def publish(
 @app.command()
 def check(
     method: Annotated[
-        str, typer.Argument(help="MODULE:CLASS, a name in configs/method, or a YAML file.")
+        str,
+        typer.Argument(metavar="METHOD", help="MODULE:CLASS, a name in configs/method, or YAML."),
     ],
     arguments: Arguments = None,
     optimizer: Annotated[

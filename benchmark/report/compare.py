@@ -86,7 +86,7 @@ def compare_folders(a: Path, b: Path) -> Changes:
         methods=tuple(_change(method, old[method], new[method]) for method in old if method in new),
         only_in_a=_only(old, new, suites[1]),
         only_in_b=_only(new, old, suites[0]),
-        records=_records(suites),
+        records={name: first_difference(*pair) for name, pair in _pairs(suites).items()},
         provenance=_provenance(sides),
     )
 
@@ -135,14 +135,11 @@ def _change(method: str, old: Mapping[int, float], new: Mapping[int, float]) -> 
     )
 
 
-def _records(suites: tuple[Suite, Suite]) -> dict[str, str | None]:
-    old, new = ({(run.method, run.seed): run for run in suite.runs if run.events}
+def _pairs(suites: tuple[Suite, Suite]) -> dict[str, tuple[RunRecord, RunRecord]]:
+    """The runs that both have, by "METHOD seed SEED"."""
+    old, new = ({f"{run.method} seed {run.seed}": run for run in suite.runs if run.events}
                 for suite in suites)  # fmt: skip
-    return {
-        f"{method} seed {seed}": first_difference(run, new[method, seed])
-        for (method, seed), run in old.items()
-        if (method, seed) in new
-    }
+    return {name: (run, new[name]) for name, run in old.items() if name in new}
 
 
 def _provenance(sides: list[Frames]) -> dict[str, tuple[str, str]]:

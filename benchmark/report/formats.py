@@ -162,11 +162,6 @@ def table(
     return "\n".join([head, rule, *lines])
 
 
-def figure(name: str, caption: str) -> str:
-    """A figure, as the page shows it."""
-    return f"![{caption}](figures/{name}.png)"
-
-
 def _special(value: float) -> str:
     if math.isnan(value):
         return DASH

@@ -36,9 +36,9 @@ def overlap(results_dir: Path) -> Overlap:
         raise RecordError(f"{path}: not JSON: {error}") from error
 
 
-def splits(found: Overlap) -> dict[str, dict[str, Any]]:
-    """Of each held-out split that was looked at, what it shares with the training text."""
-    return {split: dict(found[split]) for split in ("val", "test") if split in found}
+def shares(found: Overlap) -> dict[str, float]:
+    """Of each held-out split that was looked at, what share stands in the training text."""
+    return {split: found[split]["share_in_train"] for split in ("val", "test") if split in found}
 
 
 def require_possible(suite: Suite, found: Overlap) -> None:

@@ -26,7 +26,7 @@ def page(analysis: Analysis) -> str:
         answer(analysis),
         analysis.note,
         *tripwires(analysis),
-        formats.figure("differences", "Difference of every method to its controls"),
+        "![Difference of every method to its controls](figures/differences.png)",
         formats.table(verdicts, groups=list(analysis.tables["summary"].group)),
         "Bits per byte (bpb) of the test split; on enwik8 the literature calls it bpc. The same to "
         "sort, filter and zoom, with a card of every run: [report.html](report.html), which "

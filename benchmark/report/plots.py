@@ -147,8 +147,6 @@ PLOTS: dict[str, Callable[[Drawing], Figure]] = {
     "differences": differences,
     "curves_flops": curves,
 }
-EFFECTS = "main_effects"
-"""The figure, and the table, that only a crossed design has."""
 
 
 @contextmanager
@@ -169,11 +167,11 @@ def image(figure: Figure) -> bytes:
 def draw(drawing: Drawing) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every figure file."""
     watermark = drawing.analysis.frames.suite.watermark
-    effects = drawing.analysis.tables.get(EFFECTS)
+    effects = drawing.analysis.tables.get("main_effects")
     look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.25, "rotation": 25}
     with styled():
         figures = {name: plot(drawing) for name, plot in PLOTS.items()}
-        figures |= {} if effects is None else {EFFECTS: main_effects(effects)}
+        figures |= {} if effects is None else {"main_effects": main_effects(effects)}
         for name, figure in figures.items():
             if watermark:
                 figure.text(0.45, 0.5, watermark, ha="center", va="center", **look)

@@ -10,7 +10,7 @@ from benchmark.report.controls import RESTART_ONLY, SCRATCH
 from benchmark.report.conventions import CONVENTIONS, READING, crossing_of_nothing
 from benchmark.report.formats import Columns, bpb, code, count, flops, gap, number, percent
 from benchmark.report.frames import grouped, rows
-from benchmark.report.leaks import splits
+from benchmark.report.leaks import shares
 from benchmark.report.prose import (
     fixed_sizes,
     listed,
@@ -168,7 +168,7 @@ def factors(analysis: Analysis) -> list[str]:
     effects, parts = (analysis.tables[name] for name in ("main_effects", "effect_shares"))
     return [
         what_matters(effects, parts),
-        formats.figure("main_effects", "Main effects of the factors"),
+        "![Main effects of the factors](figures/main_effects.png)",
         "Least squares on test bpb with the seed as a block, 95 % intervals: each level against "
         "the factor's reference, the other factors held alike. A failed run has no finite score: "
         "it is left out here and counted, so a level at which many fail looks better than it is. "
@@ -203,10 +203,9 @@ def hull(analysis: Analysis) -> list[str]:
 
 def curves(analysis: Analysis) -> list[str]:
     """Loss in the course of training."""
-    whole = "The chart of report.html has the whole course of every method and seed."
     return [
-        whole,
-        formats.figure("curves_flops", "Loss minus scratch in the last fifth of training"),
+        "The chart of report.html has the whole course of every method and seed.",
+        "![Loss minus scratch in the last fifth of training](figures/curves_flops.png)",
     ]
 
 
@@ -260,12 +259,11 @@ def plan(analysis: Analysis) -> list[str]:
 
 def leaks(analysis: Analysis) -> list[str]:
     """How much of the held-out text a model may have read in training."""
-    found, window = splits(analysis.overlap), analysis.overlap.get("window")
-    shares = [f"{percent(s['share_in_train'])} of {split}" for split, s in found.items()]
+    found = [f"{percent(share)} of {split}" for split, share in shares(analysis.overlap).items()]
     most = analysis.frames.runs.epochs.max()
     looked = (
-        f"In windows of {window} bytes, at every offset, {formats.listed(shares)} stands word for "
-        "word in the training text."
+        f"In windows of {analysis.overlap['window']} bytes, at every offset, "
+        f"{formats.listed(found)} stands word for word in the training text."
         if found
         else "The overlap of training and held-out text was not looked for."
     )

@@ -51,10 +51,8 @@ class Comparison:
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Mean and Student-t interval; no interval below three values or with a non-finite one."""
     n = len(values)
-    if n == 0:
-        return Estimate(n=0, value=math.nan)
-    if not all(map(math.isfinite, values)):
-        return Estimate(n=n, value=sum(values) / n)
+    if n == 0 or not all(map(math.isfinite, values)):
+        return Estimate(n=n, value=sum(values) / n if n else math.nan)
     mean = math.fsum(values) / n
     if n < MIN_SEEDS:
         return Estimate(n=n, value=mean)

@@ -9,7 +9,7 @@ from benchmark.report import formats
 from benchmark.report.analysis import Analysis
 from benchmark.report.controls import held_against
 from benchmark.report.frames import rows
-from benchmark.report.leaks import PLAUSIBLE_BPB, splits
+from benchmark.report.leaks import PLAUSIBLE_BPB, shares
 
 COPIED_SHARE = 0.01
 """Share of such windows above which a held-out split is called leaked."""
@@ -65,12 +65,10 @@ def _dropped(analysis: Analysis) -> list[str]:
 
 def _copied(analysis: Analysis) -> list[str]:
     """Held-out splits that stand in the training text."""
-    shares = {split: found["share_in_train"] for split, found in splits(analysis.overlap).items()}
-    copied = [f"{formats.percent(x)} of {split}" for split, x in shares.items() if x > COPIED_SHARE]
-    text = (
-        f"**Held-out text stands in the training text:** {formats.listed(copied)}, in windows of "
-    )
-    return [f"{text}{analysis.overlap['window']} bytes."] if copied else []
+    stands = shares(analysis.overlap).items()
+    copied = [f"{formats.percent(x)} of {split}" for split, x in stands if x > COPIED_SHARE]
+    text = f"{formats.listed(copied)}, in windows of {analysis.overlap.get('window')} bytes"
+    return [f"**Held-out text stands in the training text:** {text}."] if copied else []
 
 
 def _tuned(analysis: Analysis) -> list[str]:
