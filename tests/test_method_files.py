@@ -169,6 +169,12 @@ def test_a_long_method_would_be_found(tmp_path: Path) -> None:
     assert lengths(tmp_path) == {"long": 91}
 
 
+def test_targets_have_four_blocks_and_four_heads_but_for_one_that_adr_0035_names() -> None:
+    targets = {name: load_suite(name).workload.target for name in available("suite")}
+    assert {name for name, of in targets.items() if of.n_layer < 4} == set()
+    assert {name for name, of in targets.items() if of.n_head < 4} == {"regime_quarter"}
+
+
 def test_suites_of_the_study_have_seeds_of_their_own_and_none_that_tunes() -> None:
     # suites of one workload and protocol, whose common rows are trained once
     one = ("cpu", "cpu_tuned", "mixes", "tokenformer_rules", "tokenformer_tuned")
