@@ -5,10 +5,12 @@ after the other behind a header that is known beforehand; so no file is ever hel
 """
 
 import json
+import mmap
 import shutil
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,10 +51,22 @@ class Entry:
     file: Path = Path()
     """Where it is, if it is somewhere."""
 
+    offset: int = 0
+    """Of its content, from the beginning of that file."""
+
     @property
     def n_bytes(self) -> int:
         """Size of its content."""
         return torch.Size(self.shape).numel() * DTYPES[self.dtype].itemsize
+
+    def mapped(self) -> Tensor:
+        """The tensor as a view of the file, of which nothing is read yet."""
+        # safe_open would parse the header for every piece of a tensor
+        with self.file.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        n_entries, dtype = torch.Size(self.shape).numel(), DTYPES[self.dtype]
+        flat = torch.frombuffer(content, dtype=dtype, count=n_entries, offset=self.offset)
+        return flat.view(self.shape)
 
 
 class CheckpointFolder:
@@ -113,12 +127,10 @@ class CheckpointFolder:
         Raises:
             CheckpointError: it holds NaN or infinity.
         """
-        with safe_open(self.tensors[name].file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)  # a view of the file: nothing is read yet
+        tensor = self.tensors[name].mapped()
         if some is not None:
             tensor = take(tensor.view(some[0], -1), 0, some[1]).view(-1, *tensor.shape[1:])
-        # NaN is passed on by either extreme, and this is fast
-        if tensor.is_floating_point() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
+        if tensor.is_floating_point() and not _is_finite(tensor):
             where = display_path(self.tensors[name].file)
             raise CheckpointError(f"{where}: {name} has entries that are not finite numbers")
         return tensor
@@ -145,23 +157,32 @@ class CheckpointFolder:
 
 def _headers(path: Path) -> dict[str, Entry]:
     """Every tensor of a safetensors file."""
-    found = dict[str, Entry]()
     try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                part = file.get_slice(name)
-                found[name] = Entry(name, part.get_dtype(), tuple(part.get_shape()), path)
+        with safe_open(path, framework="pt"):  # checks the header, and the length of the file
+            pass
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(length))
     except FileNotFoundError as error:
         raise CheckpointError(f"{display_path(path)} is missing") from error
     except SafetensorError as error:
         raise CheckpointError(f"{display_path(path)} is damaged or cut short: {error}") from error
-    for name, stored in found.items():
-        if stored.dtype not in DTYPES:
+    header.pop("__metadata__", None)
+    found = dict[str, Entry]()
+    for name, entry in header.items():
+        if (dtype := entry["dtype"]) not in DTYPES:
             raise CheckpointError(
-                f"{display_path(path)}: {name} is stored as {stored.dtype}; what can be grown is "
+                f"{display_path(path)}: {name} is stored as {dtype}; what can be grown is "
                 f"{', '.join(FLOATS)}"
             )
+        offset = 8 + length + entry["data_offsets"][0]
+        found[name] = Entry(name, dtype, tuple(entry["shape"]), path, offset)
     return found
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; a sum, which has either, is faster than to look."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -225,10 +246,13 @@ def write_shard(path: Path, entries: Iterable[Entry], pieces: Iterable[Tensor]) 
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("xb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for piece in pieces:
-            file.write(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
+    with path.open("xb") as file, ThreadPoolExecutor(1) as writer:
+        written = writer.submit(file.write, struct.pack("<Q", len(text)) + text)
+        for piece in pieces:  # one is written while the next is made
+            content = piece.contiguous().view(-1).view(torch.uint8).numpy().data
+            written.result()
+            written = writer.submit(file.write, content)
+        written.result()
         assert file.tell() == 8 + len(text) + offset, path
 
 

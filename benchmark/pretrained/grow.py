@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from benchmark.pretrained.folder import (
 )
 from benchmark.pretrained.growth import Asked, Growth, Step, closed_form, through
 
-PIECE_BYTES = 2 * 2**20
+PIECE_BYTES = 4 * 2**20
 """Of a large tensor; more is grown piece by piece: little enough for a processor's cache."""
 
 
@@ -70,6 +70,7 @@ class Plan:
         self.large = self.layout.target(request.to)
         self.growth = Growth(self.layout, self.large, operators, request.seed)
         self.growth.steps  # noqa: B018 - refuses what the operators cannot reach
+        self.some = cache(self.growth.some)  # of one axis many tensors have the same pieces
         self.fields = self.layout.grown_fields(
             self.large, self.growth.eps_scale, self.growth.sources()
         )
@@ -213,9 +214,11 @@ class Plan:
             yield steps, None, shape[0] if shape else 1
             return
         n_old, n_new = self.small.size(axis), self.large.size(axis)
-        for index in torch.arange(n_new).split(max(1, n_new // n_pieces)):
-            steps, below = self.growth.some(axis, index)
-            yield steps, (n_old, below), shape[0] // n_new * len(index)
+        n_each = max(1, n_new // n_pieces)
+        for start in range(0, n_new, n_each):
+            end = min(start + n_each, n_new)
+            steps, below = self.some(axis, start, end)
+            yield steps, (n_old, below), shape[0] // n_new * (end - start)
 
     def read(self, name: str, some: tuple[int, Tensor] | None = None) -> Tensor:
         """A tensor of the checkpoint as operators see it, or some of it as `folder` reads it."""

@@ -76,19 +76,30 @@ class Step:
             return transfer.weight(name, below, fresh)
         if not transfer.changes(name):
             return below[name]
+        if self._only_copies(transfer, name):
+            return transfer.weight(name, below, fresh)[self.n_extra :]
         wide = Asked(lambda n: below[n].to(dtype), below.__contains__)
         return transfer.weight(name, wide, fresh)[self.n_extra :]
 
+    def _only_copies(self, transfer: WidthTransfer, name: str) -> bool:
+        """Whether every entry of a widened tensor is one of the small tensor's."""
+        axes, sides = transfer.axes[name], transfer.sides(name)
+        return (
+            axes.kind in (Kind.MAP, Kind.TABLE)
+            and not axes.shares_eps
+            and _by_coordinates(transfer)
+            and all(side == "out" and bool((of.source >= 0).all()) for *_, side, of in sides)
+        )
+
     def splits(self, axis: str, *, is_out: bool) -> bool:
         """Whether what has this axis first can be grown some of its coordinates at a time."""
-        transfer, usual = self.transfer, WidthTransfer
+        transfer = self.transfer
         if transfer.shell.by_query and axis == "n_head":  # here another axis has this name
             return False
         if isinstance(transfer, DepthTransfer) or axis not in transfer.maps:
             return True
-        has_own_rule = (type(transfer).weight, type(transfer).image) != (usual.weight, usual.image)
         is_mean = transfer.operator.fill(axis, "out", self.small) == "mean"
-        return is_out and not has_own_rule and not is_mean
+        return is_out and _by_coordinates(transfer) and not is_mean
 
     def some(self, axis: str, index: Tensor) -> tuple["Step", Tensor]:
         """The step for some coordinates of an axis, and the small ones that these start from."""
@@ -175,9 +186,9 @@ class Growth:
             yield Step(operator, transfer, small, middle, source, seed, float(std))
             small = middle
 
-    def some(self, axis: str, index: Tensor) -> tuple[list[Step], Tensor]:
+    def some(self, axis: str, start: int, end: int) -> tuple[list[Step], Tensor]:
         """The steps for some coordinates of an axis, and the small ones that these start from."""
-        steps = list[Step]()
+        steps, index = list[Step](), torch.arange(start, end)
         for step in reversed(self.steps):
             restricted, index = step.some(axis, index)
             steps.insert(0, restricted)
@@ -215,6 +226,12 @@ def through(
     for step in steps:
         small = Asked(partial(grow, step, small), step.transfer.axes.__contains__)
     return small
+
+
+def _by_coordinates(transfer: WidthTransfer) -> bool:
+    """Whether tensors have no rule of the operator's own."""
+    own, usual = type(transfer), WidthTransfer
+    return (own.weight, own.image) == (usual.weight, usual.image)
 
 
 def closed_form(method: str, arguments: dict[str, object]) -> tuple[GrowthOperator, ...]:
