@@ -59,5 +59,7 @@ def _summary(results: Path) -> list[Row]:
         raise RecordError(
             f"{path}: no such file; write the report first: growbench report {results}"
         )
-    summary = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    return rows(summary.fillna(dict.fromkeys(("verdict", "worse_than", "withheld"), "")))
+    texts = ("verdict", "worse_than", "withheld")  # a column without any would be one of numbers
+    dtype = dict.fromkeys(texts, str)
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dtype)
+    return rows(summary.fillna(dict.fromkeys(texts, "")))
