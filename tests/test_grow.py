@@ -166,6 +166,18 @@ def test_entries_of_the_config_for_each_block_follow_the_blocks(tmp_path: Path) 
     assert float((logits(load(out)) - before).abs().max()) < EXACT
 
 
+@pytest.mark.slow
+def test_scaled_rotary_positions_stay_scaled(tmp_path: Path) -> None:
+    scaled = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
+    save("llama", path := tmp_path / "in", rope_parameters=scaled)
+    growth = plan(path, "lemon", "d_model=48", "n_layer=3")
+    (out := tmp_path / "out").mkdir()
+    growth.write(out)
+    model, before = load(out), logits(load(path))
+    assert model.config.rope_parameters["factor"] == scaled["factor"]
+    assert float((logits(model) - before).abs().max()) < EXACT
+
+
 @pytest.mark.parametrize("method", ["net2net", "zero_width", "lemon", "bert2bert_aki"])
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
 def test_pieces_of_tensors_are_those_of_the_whole(
@@ -310,6 +322,12 @@ def drop_tensor(path: Path) -> None:
     save_file(tensors, path / "model.safetensors")
 
 
+def narrow_tensor(path: Path) -> None:
+    tensors = load_file(path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn)}, path / "model.safetensors")
+
+
 def only_a_pickle(path: Path) -> None:
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
 
@@ -334,6 +352,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN": (put_nan, "up_proj.weight has entries that are not finite numbers"),
     "unknown tensor": (add_tensor, "unknown tensor model.extra"),
     "missing tensor": (drop_tensor, "model.norm.weight is missing"),
+    "eight bits": (narrow_tensor, "up_proj.weight is stored as F8_E4M3; what can be grown is F64"),
     "pickle": (only_a_pickle, "pytorch_model.bin is a pickle"),
     "index": (index_of_nothing, "but not in model.safetensors.index.json"),
     "contradiction": (setting(intermediate_size=16), "gate_proj.weight is [12, 24], but config"),
