@@ -178,13 +178,14 @@ def hold(results_dir: Path, plan: Plan) -> None:
     entry = {"date": now, "results": results, "plan": plan}
     lock = read(results_dir) if path.is_file() else None
     if lock is None or unlike(lock.current, plan):
-        atomic_write_text(path, json.dumps(entry | {"amendments": []}, indent=1) + "\n")
-        return
-    change = Amendment(date=now, results=results, old=lock.current, new=plan)
-    if change.added or change.removed or change.changed:
+        content = entry | {"amendments": []}
+    else:
+        change = Amendment(date=now, results=results, old=lock.current, new=plan)
+        if not (change.added or change.removed or change.changed):
+            return
         content = json.loads(path.read_text())
         content["amendments"].append(entry)
-        atomic_write_text(path, json.dumps(content, indent=1) + "\n")
+    atomic_write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read(results_dir: Path) -> Lock:
